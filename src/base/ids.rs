@@ -1,0 +1,58 @@
+//! Identifiers. An index alone goes stale; whatever outlives a turn carries a generation too.
+
+use std::fmt;
+
+/// The SHA-1 of a v1 info dictionary (BEP 3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InfoHash(pub [u8; 20]);
+
+/// The 20 bytes by which a peer names itself in its handshake (BEP 20 for their shape).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PeerId(pub [u8; 20]);
+
+/// One worker, counted from 0 in the order of the allowed CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CoreId(pub u8);
+
+/// One torrent of this process; never reused while the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TorrentId(pub u32);
+
+/// One connection of one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    /// Place in the worker's table.
+    pub index: u32,
+    /// How often the place had been used before; tells a stale id from a live one.
+    pub generation: u32,
+}
+
+/// One slot of the arena: room for one chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId(pub u32);
+
+impl InfoHash {
+    /// 40 lower-case hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Display for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Peer-chosen bytes: escaped, so that no terminal sequence reaches a log.
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}

@@ -1,0 +1,100 @@
+//! Every bound, by name. A peer, a torrent or a tracker that reaches one meets back-pressure or a
+//! clear refusal, never a crash. Each is tested at limit - 1, limit and limit + 1.
+
+use super::time::Span;
+
+// ---- Metainfo (threats T1 to T26) ----
+
+/// Largest .torrent file that is read.
+pub const METAINFO_BYTES_MAX: usize = 32 << 20;
+/// Deepest nesting of lists and dictionaries in a .torrent file.
+pub const METAINFO_DEPTH_MAX: usize = 32;
+/// Most bencode tokens in a .torrent file.
+pub const METAINFO_TOKENS_MAX: usize = 2_000_000;
+/// Deepest nesting in a message from a peer or tracker.
+pub const MESSAGE_DEPTH_MAX: usize = 8;
+/// Most bencode tokens in a message from a peer or tracker.
+pub const MESSAGE_TOKENS_MAX: usize = 20_000;
+/// Most pieces in a torrent.
+pub const PIECES_MAX: u32 = 1 << 21;
+/// Longest piece.
+pub const PIECE_BYTES_MAX: u32 = 64 << 20;
+/// Largest torrent: 1 PiB.
+pub const TOTAL_BYTES_MAX: u64 = 1 << 50;
+/// Most files in a torrent.
+pub const FILES_MAX: usize = 200_000;
+/// Most directories above a file, the file itself included.
+pub const PATH_ELEMENTS_MAX: usize = 32;
+/// Longest file or directory name, in bytes (Linux NAME_MAX).
+pub const PATH_ELEMENT_BYTES_MAX: usize = 255;
+/// Longest path below the download directory, in bytes.
+pub const PATH_BYTES_MAX: usize = 3072;
+/// Most tracker URLs of a torrent that are used.
+pub const TRACKERS_MAX: usize = 64;
+/// Longest URL of a tracker or web seed.
+pub const URL_BYTES_MAX: usize = 2048;
+/// Longest magnet link.
+pub const MAGNET_BYTES_MAX: usize = 8 << 10;
+
+// ---- Peer wire (threats P1 to P42) ----
+
+/// Longest message but `piece` and `bitfield`.
+pub const MESSAGE_BYTES_MAX: u32 = 64 << 10;
+/// Longest block that is served or accepted: what every client asks for is 16 KiB, BEP 3 allows more.
+pub const REQUEST_BYTES_MAX: u32 = 128 << 10;
+/// Requests of one peer that wait to be served; announced as `reqq` (BEP 10).
+pub const REQUESTS_QUEUED_MAX: usize = 512;
+/// Requests to one peer that wait for an answer.
+pub const REQUESTS_OUT_MAX: usize = 512;
+/// Fewest requests kept outstanding at a peer that answers.
+pub const REQUESTS_OUT_MIN: usize = 4;
+/// Invalid requests after which a peer is dropped.
+pub const STRIKES_MAX: u32 = 100;
+/// Bytes nobody asked for after which a peer is dropped.
+pub const UNSOLICITED_BYTES_MAX: u64 = 1 << 20;
+/// Total time for a handshake, from accept or dial.
+pub const HANDSHAKE_TIMEOUT: Span = Span::from_secs(10);
+/// Silence after which a peer is dropped (BEP 3 suggests two minutes).
+pub const IDLE_TIMEOUT: Span = Span::from_secs(150);
+/// Silence after which we send a keep-alive.
+pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(100);
+/// Without a block for so long, an unchoked peer with requests counts as snubbing us.
+pub const SNUB_TIMEOUT: Span = Span::from_secs(20);
+/// A send that makes no progress for so long ends the connection.
+pub const SEND_STALL_TIMEOUT: Span = Span::from_secs(60);
+
+// ---- Process ----
+
+/// Workers at most; a core is one bit of a wait mask.
+pub const CORES_MAX: usize = 64;
+/// Connections per worker.
+pub const CONNECTIONS_PER_CORE_MAX: u32 = 16_384;
+/// Connections of one stranger's public address; private and loopback networks are exempt.
+pub const CONNECTIONS_PER_PUBLIC_ADDRESS_MAX: u32 = 4;
+/// Connections without a handshake yet, per worker, of strangers' public addresses.
+pub const HALF_OPEN_MAX: u32 = 1024;
+/// Torrents of one process.
+pub const TORRENTS_MAX: usize = 65_536;
+/// Addresses remembered per torrent.
+pub const CANDIDATES_MAX: usize = 2_000;
+/// Banned addresses remembered.
+pub const BANS_MAX: usize = 4_096;
+
+// ---- Trackers (threats N1 to N13) ----
+
+/// Largest tracker reply, inflated.
+pub const TRACKER_REPLY_BYTES_MAX: usize = 1 << 20;
+/// Redirects followed.
+pub const TRACKER_REDIRECTS_MAX: u32 = 3;
+/// Peers used from one reply.
+pub const TRACKER_PEERS_MAX: usize = 500;
+/// Total time for one announce.
+pub const TRACKER_TIMEOUT: Span = Span::from_secs(30);
+/// Shortest and longest re-announce interval that strangers' trackers may set.
+pub const TRACKER_INTERVAL_MIN: Span = Span::from_secs(60);
+/// See above.
+pub const TRACKER_INTERVAL_MAX: Span = Span::from_secs(6 * 3600);
+/// Shortest interval that an operator-given tracker may set.
+pub const TRACKER_INTERVAL_OPERATOR_MIN: Span = Span::from_secs(5);
+/// Longest failure text of a tracker that is shown.
+pub const TRACKER_TEXT_BYTES_MAX: usize = 512;

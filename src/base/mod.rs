@@ -1,0 +1,10 @@
+//! Values: units, identifiers, limits, time, randomness, slots, bit fields. No I/O, no policy.
+
+pub mod bitfield;
+pub mod geometry;
+pub mod ids;
+pub mod limits;
+pub mod rng;
+pub mod slots;
+pub mod time;
+pub mod units;

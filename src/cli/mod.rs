@@ -1,0 +1,1 @@
+//! The human: arguments, and one file per verb.

@@ -1,0 +1,46 @@
+//! What a node is told to do, after the command line has been parsed and checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::proto::metainfo::Metainfo;
+
+/// Whether the node ends when its torrents are complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `troc get`: end when all is fetched and durable, unless told to seed on.
+    Get {
+        /// Stay as a seed after completion.
+        seed: bool,
+    },
+    /// `troc relay`: serve until told to stop.
+    Relay,
+}
+
+/// Everything that `daemon::run` needs.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// See [`Role`].
+    pub role: Role,
+    /// Torrents to fetch and serve, parsed and validated.
+    pub torrents: Vec<Arc<Metainfo>>,
+    /// Directory under which every payload file lies.
+    pub dir: PathBuf,
+    /// Journals, locks and the node secret; outside `dir`.
+    pub state_dir: PathBuf,
+    /// Where to accept peers; `None` accepts none. Port 0 lets the kernel choose.
+    pub listen: Option<SocketAddr>,
+    /// Peers given by the operator: dialled whatever their network.
+    pub peers: Vec<SocketAddr>,
+    /// Workers; `None` is one per allowed CPU.
+    pub cores: Option<usize>,
+    /// Arena size in bytes; `None` is a quarter of available memory.
+    pub cache_bytes: Option<u64>,
+    /// Bytes per second over all peers; `None` is no limit.
+    pub upload_limit: Option<u64>,
+    /// Bytes per second over all peers; `None` is no limit.
+    pub download_limit: Option<u64>,
+    /// Ask for pieces in order instead of rarest first.
+    pub sequential: bool,
+}

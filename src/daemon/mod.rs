@@ -1,0 +1,4 @@
+//! The process: configuration, supervisor, control thread, trackers, state store.
+
+pub mod config;
+pub mod status;

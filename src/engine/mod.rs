@@ -1,0 +1,1 @@
+//! Decisions: sans-io state machines, one instance per core.

@@ -1,0 +1,2 @@
+//! The `troc` binary: parse, run, exit code.
+fn main() {}

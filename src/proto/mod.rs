@@ -1,0 +1,3 @@
+//! Bytes to values and back: pure and total, never panics on input.
+
+pub mod metainfo;

@@ -1,0 +1,1 @@
+//! The only memory that cores share: lock-free and model-checked.

@@ -1,0 +1,1 @@
+//! Where bytes live: layout, read and write plans, durability, journal. Pure planning.

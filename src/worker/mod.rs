@@ -1,0 +1,1 @@
+//! One core: the turn that binds the engine to the kernel.
