@@ -5,6 +5,7 @@ pub mod geometry;
 pub mod ids;
 pub mod limits;
 pub mod rng;
+pub mod segment;
 pub mod slots;
 pub mod time;
 pub mod units;

@@ -11,6 +11,3 @@ pub mod chunks;
 pub mod lane;
 pub mod sync;
 pub mod torrent;
-
-#[cfg(all(test, feature = "loom"))]
-mod models;
