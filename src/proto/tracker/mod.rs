@@ -12,6 +12,7 @@ use crate::base::address::{AddressClass, canonical};
 use crate::base::ids::{InfoHash, PeerId};
 use crate::base::limits::{TRACKER_PEERS_MAX, TRACKER_TEXT_BYTES_MAX};
 use crate::base::time::Span;
+use crate::proto::text;
 
 /// Why an announce is sent (BEP 3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,24 +81,9 @@ pub enum ReplyError {
     Malformed(&'static str),
 }
 
-/// `text` of a tracker, fit for a terminal and a log: what is not printable ASCII is escaped, and
-/// the result has at most [`TRACKER_TEXT_BYTES_MAX`] bytes (threats N8).
+/// `text` of a tracker as one printable line of at most [`TRACKER_TEXT_BYTES_MAX`] bytes (threats N8).
 pub fn safe_text(text: &[u8]) -> String {
-    let mut safe = String::new();
-    for &byte in text {
-        let escaped = std::ascii::escape_default(byte);
-        // HTML's own characters too: such texts end up in pages of monitoring.
-        let escaped = match byte {
-            b'<' | b'>' | b'&' => format!("\\x{byte:02x}"),
-            b'"' | b'\'' => char::from(byte).to_string(),
-            _ => escaped.to_string(),
-        };
-        if safe.len() + escaped.len() > TRACKER_TEXT_BYTES_MAX {
-            break;
-        }
-        safe.push_str(&escaped);
-    }
-    safe
+    text::escape(text, TRACKER_TEXT_BYTES_MAX)
 }
 
 /// Seconds as a tracker writes them: negative is zero, absurd is capped far above every clamp.
@@ -133,7 +119,7 @@ mod tests {
     #[test]
     fn n8_texts_are_escaped_and_capped() {
         assert_eq!(safe_text(b"plain 'text'"), "plain 'text'");
-        assert_eq!(safe_text(b"\x1b[31m<b>\r\n\xff"), "\\x1b[31m\\x3cb\\x3e\\r\\n\\xff");
+        assert_eq!(safe_text(b"\x1b[31mred\r\n\xff"), "\\u{1b}[31mred\\r\\n\u{fffd}");
         for len in [TRACKER_TEXT_BYTES_MAX - 1, TRACKER_TEXT_BYTES_MAX, TRACKER_TEXT_BYTES_MAX + 1, 1 << 20] {
             assert_eq!(safe_text(&vec![b'x'; len]).len(), len.min(TRACKER_TEXT_BYTES_MAX));
             assert!(safe_text(&vec![0x1b; len]).len() <= TRACKER_TEXT_BYTES_MAX);

@@ -215,7 +215,7 @@ mod tests {
         assert_eq!((got.interval, got.seeders, got.leechers), (Span::from_secs(1800), Some(6), Some(5)));
         assert_eq!(got.peers, ["1.2.3.4:80".parse().unwrap()]);
         let refused = parse_announce(&reply(3, TX.0, b"no \x1b"), TX, Family::V4);
-        assert_eq!(refused, Answer::Failed(ReplyError::Refused("no \\x1b".into())));
+        assert_eq!(refused, Answer::Failed(ReplyError::Refused("no \\u{1b}".into())));
     }
 
     #[test]
