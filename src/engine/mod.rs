@@ -1,1 +1,3 @@
 //! Decisions: sans-io state machines, one instance per core.
+
+pub mod announcer;
