@@ -298,3 +298,6 @@ impl Engine {
         }
     }
 }
+//! Decisions: sans-io state machines, one instance per core.
+
+pub mod announcer;

@@ -5,4 +5,5 @@ pub mod magnet;
 pub mod metainfo;
 pub mod text;
 pub mod urls;
+pub mod tracker;
 pub mod wire;
