@@ -1,4 +1,5 @@
 //! Where bytes live: layout, read and write plans, durability, journal. Pure planning.
 
+pub mod journal;
 pub mod layout;
 pub mod plan;
