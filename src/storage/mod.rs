@@ -3,3 +3,4 @@
 pub mod journal;
 pub mod layout;
 pub mod plan;
+pub mod resume;
