@@ -145,3 +145,17 @@ pub const DNS_ADDRESSES_MAX: usize = 8;
 pub const DNS_CACHE_MAX: usize = 256;
 /// How long they are remembered.
 pub const DNS_CACHE_AGE: Span = Span::from_secs(60);
+// ---- Storage (threats S1 to S22) ----
+
+/// Longest body of one journal record: the fingerprints of the longest piece, and its index.
+pub const JOURNAL_RECORD_BYTES_MAX: usize = 4 + 8 * (PIECE_BYTES_MAX / super::units::CHUNK_BYTES) as usize;
+/// Longest journal that is read.
+pub const JOURNAL_BYTES_MAX: u64 = 4 << 30;
+/// Written bytes that may wait for their fdatasync before one is asked for.
+pub const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
+/// Time that written bytes may wait for their fdatasync before one is asked for.
+pub const UNSYNCED_TIME_MAX: Span = Span::from_secs(2);
+/// Files of one torrent that are synced at the same time.
+pub const SYNCS_IN_FLIGHT_MAX: usize = 16;
+/// Files of one torrent that are held open; others are closed, the longest unused first.
+pub const OPEN_FILES_MAX: usize = 1024;
