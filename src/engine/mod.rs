@@ -12,9 +12,11 @@
 //! picker.rs     which chunk to ask a peer for      torrent.rs   one torrent on this core
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     the scheduler: whom to send what   tick.rs      everything that time causes
+//! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
 //! ```
 
 pub mod action;
+pub mod announcer;
 mod assembly;
 pub mod claims;
 mod download;
@@ -298,6 +300,3 @@ impl Engine {
         }
     }
 }
-//! Decisions: sans-io state machines, one instance per core.
-
-pub mod announcer;

@@ -82,7 +82,7 @@ fn open_claim(
     torrent: &mut Torrent,
     chunk: u32,
     slot: crate::base::ids::SlotId,
-    got: super::claims::BlockMask,
+    got: claims::BlockMask,
     now: Instant,
 ) {
     let meta = &torrent.shared.meta;
@@ -112,12 +112,7 @@ fn first_empty_chunk(torrent: &Torrent, piece: u32) -> Option<u32> {
 
 /// The rarest of a sample of missing pieces that the peer has and that has an unclaimed chunk.
 /// Pieces that are done or wholly claimed leave the list when they are met.
-fn pick_missing(
-    torrent: &mut Torrent,
-    peer: &Peer,
-    rng: &mut crate::base::rng::Rng,
-    sequential: bool,
-) -> Option<u32> {
+fn pick_missing(torrent: &mut Torrent, peer: &Peer, rng: &mut Rng, sequential: bool) -> Option<u32> {
     let mut best: Option<(u16, u32)> = None;
     let mut at = if sequential { torrent.missing.len().wrapping_sub(1) } else { start(torrent, rng) };
     let (mut seen, mut fits) = (0, 0);
@@ -128,9 +123,9 @@ fn pick_missing(
         let piece = torrent.missing[at];
         if first_empty_chunk(torrent, piece).is_none() {
             if sequential {
-                drop(torrent.missing.remove(at))
+                torrent.missing.remove(at)
             } else {
-                drop(torrent.missing.swap_remove(at))
+                torrent.missing.swap_remove(at)
             };
             at = if sequential { at.wrapping_sub(1) } else { at };
             continue;
@@ -150,6 +145,6 @@ fn pick_missing(
     best.map(|(_, piece)| piece)
 }
 
-fn start(torrent: &Torrent, rng: &mut crate::base::rng::Rng) -> usize {
+fn start(torrent: &Torrent, rng: &mut Rng) -> usize {
     rng.below(torrent.missing.len() as u32) as usize
 }

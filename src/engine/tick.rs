@@ -76,11 +76,11 @@ impl Engine {
         if waits && now.since(peer.block_at) >= SNUB_TIMEOUT {
             peer.snubbed = true;
             self.drop_requests(conn);
-        } else if peer.snubbed && now.since(peer.block_at) >= SNUB_TIMEOUT + SNUB_TIMEOUT {
+        } else if peer.snubbed && now.since(peer.block_at) >= Span(2 * SNUB_TIMEOUT.0) {
             // Another chance, with a short queue.
             peer.snubbed = false;
             peer.block_at = now;
-            peer.pace = super::peer::Pace::default();
+            peer.pace = peer::Pace::default();
             self.hungry.push(conn);
         }
         self.review_interest(conn);

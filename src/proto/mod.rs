@@ -4,6 +4,6 @@ pub mod bencode;
 pub mod magnet;
 pub mod metainfo;
 pub mod text;
-pub mod urls;
 pub mod tracker;
+pub mod urls;
 pub mod wire;
