@@ -46,15 +46,23 @@ const IDLE_TOLD_EVERY: Span = Span::from_ms(250);
 const ENDGAME_COPIES: u8 = 2;
 
 impl Engine {
-    /// Composes the next receive: up to `max` blocks that should come next, in order, into `out`.
-    /// Each lands from this connection alone until `unland`, `handle_block` or its end.
-    pub fn plan_receive(&mut self, conn: ConnId, max: usize, out: &mut Vec<Expected>) {
+    /// Composes the next receive: up to `max` blocks that should come next, in order, into `out`;
+    /// without `current`, the block that is half received. Each lands from this connection alone
+    /// until `unland`, `handle_block` or its end.
+    pub fn plan_receive(
+        &mut self,
+        conn: ConnId,
+        current: Option<(u32, u32)>,
+        max: usize,
+        out: &mut Vec<Expected>,
+    ) {
         let Some(peer) = self.peers.get(conn).filter(|peer| peer.is_open()) else { return };
         let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) else {
             return;
         };
         let geometry = torrent.shared.meta.geometry;
-        for asked in peer.asked.iter().take(max) {
+        let next = peer.asked.iter().filter(|asked| current != Some((asked.chunk, asked.block)));
+        for asked in next.take(max) {
             let Some(claim) = torrent.claims.get_mut(&asked.chunk) else { return };
             // A block that two connections race for lands when its header has come.
             let sole = claim.asked[asked.block as usize] == 1 && !claim.has(asked.block);

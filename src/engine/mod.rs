@@ -275,6 +275,11 @@ impl Engine {
         self.food = true;
     }
 
+    /// The connection is another core's now.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.peers.remove(conn);
+    }
+
     fn ban(&mut self, key: u64) {
         if self.bans.len() < BANS_MAX {
             self.bans.insert(key);

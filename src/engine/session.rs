@@ -223,6 +223,16 @@ impl Engine {
         }
     }
 
+    /// The peer's bytes are not the protocol.
+    pub fn handle_broken(&mut self, conn: ConnId) {
+        self.close(conn, Farewell::Misbehaved);
+    }
+
+    /// The other side closed, or the connection broke.
+    pub fn handle_gone(&mut self, conn: ConnId) {
+        self.close(conn, Farewell::Gone);
+    }
+
     fn wants_us(&mut self, conn: ConnId, wants: bool) -> Result<(), PeerMisbehaved> {
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
         if peer.flags.wants_us == wants {
