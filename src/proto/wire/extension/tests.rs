@@ -113,9 +113,10 @@ fn p39_the_version_is_escaped_and_cut() {
 
 proptest! {
     #[test]
-    fn any_payload_is_read_or_refused(
-        bytes in prop::collection::vec(prop_oneof![prop::sample::select(&b"ilde0123:-mpv"[..]), any::<u8>()], 0..48),
-    ) {
+    fn any_payload_is_read_or_refused(bytes in prop::collection::vec(
+        prop_oneof![prop::sample::select(&b"ilde0123:-mpv"[..]), any::<u8>()],
+        0..48,
+    )) {
         let _ = ExtensionHandshake::parse(&bytes);
     }
 
