@@ -157,5 +157,5 @@ pub const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 pub const UNSYNCED_TIME_MAX: Span = Span::from_secs(2);
 /// Files of one torrent that are synced at the same time.
 pub const SYNCS_IN_FLIGHT_MAX: usize = 16;
-/// Files of one torrent that are held open; others are closed, the longest unused first.
-pub const OPEN_FILES_MAX: usize = 1024;
+/// Files of one torrent that are held open, with two descriptors each; the longest unused is closed first.
+pub const OPEN_FILES_MAX: usize = 256;
