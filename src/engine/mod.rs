@@ -18,6 +18,7 @@
 pub mod action;
 pub mod announcer;
 mod assembly;
+pub mod candidates;
 pub mod claims;
 mod download;
 pub mod peer;
