@@ -1,0 +1,1 @@
+//! Each operation and its races, on a real ring.
