@@ -9,6 +9,7 @@ mod accept;
 mod connection;
 mod files;
 mod key;
+pub mod probe;
 mod ring;
 mod setup;
 mod wake;
