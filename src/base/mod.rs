@@ -2,6 +2,7 @@
 
 pub mod bitfield;
 pub mod geometry;
+pub mod human;
 pub mod ids;
 pub mod limits;
 pub mod rng;
