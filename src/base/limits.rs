@@ -98,3 +98,10 @@ pub const TRACKER_INTERVAL_MAX: Span = Span::from_secs(6 * 3600);
 pub const TRACKER_INTERVAL_OPERATOR_MIN: Span = Span::from_secs(5);
 /// Longest failure text of a tracker that is shown.
 pub const TRACKER_TEXT_BYTES_MAX: usize = 512;
+
+// ---- Messages and text from peers ----
+
+/// Longest payload of a message with an unknown id (threat P8); such a message is skipped.
+pub const UNKNOWN_MESSAGE_BYTES_MAX: u32 = 1 << 10;
+/// Longest client name of a peer that is kept, once escaped.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;

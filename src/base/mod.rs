@@ -6,6 +6,7 @@ pub mod human;
 pub mod ids;
 pub mod limits;
 pub mod rng;
+pub mod segment;
 pub mod slots;
 pub mod time;
 pub mod units;

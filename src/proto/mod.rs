@@ -1,3 +1,6 @@
 //! Bytes to values and back: pure and total, never panics on input.
 
+pub mod bencode;
 pub mod metainfo;
+pub mod text;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! The arena: the only memory that payload ever lies in.
