@@ -7,9 +7,7 @@ use std::io::{self, IsTerminal};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::base::human::{
-    Escaped, format_duration, format_eta, format_percent, format_rate, format_size,
-};
+use crate::base::human::{Escaped, format_duration, format_eta, format_percent, format_rate, format_size};
 use crate::daemon::status::{NodeStatus, TorrentState, TorrentStatus};
 
 use super::error::CliError;
@@ -121,7 +119,8 @@ fn rows(status: &NodeStatus) -> Vec<Row> {
     if status.torrents.len() <= BARS_MAX {
         return status.torrents.iter().map(row).collect();
     }
-    let sum = |field: fn(&TorrentStatus) -> u64| status.torrents.iter().map(field).fold(0, u64::saturating_add);
+    let sum =
+        |field: fn(&TorrentStatus) -> u64| status.torrents.iter().map(field).fold(0, u64::saturating_add);
     let (done, total) = (sum(|t| t.verified_bytes), sum(|t| t.total_bytes));
     let (down, up) = (sum(|t| t.download_rate), sum(|t| t.upload_rate));
     let text = rates_text(done, total, down, up, sum(|t| u64::from(t.peers)));
@@ -130,8 +129,7 @@ fn rows(status: &NodeStatus) -> Vec<Row> {
 
 fn row(torrent: &TorrentStatus) -> Row {
     let (done, total) = (torrent.verified_bytes, torrent.total_bytes);
-    let rates =
-        rates_text(done, total, torrent.download_rate, torrent.upload_rate, u64::from(torrent.peers));
+    let rates = rates_text(done, total, torrent.download_rate, torrent.upload_rate, u64::from(torrent.peers));
     let mut text = format!("{}  {rates}", state_name(&torrent.state));
     let problem = match &torrent.state {
         TorrentState::Stopped(why) => Some(why),
@@ -318,7 +316,9 @@ mod tests {
         stopped.listen = None;
         stopped.torrents[0].state = TorrentState::Stopped("disk full".to_owned());
         let line = json_line(&stopped);
-        assert!(line.contains(r#""listen":null"#) && line.contains(r#""state":"stopped","error":"disk full""#));
+        assert!(
+            line.contains(r#""listen":null"#) && line.contains(r#""state":"stopped","error":"disk full""#)
+        );
     }
 
     #[test]

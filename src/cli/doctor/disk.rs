@@ -55,7 +55,8 @@ fn alignment_check(name: &str, alignment: Option<(u32, u32)>) -> Check {
     match alignment {
         None => Check::ok(name, "works; the file system does not tell its alignment"),
         Some((memory, offset)) if offset == 0 || memory.max(offset) > PAGE_BYTES => {
-            let found = format!("alignment of {memory} in memory and {offset} on disk; 4096 is the most we use");
+            let found =
+                format!("alignment of {memory} in memory and {offset} on disk; 4096 is the most we use");
             Check::warn(name, found, "works through the page cache, at more CPU time: use another disk")
         }
         Some((memory, offset)) => {

@@ -42,7 +42,11 @@ fn kernel(release: &str) -> Check {
     if version >= KERNEL_MIN {
         return Check::ok("kernel", release);
     }
-    Check::bad("kernel", release, "install Linux 6.1 or newer: older ones lack ring features the workers need")
+    Check::bad(
+        "kernel",
+        release,
+        "install Linux 6.1 or newer: older ones lack ring features the workers need",
+    )
 }
 
 /// The `io_uring_disabled` sysctl: 0 for all, 1 for the privileged, 2 for nobody; older kernels lack it.

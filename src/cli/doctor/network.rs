@@ -79,7 +79,11 @@ fn cards() -> Vec<Check> {
         })
         .collect();
     if checks.is_empty() {
-        return vec![Check::warn("network cards", "none that is up", "only this host can be a peer: ip link")];
+        return vec![Check::warn(
+            "network cards",
+            "none that is up",
+            "only this host can be a peer: ip link",
+        )];
     }
     checks
 }
