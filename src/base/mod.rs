@@ -3,6 +3,7 @@
 pub mod address;
 pub mod bitfield;
 pub mod geometry;
+pub mod human;
 pub mod ids;
 pub mod limits;
 pub mod rng;

@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod files;
+pub mod hashing;
 pub mod status;
 pub mod tracker;
