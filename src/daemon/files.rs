@@ -22,6 +22,7 @@ use crate::storage::layout::{FileIndex, FileSpan, Layout};
 mod error;
 
 pub use error::FileError;
+pub(crate) use error::shown;
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -242,7 +243,7 @@ impl TorrentFiles {
         let direct = self.open_direct(&path, mode, &stat);
         if direct.is_none() && !self.said_no_direct {
             self.said_no_direct = true;
-            let dir = error::shown(&self.root_path);
+            let dir = shown(&self.root_path);
             tracing::info!("{dir}: the file system has no direct I/O; using the page cache");
         }
         Ok(OpenFile { buffered, direct })
@@ -384,4 +385,4 @@ fn become_blocking(fd: &OwnedFd) -> Result<(), Errno> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

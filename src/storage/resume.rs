@@ -6,9 +6,11 @@
 //! lists, and the fingerprint of each chunk, checked when it is first read, catches what was changed
 //! in between. Whatever was not listed, or lies in a file that is new or different, is hashed.
 
-use super::journal::{FileIdentity, JournalState, Record, Subject};
+use super::durability::{Durability, SyncPolicy};
+use super::journal::{FileIdentity, JournalState, Record, Replay, Subject};
 use super::layout::{FileIndex, Layout};
 use crate::base::bitfield::Bitfield;
+use crate::base::limits::JOURNAL_SLACK_BYTES;
 
 /// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,28 @@ pub fn resume(journal: &JournalState, layout: &Layout, actual: &[Option<FileIden
 /// Start without a usable journal: whatever is there is hashed.
 pub fn resume_afresh(subject: Subject, layout: &Layout, actual: &[Option<FileIdentity>]) -> Resume {
     Resume { replace: true, ..resume(&JournalState::new(subject), layout, actual) }
+}
+
+/// Compares and starts the durability machine on what is believed: it goes on with the journal that was
+/// found, if that is whole, says nothing else and is not mostly history, and replaces it otherwise.
+pub fn start(
+    found: Option<Replay>,
+    subject: Subject,
+    layout: &Layout,
+    actual: &[Option<FileIdentity>],
+    policy: SyncPolicy,
+) -> (Resume, Durability) {
+    let Some(found) = found else {
+        let resume = resume_afresh(subject, layout, actual);
+        let machine = Durability::new(resume.state.clone(), None, policy);
+        return (resume, machine);
+    };
+    let mut resume = resume(&found.state, layout, actual);
+    let history = found.valid_bytes > 2 * found.state.snapshot_bytes() + JOURNAL_SLACK_BYTES;
+    resume.replace |= !found.whole || history;
+    let writer = if resume.replace { None } else { Some(found.writer) };
+    let machine = Durability::new(resume.state.clone(), writer, policy);
+    (resume, machine)
 }
 
 fn find(recorded: Option<FileIdentity>, actual: Option<FileIdentity>, clean: bool) -> Finding {
@@ -230,6 +254,30 @@ mod tests {
     fn check_again(state: &JournalState) {
         let again = resume(state, &torrent().0, &actual());
         assert!(again.rehash.is_full() && again.unknown.len() == 4);
+    }
+
+    #[test]
+    fn a_journal_that_is_torn_or_mostly_history_is_replaced() {
+        use crate::storage::durability::Intent;
+        use crate::storage::journal::{replay, snapshot};
+        let (layout, subject) = torrent();
+        let state = journal(&[0, 1, 2, 3], false);
+        let go = |bytes: &[u8]| {
+            let found = replay(bytes, &subject).unwrap();
+            let (resume, mut machine) =
+                start(Some(found), subject, &layout, &actual(), SyncPolicy::default());
+            assert!(resume.state.durable().is_full());
+            matches!(machine.poll(crate::base::time::Instant(0)), Some(Intent::Replace { .. }))
+        };
+        let (mut bytes, mut writer) = snapshot(&state);
+        assert!(!go(&bytes) && go(&[&bytes[..], &[0]].concat()));
+        while bytes.len() as u64 <= 2 * state.snapshot_bytes() + JOURNAL_SLACK_BYTES {
+            assert!(!go(&bytes));
+            for _ in 0..1000 {
+                writer.push(&Record::Opened, &mut bytes);
+            }
+        }
+        assert!(go(&bytes));
     }
 
     #[test]
