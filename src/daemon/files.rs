@@ -53,7 +53,7 @@ impl OpenFile {
 
     /// What `Direct` operations of a plan use: direct if there is such a thing.
     pub fn data(&self) -> BorrowedFd<'_> {
-        self.direct().unwrap_or(self.buffered())
+        self.direct().unwrap_or_else(|| self.buffered())
     }
 
     /// fdatasync, on the control thread's ring.
@@ -250,7 +250,7 @@ impl TorrentFiles {
     }
 
     fn create(&mut self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let parent = path.parent().unwrap_or(Path::new(""));
+        let parent = path.parent().unwrap_or_else(|| Path::new(""));
         self.create_dirs(parent)?;
         let fd = self.open_beneath(path, flags | OFlags::CREATE, Mode::from_raw_mode(0o666))?;
         self.fresh_dirs.insert(or_root(parent));

@@ -162,10 +162,8 @@ impl StateDir {
         let subject = Subject { info_hash, geometry, file_count, secret_id };
 
         let at = |source| StoreError::Other { path: path.clone(), source };
-        let found = match read_journal(&path, JOURNAL_BYTES_MAX).map_err(at)? {
-            None => None,
-            Some(bytes) => Some(replay(&bytes, &subject)),
-        };
+        let bytes = read_journal(&path, JOURNAL_BYTES_MAX).map_err(at)?;
+        let found = bytes.map(|bytes| replay(&bytes, &subject));
         let bad = match &found {
             Some(Err(source @ Corrupt::Version { .. })) => {
                 return Err(StoreError::Version { path, source: *source });
@@ -208,7 +206,7 @@ fn load_secret(dir: &Path) -> Result<[u8; SECRET_BYTES], StoreError> {
 
 fn make_secret(dir: &Path, path: &Path) -> io::Result<()> {
     let mut secret = [0; SECRET_BYTES];
-    getrandom::fill(&mut secret).map_err(io::Error::other)?;
+    getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
     let temp = dir.join(format!("{SECRET_NAME}.{}", std::process::id()));
     let _ = std::fs::remove_file(&temp);
     let mut file = private().write(true).create_new(true).open(&temp)?;

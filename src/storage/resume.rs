@@ -54,8 +54,10 @@ pub fn resume(journal: &JournalState, layout: &Layout, actual: &[Option<FileIden
     let (mut state, mut unknown) = (JournalState::new(subject), Vec::new());
     let (mut doubted, mut gone) = (Bitfield::new(pieces), Bitfield::new(pieces));
     for file in layout.disk_files() {
-        let set = match (findings[file.0 as usize], actual[file.0 as usize]) {
+        let set = match (findings[file.0 as usize], journal.file(file.0)) {
             (Finding::Same, Some(identity)) => {
+                // As recorded, though its times may be others by now: the machine must know what
+                // the journal says, to tell what to record at a clean stop.
                 state.apply(&Record::File { file: file.0, identity });
                 continue;
             }
@@ -78,7 +80,7 @@ pub fn resume(journal: &JournalState, layout: &Layout, actual: &[Option<FileIden
     }
     let clean =
         journal.is_clean() && layout.disk_files().all(|file| findings[file.0 as usize] == Finding::Same);
-    let replace = !same_but_times(journal, &state);
+    let replace = !says_the_same(journal, &state);
     Resume { state, rehash: doubted, unknown, clean, replace }
 }
 
@@ -118,14 +120,9 @@ fn find(recorded: Option<FileIdentity>, actual: Option<FileIdentity>, clean: boo
     }
 }
 
-/// Whether the same pieces are durable in the same files. Times may differ: they count only beside a
-/// clean mark, and those beside the next one are recorded with it.
-fn same_but_times(a: &JournalState, b: &JournalState) -> bool {
-    let same_files = (0..a.subject().file_count).all(|file| match (a.file(file), b.file(file)) {
-        (Some(a), Some(b)) => a.same_file(&b),
-        (a, b) => a == b,
-    });
-    same_files && a.durable() == b.durable()
+/// Whether the same pieces are durable in the same files.
+fn says_the_same(a: &JournalState, b: &JournalState) -> bool {
+    (0..a.subject().file_count).all(|file| a.file(file) == b.file(file)) && a.durable() == b.durable()
 }
 
 #[cfg(test)]
@@ -184,7 +181,10 @@ mod tests {
                 if journal.is_clean() { before == now } else { before.same_file(&now) }
             };
             let now = actual[file as usize];
-            assert_eq!(resume.state.file(file), now.filter(|&now| same(now)));
+            assert_eq!(
+                resume.state.file(file),
+                now.filter(|&now| same(now)).and_then(|_| journal.file(file))
+            );
             assert_eq!(resume.unknown.contains(&FileIndex(file)), now.is_some_and(|now| !same(now)));
         }
         resume

@@ -116,7 +116,7 @@ fn a_node_takes_up_its_work_where_it_ended() {
         assert_eq!((ones(&resume), resume.clean), ((vec![0, 1, 2], vec![]), true));
         run.close().await;
 
-        let edited = std::fs::File::options().write(true).open(node.download.path().join("t/b")).unwrap();
+        let edited = File::options().write(true).open(node.download.path().join("t/b")).unwrap();
         edited.write_all_at(b"spoilt", 0).unwrap();
         edited.set_modified(std::time::UNIX_EPOCH).unwrap();
         let (run, resume) = node.start();
@@ -191,7 +191,8 @@ fn a_damaged_journal_is_set_aside_and_another_version_is_refused() {
 
         std::fs::write(node.journal_path(), b"something else").unwrap();
         let opened = node.open_journal().unwrap();
-        assert!(opened.replay.is_none() && opened.set_aside.unwrap().0 == Corrupt::Damaged);
+        assert!(opened.replay.is_none() && opened.set_aside.as_ref().unwrap().0 == Corrupt::Damaged);
+        drop(opened);
         let (mut run, resume) = node.start();
         assert_eq!(ones(&resume), (vec![], vec![0, 1, 2, 3, 4]));
         assert!(run.flush().await.is_empty());
