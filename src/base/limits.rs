@@ -159,3 +159,5 @@ pub const UNSYNCED_TIME_MAX: Span = Span::from_secs(2);
 pub const SYNCS_IN_FLIGHT_MAX: usize = 16;
 /// Files of one torrent that are held open, with two descriptors each; the longest unused is closed first.
 pub const OPEN_FILES_MAX: usize = 256;
+/// Bytes by which a journal may exceed twice what it has to say before it is rewritten.
+pub const JOURNAL_SLACK_BYTES: u64 = 256 << 10;

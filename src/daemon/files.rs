@@ -22,6 +22,7 @@ use crate::storage::layout::{FileIndex, FileSpan, Layout};
 mod error;
 
 pub use error::FileError;
+pub(crate) use error::shown;
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +53,7 @@ impl OpenFile {
 
     /// What `Direct` operations of a plan use: direct if there is such a thing.
     pub fn data(&self) -> BorrowedFd<'_> {
-        self.direct().unwrap_or(self.buffered())
+        self.direct().unwrap_or_else(|| self.buffered())
     }
 
     /// fdatasync, on the control thread's ring.
@@ -242,14 +243,14 @@ impl TorrentFiles {
         let direct = self.open_direct(&path, mode, &stat);
         if direct.is_none() && !self.said_no_direct {
             self.said_no_direct = true;
-            let dir = error::shown(&self.root_path);
+            let dir = shown(&self.root_path);
             tracing::info!("{dir}: the file system has no direct I/O; using the page cache");
         }
         Ok(OpenFile { buffered, direct })
     }
 
     fn create(&mut self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let parent = path.parent().unwrap_or(Path::new(""));
+        let parent = path.parent().unwrap_or_else(|| Path::new(""));
         self.create_dirs(parent)?;
         let fd = self.open_beneath(path, flags | OFlags::CREATE, Mode::from_raw_mode(0o666))?;
         self.fresh_dirs.insert(or_root(parent));
@@ -384,4 +385,4 @@ fn become_blocking(fd: &OwnedFd) -> Result<(), Errno> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,3 +5,4 @@ pub mod files;
 pub mod hashing;
 pub mod status;
 pub mod tracker;
+pub mod store;

@@ -163,6 +163,18 @@ impl JournalState {
         pieces
     }
 
+    /// About how long a journal is that says this and no more, in bytes.
+    pub fn snapshot_bytes(&self) -> u64 {
+        let files = self.files.iter().flatten().count() as u64 * 64;
+        let pieces: u64 = self
+            .fingerprints
+            .iter()
+            .filter(|slot| !slot.is_empty())
+            .map(|slot| 24 + 8 * slot.len() as u64)
+            .sum();
+        files + pieces
+    }
+
     /// The fewest records that say the same, the mark of a clean stop excepted.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         let files = (0u32..).zip(&self.files);

@@ -6,9 +6,11 @@
 //! lists, and the fingerprint of each chunk, checked when it is first read, catches what was changed
 //! in between. Whatever was not listed, or lies in a file that is new or different, is hashed.
 
-use super::journal::{FileIdentity, JournalState, Record, Subject};
+use super::durability::{Durability, SyncPolicy};
+use super::journal::{FileIdentity, JournalState, Record, Replay, Subject};
 use super::layout::{FileIndex, Layout};
 use crate::base::bitfield::Bitfield;
+use crate::base::limits::JOURNAL_SLACK_BYTES;
 
 /// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +54,10 @@ pub fn resume(journal: &JournalState, layout: &Layout, actual: &[Option<FileIden
     let (mut state, mut unknown) = (JournalState::new(subject), Vec::new());
     let (mut doubted, mut gone) = (Bitfield::new(pieces), Bitfield::new(pieces));
     for file in layout.disk_files() {
-        let set = match (findings[file.0 as usize], actual[file.0 as usize]) {
+        let set = match (findings[file.0 as usize], journal.file(file.0)) {
             (Finding::Same, Some(identity)) => {
+                // As recorded, though its times may be others by now: the machine must know what
+                // the journal says, to tell what to record at a clean stop.
                 state.apply(&Record::File { file: file.0, identity });
                 continue;
             }
@@ -76,13 +80,35 @@ pub fn resume(journal: &JournalState, layout: &Layout, actual: &[Option<FileIden
     }
     let clean =
         journal.is_clean() && layout.disk_files().all(|file| findings[file.0 as usize] == Finding::Same);
-    let replace = !same_but_times(journal, &state);
+    let replace = !says_the_same(journal, &state);
     Resume { state, rehash: doubted, unknown, clean, replace }
 }
 
 /// Start without a usable journal: whatever is there is hashed.
 pub fn resume_afresh(subject: Subject, layout: &Layout, actual: &[Option<FileIdentity>]) -> Resume {
     Resume { replace: true, ..resume(&JournalState::new(subject), layout, actual) }
+}
+
+/// Compares and starts the durability machine on what is believed: it goes on with the journal that was
+/// found, if that is whole, says nothing else and is not mostly history, and replaces it otherwise.
+pub fn start(
+    found: Option<Replay>,
+    subject: Subject,
+    layout: &Layout,
+    actual: &[Option<FileIdentity>],
+    policy: SyncPolicy,
+) -> (Resume, Durability) {
+    let Some(found) = found else {
+        let resume = resume_afresh(subject, layout, actual);
+        let machine = Durability::new(resume.state.clone(), None, policy);
+        return (resume, machine);
+    };
+    let mut resume = resume(&found.state, layout, actual);
+    let history = found.valid_bytes > 2 * found.state.snapshot_bytes() + JOURNAL_SLACK_BYTES;
+    resume.replace |= !found.whole || history;
+    let writer = if resume.replace { None } else { Some(found.writer) };
+    let machine = Durability::new(resume.state.clone(), writer, policy);
+    (resume, machine)
 }
 
 fn find(recorded: Option<FileIdentity>, actual: Option<FileIdentity>, clean: bool) -> Finding {
@@ -94,14 +120,9 @@ fn find(recorded: Option<FileIdentity>, actual: Option<FileIdentity>, clean: boo
     }
 }
 
-/// Whether the same pieces are durable in the same files. Times may differ: they count only beside a
-/// clean mark, and those beside the next one are recorded with it.
-fn same_but_times(a: &JournalState, b: &JournalState) -> bool {
-    let same_files = (0..a.subject().file_count).all(|file| match (a.file(file), b.file(file)) {
-        (Some(a), Some(b)) => a.same_file(&b),
-        (a, b) => a == b,
-    });
-    same_files && a.durable() == b.durable()
+/// Whether the same pieces are durable in the same files.
+fn says_the_same(a: &JournalState, b: &JournalState) -> bool {
+    (0..a.subject().file_count).all(|file| a.file(file) == b.file(file)) && a.durable() == b.durable()
 }
 
 #[cfg(test)]
@@ -160,7 +181,10 @@ mod tests {
                 if journal.is_clean() { before == now } else { before.same_file(&now) }
             };
             let now = actual[file as usize];
-            assert_eq!(resume.state.file(file), now.filter(|&now| same(now)));
+            assert_eq!(
+                resume.state.file(file),
+                now.filter(|&now| same(now)).and_then(|_| journal.file(file))
+            );
             assert_eq!(resume.unknown.contains(&FileIndex(file)), now.is_some_and(|now| !same(now)));
         }
         resume
@@ -230,6 +254,30 @@ mod tests {
     fn check_again(state: &JournalState) {
         let again = resume(state, &torrent().0, &actual());
         assert!(again.rehash.is_full() && again.unknown.len() == 4);
+    }
+
+    #[test]
+    fn a_journal_that_is_torn_or_mostly_history_is_replaced() {
+        use crate::storage::durability::Intent;
+        use crate::storage::journal::{replay, snapshot};
+        let (layout, subject) = torrent();
+        let state = journal(&[0, 1, 2, 3], false);
+        let go = |bytes: &[u8]| {
+            let found = replay(bytes, &subject).unwrap();
+            let (resume, mut machine) =
+                start(Some(found), subject, &layout, &actual(), SyncPolicy::default());
+            assert!(resume.state.durable().is_full());
+            matches!(machine.poll(crate::base::time::Instant(0)), Some(Intent::Replace { .. }))
+        };
+        let (mut bytes, mut writer) = snapshot(&state);
+        assert!(!go(&bytes) && go(&[&bytes[..], &[0]].concat()));
+        while bytes.len() as u64 <= 2 * state.snapshot_bytes() + JOURNAL_SLACK_BYTES {
+            assert!(!go(&bytes));
+            for _ in 0..1000 {
+                writer.push(&Record::Opened, &mut bytes);
+            }
+        }
+        assert!(go(&bytes));
     }
 
     #[test]

@@ -207,7 +207,7 @@ fn what_is_missing_is_named() {
 #[test]
 fn a_name_cannot_write_to_the_terminal() {
     let path = Path::new("d/\u{1b}[2J\u{202e}\u{e9}");
-    assert_eq!(error::shown(path), "d/\\u{1b}[2J\\u{202e}\u{e9}");
+    assert_eq!(shown(path), "d/\\u{1b}[2J\\u{202e}\u{e9}");
     let error = FileError::of_file(path.to_owned(), Errno::IO).to_string();
     assert!(!error.contains('\u{1b}'));
 }

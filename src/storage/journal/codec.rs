@@ -29,7 +29,7 @@ const KIND_FILE: u32 = 4;
 const KIND_DURABLE: u32 = 5;
 const KIND_LOST: u32 = 6;
 
-/// Why nothing of a journal can be used.
+/// Why a journal, or its end, cannot be used.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Corrupt {
     /// The beginning is damaged or was never a journal's.
@@ -47,6 +47,9 @@ pub enum Corrupt {
     /// Its fingerprints were made with a secret that this node no longer has.
     #[error("it was written under another node secret")]
     OtherSecret,
+    /// Only its end is damaged, as a crash may leave it; `replay` says so by `whole`.
+    #[error("its end is damaged")]
+    Tail,
 }
 
 /// A journal as read.
