@@ -90,6 +90,16 @@ impl Arena {
         self.regions
     }
 
+    /// Takes the memory of a region from the kernel now, from whatever thread. A ring that registers
+    /// the region later then needs some 0.1 ms for it; otherwise it fills 64 MiB with zeroes first
+    /// and stands still for 7 ms and more. Contents do not change; where the kernel cannot do it
+    /// ahead (before Linux 5.14, or for want of memory) nothing happens.
+    pub fn prefault(&self, region: u32) {
+        let start = self.region_ptr(region);
+        // SAFETY: the region is mapped, and populating it leaves all bytes as they are.
+        unsafe { libc::madvise(start.as_ptr().cast(), REGION_BYTES as usize, libc::MADV_POPULATE_WRITE) };
+    }
+
     /// Payload bytes of a slot. The caller holds the slot, or a pin on its chunk.
     pub fn payload(&self, slot: SlotId, offset: u32, len: u32) -> &[u8] {
         // SAFETY: `payload_ptr` has checked the bounds; the bytes were zero-filled at first; nobody
@@ -272,6 +282,14 @@ mod tests {
         assert_eq!(arena.payload(SlotId(0), 0, 4), b"xyz\0");
         assert_eq!(arena.payload(SlotId(1), 0, 4), [0; 4]);
         assert!(arena.payload(SlotId(0), SLOT_PAYLOAD_BYTES, 0).is_empty());
+    }
+
+    #[test]
+    fn memory_taken_ahead_keeps_its_contents() {
+        let arena = Arena::new(0).unwrap();
+        arena.copy_in(SlotId(1), 7, b"kept");
+        arena.prefault(0);
+        assert_eq!(arena.payload(SlotId(1), 6, 6), b"\0kept\0");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use io_uring::{cqueue, opcode, types};
+use io_uring::{opcode, types};
 use socket2::SockRef;
 
 use crate::base::time::{Instant, Span};
@@ -74,12 +74,12 @@ impl Acceptor {
         self.state == State::Armed
     }
 
-    /// Takes a completion of the accept. `now` is asked for only if accepting must rest.
-    pub(super) fn completed(&mut self, cqe: &cqueue::Entry, now: impl FnOnce() -> Instant) -> Accepted {
-        if !cqueue::more(cqe.flags()) {
+    /// Takes a completion of the accept: its result, and whether more follow by themselves. `now` is
+    /// asked for only if accepting must rest.
+    pub(super) fn completed(&mut self, result: i32, more: bool, now: impl FnOnce() -> Instant) -> Accepted {
+        if !more {
             self.state = State::Idle;
         }
-        let result = cqe.result();
         if result >= 0 {
             // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
             let fd = unsafe { OwnedFd::from_raw_fd(result) };
@@ -88,7 +88,9 @@ impl Acceptor {
         match -result {
             libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN => Accepted::Nothing,
             errno => {
-                self.state = State::Paused(now() + ACCEPT_PAUSE);
+                if !more {
+                    self.state = State::Paused(now() + ACCEPT_PAUSE);
+                }
                 Accepted::Failed(errno)
             }
         }
@@ -115,11 +117,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rest_ends_after_its_pause_and_bounds_the_wait() {
-        let mut acceptor = Acceptor::new(None);
+    fn without_descriptors_accepting_rests_and_the_wait_is_bounded() {
+        let mut acceptor = Acceptor { listener: None, state: State::Armed };
         assert_eq!(acceptor.wait(Instant(5)), Wait::Forever);
-        acceptor.state = State::Paused(Instant(5) + ACCEPT_PAUSE);
+        assert!(matches!(
+            acceptor.completed(-libc::EMFILE, false, || Instant(5)),
+            Accepted::Failed(libc::EMFILE)
+        ));
+        assert!(!acceptor.is_armed());
         assert_eq!(acceptor.wait(Instant(5)), Wait::AtMost(ACCEPT_PAUSE));
         assert_eq!(acceptor.wait(Instant(6) + ACCEPT_PAUSE), Wait::AtMost(Span::ZERO));
+    }
+
+    #[test]
+    fn what_passes_by_itself_needs_no_rest() {
+        for errno in [libc::ECANCELED, libc::ECONNABORTED, libc::EINTR] {
+            let mut acceptor = Acceptor { listener: None, state: State::Armed };
+            let never = || -> Instant { panic!("no rest") };
+            assert!(matches!(acceptor.completed(-errno, true, never), Accepted::Nothing));
+            assert!(acceptor.is_armed());
+            assert!(matches!(acceptor.completed(-errno, false, never), Accepted::Nothing));
+            assert_eq!(acceptor.state, State::Idle);
+        }
     }
 }

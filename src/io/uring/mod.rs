@@ -231,7 +231,7 @@ impl Uring {
     }
 
     fn accepted(&mut self, cqe: &cqueue::Entry, done: &mut Vec<Completion>) {
-        match self.acceptor.completed(cqe, monotonic) {
+        match self.acceptor.completed(cqe.result(), cqueue::more(cqe.flags()), monotonic) {
             Accepted::Socket(fd, address) => match self.adopt(Some(fd)) {
                 Ok(conn) => done.push(Completion::Accepted { conn, address }),
                 Err(_closed) => self.counters.refused += 1,
