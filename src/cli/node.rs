@@ -4,8 +4,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::time::Span;
+use crate::daemon;
 use crate::daemon::config::{NodeConfig, Role};
-use crate::daemon::status::NodeStatus;
 use crate::proto::metainfo::Metainfo;
 
 use super::args::NodeArgs;
@@ -52,12 +53,9 @@ pub fn run(plan: Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
     }
     let config = config(plan, args)?;
     let mut progress = NodeProgress::new(args.json, args.status_interval_ms);
-    let last = start(config, &mut |status| progress.update(status))?;
+    let last = daemon::run(config, &mut |status| progress.update(status))
+        .map_err(|error| CliError::Failed(error.to_string()))?;
     progress.finish(&last)
-}
-
-fn start(_config: NodeConfig, _on_status: &mut dyn FnMut(&NodeStatus)) -> Result<NodeStatus, CliError> {
-    Err(CliError::NotYet("a running node".to_owned()))
 }
 
 fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
@@ -75,6 +73,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         upload_limit: args.upload_limit,
         download_limit: args.download_limit,
         sequential: plan.sequential,
+        status_interval: Span::from_ms(args.status_interval_ms.into()),
     })
 }
 

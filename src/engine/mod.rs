@@ -47,6 +47,7 @@ use action::{Action, Farewell, Note, Report, To};
 use peer::{Origin, Peer, Peers, Stage};
 use torrent::Torrent;
 
+pub use assembly::piece_chunks as assembly_chunks;
 pub use download::Expected;
 pub use download::Landing;
 pub use session::Admission;

@@ -179,6 +179,11 @@ impl<M> Sender<M> {
         Self { mailbox, late: VecDeque::new() }
     }
 
+    /// Where it sends to.
+    pub fn mailbox(&self) -> Arc<Mailbox<M>> {
+        Arc::clone(&self.mailbox)
+    }
+
     /// Sends, or keeps for `flush`; order is kept.
     pub fn send(&mut self, message: M) {
         if self.late.is_empty() {
