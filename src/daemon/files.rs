@@ -197,6 +197,11 @@ impl TorrentFiles {
         Ok(())
     }
 
+    /// The path of a file for a person, escaped.
+    pub fn shown_path(&self, file: FileIndex) -> String {
+        shown(&self.shown(&self.path(file)))
+    }
+
     /// Every file that exists on disk.
     fn disk_files(&self) -> impl Iterator<Item = FileIndex> + use<> {
         let metainfo = Arc::clone(&self.metainfo);

@@ -53,7 +53,7 @@ pub enum StoreError {
     },
     /// State would lie where torrents may write.
     #[error(
-        "the state directory {} lies inside the download directory {}: choose another with --state or TROC_STATE",
+        "state directory {} lies inside download directory {}: choose another with --state or TROC_STATE",
         shown(state),
         shown(dir)
     )]

@@ -71,10 +71,10 @@ impl Keeper {
                 };
                 settled.lost.extend(self.machine.handle_synced(file, result.is_ok()));
                 if let Err(error) = result {
-                    settled.errors.push(format!(
-                        "file {} of the torrent could not be synced: {error}: check the disk, then start again",
-                        file.0
-                    ));
+                    let path = files.shown_path(file);
+                    let error =
+                        format!("{path}: could not be synced: {error}: check the disk, then start again");
+                    settled.errors.push(error);
                 }
             }
         }
@@ -106,18 +106,24 @@ impl Keeper {
     async fn keep_journal(&mut self, intent: Intent, files: &mut TorrentFiles, settled: &mut Settled) {
         // A journal must not outlive the names of the files that it speaks of.
         let named = files.sync_new_dirs().map_err(io::Error::other);
-        let result = match (&intent, named) {
-            (_, Err(error)) => Err(error),
-            (Intent::Append { bytes }, Ok(())) => self.journal.append(bytes.clone()).await,
-            (Intent::Replace { bytes }, Ok(())) => self.journal.replace(bytes.clone()).await,
-            (_, Ok(())) => self.journal.sync().await,
+        let (machine, journal) = (&mut self.machine, &mut self.journal);
+        let result = match (intent, named) {
+            (Intent::Append { bytes }, named) => {
+                let result = if named.is_ok() { journal.append(bytes).await } else { named };
+                machine.handle_appended(result.is_ok());
+                result
+            }
+            (Intent::Replace { bytes }, named) => {
+                let result = if named.is_ok() { journal.replace(bytes).await } else { named };
+                settled.durable.extend(machine.handle_replaced(result.is_ok()));
+                result
+            }
+            (Intent::SyncJournal | Intent::Sync { .. }, named) => {
+                let result = if named.is_ok() { journal.sync().await } else { named };
+                settled.durable.extend(machine.handle_journal_synced(result.is_ok()));
+                result
+            }
         };
-        let ok = result.is_ok();
-        match intent {
-            Intent::Append { .. } => self.machine.handle_appended(ok),
-            Intent::Replace { .. } => settled.durable.extend(self.machine.handle_replaced(ok)),
-            _ => settled.durable.extend(self.machine.handle_journal_synced(ok)),
-        }
         if let Err(error) = result {
             let error = format!("the journal could not be written: {error}: free space or check the disk");
             settled.errors.push(error);

@@ -296,3 +296,27 @@ fn a_journal_is_read_up_to_its_limit() {
         assert_eq!(read_journal(&path, 10).unwrap().unwrap().len(), len.min(10));
     }
 }
+
+/// Threat S7 for the state directory: nothing is lost by a journal that cannot be written.
+#[test]
+fn a_journal_that_cannot_be_written_is_tried_again_when_told() {
+    let node = Node::new();
+    let hidden = node.state.path().with_extension("hidden");
+    tokio_uring::start(async {
+        let (mut run, _) = node.start();
+        run.files.preallocate_all().unwrap();
+        run.write(0, &[0]).await;
+        std::fs::rename(node.state.path(), &hidden).unwrap();
+        run.keeper.machine().flush();
+        let settled = run.keeper.settle(&mut run.files, NOW).await;
+        assert!(settled.durable.is_empty() && settled.lost.is_empty());
+        assert!(settled.errors.iter().all(|error| error.contains("the journal could not be written")));
+        assert!(!settled.errors.is_empty() && run.keeper.machine().is_stalled());
+
+        std::fs::rename(&hidden, node.state.path()).unwrap();
+        run.keeper.machine().retry();
+        assert_eq!(run.keeper.settle(&mut run.files, NOW).await.durable, [0]);
+        run.close().await;
+    });
+    assert!(node.open_journal().unwrap().replay.unwrap().state.is_durable(0));
+}
