@@ -60,8 +60,19 @@ pub struct Disk {
 /// A file operation on its way. It takes effect at a moment between submission and completion.
 #[derive(Debug)]
 pub(super) enum DiskEvent {
-    Apply { actor: ActorId, epoch: u64, token: u64, file: SimFile, offset: u64, job: Job },
-    Done { actor: ActorId, epoch: u64, done: DiskDone },
+    Apply { actor: ActorId, epoch: u64, op: DiskOp },
+    Done { actor: ActorId, epoch: u64, file: SimFile, done: DiskDone },
+}
+
+/// One read or write.
+#[derive(Debug)]
+pub(super) struct DiskOp {
+    pub(super) token: u64,
+    pub(super) file: SimFile,
+    pub(super) offset: u64,
+    /// Past the page cache; ends short only between sectors.
+    pub(super) direct: bool,
+    pub(super) job: Job,
 }
 
 /// What to do.
@@ -246,11 +257,25 @@ impl Disk {
         }
     }
 
-    /// A read as the device does it, faults included.
-    pub(super) fn read_faulty(
+    /// An operation as the device does it, faults included.
+    pub(super) fn execute(&mut self, op: DiskOp, profile: &Profile, rng: &mut Rng) -> DiskDone {
+        let token = op.token;
+        match &op.job {
+            Job::Read { len } => {
+                let outcome = self.read_faulty(&op, *len, profile, rng);
+                let result = outcome.as_ref().map(|bytes| bytes.len() as u32).map_err(|&errno| errno);
+                DiskDone { token, is_write: false, result, bytes: outcome.unwrap_or_default() }
+            }
+            Job::Write { bytes } => {
+                let result = self.write_faulty(&op, bytes, profile, rng);
+                DiskDone { token, is_write: true, result, bytes: Vec::new() }
+            }
+        }
+    }
+
+    fn read_faulty(
         &self,
-        file: SimFile,
-        offset: u64,
+        op: &DiskOp,
         len: usize,
         profile: &Profile,
         rng: &mut Rng,
@@ -258,12 +283,12 @@ impl Disk {
         if chance(rng, profile.read_error_ppm) {
             return Err(Errno::IO);
         }
-        let len = shorten(len, profile, rng);
+        let there = self.read(op.file, op.offset, len).len();
+        let count = shorten(there, op.direct, profile, rng);
         let misdirected = chance(rng, profile.misdirect_ppm);
-        let at = if misdirected { draw(rng, (0, self.len(file) / 512)) * 512 } else { offset };
-        let mut bytes = self.read(file, at, len).to_vec();
-        let there = self.read(file, offset, len).len();
-        bytes.resize(there, 0);
+        let at = if misdirected { draw(rng, (0, self.len(op.file) / 512)) * 512 } else { op.offset };
+        let mut bytes = self.read(op.file, at, count).to_vec();
+        bytes.resize(count, 0);
         if chance(rng, profile.rot_ppm) && !bytes.is_empty() {
             let byte = index(rng, bytes.len());
             bytes[byte] ^= 1 << rng.below(8);
@@ -271,18 +296,18 @@ impl Disk {
         Ok(bytes)
     }
 
-    /// A write as the device does it, faults included. After an error an unknown part was written.
-    pub(super) fn write_faulty(
+    /// After an error an unknown part was written.
+    fn write_faulty(
         &mut self,
-        file: SimFile,
-        offset: u64,
+        op: &DiskOp,
         bytes: &[u8],
         profile: &Profile,
         rng: &mut Rng,
     ) -> Result<u32, Errno> {
         let failed = chance(rng, profile.write_error_ppm);
-        let len = if failed { index(rng, bytes.len() + 1) } else { shorten(bytes.len(), profile, rng) };
-        self.write(file, offset, &bytes[..len])?;
+        let len =
+            if failed { index(rng, bytes.len() + 1) } else { shorten(bytes.len(), op.direct, profile, rng) };
+        self.write(op.file, op.offset, &bytes[..len])?;
         if failed { Err(Errno::IO) } else { Ok(len as u32) }
     }
 
@@ -308,9 +333,12 @@ impl Disk {
     }
 }
 
-fn shorten(len: usize, profile: &Profile, rng: &mut Rng) -> usize {
-    let is_short = len > 1 && chance(rng, profile.short_file_ppm);
-    if is_short { 1 + index(rng, len - 1) } else { len }
+fn shorten(len: usize, direct: bool, profile: &Profile, rng: &mut Rng) -> usize {
+    let grain = if direct { 512 } else { 1 };
+    if len <= grain || !chance(rng, profile.short_file_ppm) {
+        return len;
+    }
+    (1 + index(rng, len - 1)).next_multiple_of(grain).min(len)
 }
 
 fn apply(image: &mut Vec<u8>, change: &Change) {

@@ -254,12 +254,7 @@ impl Net {
     }
 
     /// Sends what fits, in order; `Ok(0)` means that nothing fits now.
-    pub(super) fn write(
-        &mut self,
-        timeline: &mut Timeline,
-        id: EndId,
-        bytes: &[u8],
-    ) -> Result<usize, Errno> {
+    pub(super) fn write(&mut self, timeline: &mut Timeline, id: EndId, bytes: &[u8]) -> Result<usize, Errno> {
         let end = self.get(id);
         match end.state {
             EndState::Failed(errno) => return Err(errno),

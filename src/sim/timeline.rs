@@ -37,7 +37,10 @@ impl Wake for SimWake {
 pub(super) enum Event {
     Net(NetEvent),
     Disk(DiskEvent),
-    Run(ActorId),
+    /// The actor shall run.
+    Rouse(ActorId),
+    /// The actor's deadline may have come.
+    Alarm(ActorId),
 }
 
 #[derive(Debug)]
@@ -47,6 +50,10 @@ struct Actor {
     ready: bool,
     /// The actor is busy with its last turn until then.
     busy_until: Instant,
+    /// The actor shall run then, whatever happens.
+    deadline: Option<Instant>,
+    /// When its next `Alarm` is due: at most one counts, others in the queue are stale.
+    alarm: Option<Instant>,
     wake: SimWake,
     accepted: VecDeque<EndId>,
     files_done: Vec<DiskDone>,
@@ -155,6 +162,10 @@ impl Timeline {
         Some(queued.event)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Adds a step to the trace.
     pub(super) fn record(&mut self, what: &str, numbers: &[u64]) {
         self.trace.steps += 1;
@@ -179,6 +190,8 @@ impl Timeline {
             alive: true,
             ready: true,
             busy_until: self.now,
+            deadline: None,
+            alarm: None,
             wake: SimWake::default(),
             accepted: VecDeque::new(),
             files_done: Vec::new(),
@@ -214,7 +227,10 @@ impl Timeline {
 
     /// Ends one actor.
     pub(super) fn end_actor(&mut self, id: ActorId) {
-        self.actor(id).alive = false;
+        let actor = self.actor(id);
+        actor.alive = false;
+        actor.accepted.clear();
+        actor.files_done.clear();
     }
 
     /// Something came up for the actor: it shall run as soon as it can.
@@ -222,9 +238,37 @@ impl Timeline {
         self.actor(id).ready = true;
     }
 
-    /// The actor shall run at `at` at the latest.
+    /// The actor shall run at `at`, even if it runs before.
     pub(super) fn rouse_at(&mut self, id: ActorId, at: Instant) {
-        if at <= self.now { self.rouse(id) } else { self.schedule(at, Event::Run(id)) }
+        self.schedule(at, Event::Rouse(id));
+    }
+
+    /// The actor shall run at `at` at the latest; forgotten when it runs before.
+    pub(super) fn set_deadline(&mut self, id: ActorId, at: Instant) {
+        if at <= self.now {
+            return self.rouse(id);
+        }
+        let actor = self.actor(id);
+        let at = actor.deadline.map_or(at, |deadline| deadline.min(at));
+        actor.deadline = Some(at);
+        if actor.alarm.is_none_or(|alarm| alarm > at) {
+            actor.alarm = Some(at);
+            self.schedule(at, Event::Alarm(id));
+        }
+    }
+
+    pub(super) fn alarm(&mut self, id: ActorId) {
+        let now = self.now;
+        let actor = self.actor(id);
+        if actor.alarm != Some(now) {
+            return;
+        }
+        actor.alarm = None;
+        match actor.deadline.take() {
+            Some(deadline) if deadline > now => self.set_deadline(id, deadline),
+            Some(_) => self.rouse(id),
+            None => {}
+        }
     }
 
     pub(super) fn push_accepted(&mut self, id: ActorId, end: EndId) {
@@ -260,7 +304,7 @@ impl Timeline {
             }
         }
         for (at, id) in late {
-            self.schedule(at, Event::Run(id));
+            self.rouse_at(id, at);
         }
         if able.is_empty() {
             return None;
@@ -269,6 +313,7 @@ impl Timeline {
         let busy_ns = self.draw(self.profile.turn_ns).max(1);
         let actor = self.actor(id);
         actor.ready = false;
+        actor.deadline = None;
         actor.busy_until = now + Span(busy_ns);
         self.record("run", &[u64::from(id.0)]);
         Some(id)
