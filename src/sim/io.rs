@@ -119,6 +119,21 @@ impl SimIo {
         self.conns.is_empty() && self.files.is_empty()
     }
 
+    /// The memory that payload lies in.
+    pub fn arena(&self) -> Arc<Arena> {
+        Arc::clone(&self.arena)
+    }
+
+    /// Whether a receive is in flight.
+    pub fn is_receiving(&self, conn: ConnId) -> bool {
+        self.conns.get(conn).is_some_and(|conn| conn.recv.is_some())
+    }
+
+    /// Whether a send is in flight.
+    pub fn is_sending(&self, conn: ConnId) -> bool {
+        self.conns.get(conn).is_some_and(|conn| conn.send.is_some())
+    }
+
     fn add(&mut self, end: EndId, stage: Stage) -> Option<ConnId> {
         let (inbox, outbox) = (vec![0; INBOX_BYTES], Vec::new());
         self.conns.insert(Conn { end, inbox, outbox, stage, recv: None, send: None }).ok()
