@@ -335,6 +335,9 @@ impl Io for SimIo {
     fn recv(&mut self, conn: ConnId, segments: &[Segment]) {
         check_segments(segments);
         let found = self.conn(conn);
+        if matches!(found.stage, Stage::Closing(_)) {
+            return;
+        }
         assert!(found.stage == Stage::Open, "{conn:?}: receive on a connection that is not open");
         assert!(found.recv.is_none(), "{conn:?}: a second receive");
         for segment in segments {
@@ -350,7 +353,7 @@ impl Io for SimIo {
     }
 
     fn interrupt_recv(&mut self, conn: ConnId) {
-        let found = self.conn(conn);
+        let Some(found) = self.conns.get_mut(conn) else { return };
         if let Some(recv) = &mut found.recv {
             recv.interrupted = true;
             self.world.state(|state| state.timeline.rouse(self.actor));
@@ -361,6 +364,9 @@ impl Io for SimIo {
         check_segments(segments);
         let arena = Arc::clone(&self.arena);
         let found = self.conn(conn);
+        if matches!(found.stage, Stage::Closing(_)) {
+            return;
+        }
         assert!(found.stage == Stage::Open, "{conn:?}: send on a connection that is not open");
         assert!(found.send.is_none(), "{conn:?}: a second send");
         let bytes = gather(&arena, &found.outbox, segments);
@@ -369,8 +375,10 @@ impl Io for SimIo {
     }
 
     fn close(&mut self, conn: ConnId) {
-        let found = self.conn(conn);
-        assert!(!matches!(found.stage, Stage::Closing(_)), "{conn:?}: closed twice");
+        let Some(found) = self.conns.get_mut(conn) else { return };
+        if matches!(found.stage, Stage::Closing(_)) {
+            return;
+        }
         let end = found.end;
         let at = self.world.state(|state| {
             state.net.close(&mut state.timeline, end);
