@@ -240,7 +240,7 @@ impl Call<'_> {
         };
         let mut hosts = self.client.hosts.borrow_mut();
         match fault {
-            Some(AnnounceFault::Exhausted) => {}
+            Some(AnnounceFault::Exhausted | AnnounceFault::Address(_)) => {}
             Some(fault) if !fault.is_answer() => hosts.handle_failure(host, self.client.now(), gap),
             _ => hosts.handle_answer(host),
         }
