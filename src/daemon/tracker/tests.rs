@@ -129,3 +129,28 @@ fn ok_with(headers: &str, body: &[u8]) -> Vec<u8> {
 fn redirect_to(location: &str) -> Vec<u8> {
     format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").into_bytes()
 }
+
+#[tokio::test]
+async fn errors_say_what_where_and_how_to_mend_it() {
+    let client = client();
+    let page = tracker(ok_with("Connection: close\r\n", b"<html>"), b"").await;
+    let cut = tracker("HTTP/1.1 200", b"").await;
+    for (url, text) in [
+        ("ftp://x/", "tracker URL must start with http://, https:// or udp://"),
+        (
+            "http://nx/",
+            "tracker http://nx:80: no address found for its host; check its spelling, the network and DNS",
+        ),
+        (
+            "udp://169.254.169.254:1",
+            "tracker udp://169.254.169.254:1: refused: its host has a link-local address; \
+             only you may name trackers on this host or a private network",
+        ),
+        (&page, "the reply is not a tracker's: it is not bencode; is this URL an announce URL?"),
+        (&cut, "its reply is cut off or breaks the rules of HTTP"),
+    ] {
+        let request = request(AnnounceEvent::None);
+        let error = client.announce(url, &request, TrackerOrigin::Operator).await.unwrap_err().to_string();
+        assert!(error.ends_with(text), "{error}");
+    }
+}

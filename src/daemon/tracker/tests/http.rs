@@ -45,7 +45,7 @@ async fn replies_are_read_however_they_are_framed() {
 #[tokio::test]
 async fn the_request_is_what_bep_3_says() {
     let (listener, port) = listener([127, 0, 0, 1]).await;
-    let url = format!("http://127.0.0.1:{port}/announce?pk=1");
+    let url = format!("http://user:word@127.0.0.1:{port}/announce?pk=1");
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let head = read_head(&mut stream).await;
@@ -60,6 +60,8 @@ async fn the_request_is_what_bep_3_says() {
     assert!(head.contains("&event=started http/1.1\r\n"));
     assert!(head.contains(&format!("\r\nhost: 127.0.0.1:{port}\r\n")));
     assert!(head.contains("\r\naccept-encoding: gzip\r\n"));
+    // "user:word" in base64, in lower case.
+    assert!(head.contains("\r\nauthorization: basic dxnlcjp3b3jk\r\n"), "{head}");
 }
 
 #[tokio::test]
@@ -196,7 +198,7 @@ async fn a12_errors_name_the_host_and_no_secret() {
         let request = request(AnnounceEvent::None);
         let error = client.announce(&url, &request, TrackerOrigin::Operator).await.unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("http://127.0.0.") || url.len() > 2048, "{text}");
+        assert!(text.starts_with("tracker http://127.0.0.") || url.len() > 2048, "{text}");
         for secret in ["PASSKEY", "SECRET", "hunter2"] {
             assert!(!text.contains(secret) && !format!("{error:?}").contains(secret), "{text}");
         }

@@ -183,7 +183,7 @@ async fn n6_a_tracker_names_no_peers_further_in_than_itself() {
 
 #[tokio::test]
 async fn n12_a_host_that_is_no_tracker_is_bothered_once_by_all_its_urls() {
-    let (victim, port) = listener([127, 0, 0, 1]).await;
+    let (victim, port) = listener([127, 1, 0, 1]).await;
     let client = client();
     let count = tokio::spawn(async move {
         let mut connections = 0;
@@ -196,21 +196,43 @@ async fn n12_a_host_that_is_no_tracker_is_bothered_once_by_all_its_urls() {
         }
         connections
     });
-    let first = announce(&client, &format!("http://127.0.0.1:{port}/0")).await;
+    let first = announce(&client, &format!("http://127.1.0.1:{port}/0")).await;
     assert_eq!(first, Err(AnnounceFault::Status(404)));
     for n in 1..64 {
-        let got = announce(&client, &format!("http://127.0.0.1:{port}/{n}")).await;
+        let got = announce(&client, &format!("http://127.1.0.1:{port}/{n}")).await;
         assert!(matches!(got, Err(AnnounceFault::HostPaused(_))), "{n}: {got:?}");
     }
-    let mut last = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut last = TcpStream::connect(("127.1.0.1", port)).await.unwrap();
     last.write_all(b"GET /last\r\n\r\n").await.unwrap();
     assert_eq!(count.await.unwrap(), 2);
 }
 
 #[tokio::test]
+async fn n12_redirects_do_not_hide_who_is_no_tracker() {
+    let client = TrackerClient::new(settings(NAMES));
+    let page = web([127, 1, 0, 2], b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
+    let port = web([127, 1, 0, 1], redirect_to(&format!("http://127.1.0.2:{page}/"))).await;
+    let url = format!("http://public.test:{port}/announce");
+    assert_eq!(announce(&client, &url).await, Err(AnnounceFault::Status(404)));
+    for paused in [url, format!("http://127.1.0.2:{page}/")] {
+        let got = announce(&client, &paused).await;
+        assert!(matches!(got, Err(AnnounceFault::HostPaused(_))), "{got:?}");
+    }
+}
+
+#[tokio::test]
+async fn n12_a_dead_tracker_on_a_local_network_pauses_nobody() {
+    let client = client();
+    let dead = tracker("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", b"").await;
+    assert_eq!(announce(&client, &dead).await, Err(AnnounceFault::Status(404)));
+    assert!(announce(&client, &tracker(good(), b"").await).await.is_ok());
+}
+
+#[tokio::test]
 async fn n12_refusals_do_not_pause_a_tracker() {
     let client = client();
-    let url = tracker(ok_with("Connection: close\r\n", b"d14:failure reason2:noe"), b"").await;
+    let refusal = ok_with("Connection: close\r\n", b"d14:failure reason2:noe");
+    let url = format!("http://127.1.0.1:{}/announce", web([127, 1, 0, 1], refusal).await);
     for _ in 0..3 {
         let got = announce(&client, &url).await;
         assert!(matches!(got, Err(AnnounceFault::Reply(_))), "{got:?}");
@@ -238,7 +260,7 @@ async fn n13_names_that_cannot_be_looked_up() {
     });
     for url in ["http://stalled.test/", "udp://stalled.test:1"] {
         let got = announce(&client, url).await;
-        assert!(matches!(got, Err(AnnounceFault::NoAddress | AnnounceFault::HostPaused(_))), "{got:?}");
+        assert!(matches!(got, Err(AnnounceFault::NoAddress)), "{got:?}");
     }
     drop(release);
     let got = announce(&self::client(), "http://nxdomain.test/").await;
