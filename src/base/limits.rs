@@ -5,8 +5,8 @@ use super::time::Span;
 
 // ---- Metainfo (threats T1 to T26) ----
 
-/// Largest .torrent file that is read.
-pub const METAINFO_BYTES_MAX: usize = 32 << 20;
+/// Largest .torrent file that is read: room for `PIECES_MAX` hashes (40 MiB) and `FILES_MAX` files.
+pub const METAINFO_BYTES_MAX: usize = 64 << 20;
 /// Deepest nesting of lists and dictionaries in a .torrent file.
 pub const METAINFO_DEPTH_MAX: usize = 32;
 /// Most bencode tokens in a .torrent file.
@@ -106,6 +106,14 @@ pub const UNKNOWN_MESSAGE_BYTES_MAX: u32 = 1 << 10;
 /// Longest client name of a peer that is kept, once escaped.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 
+// ---- More of metainfo and magnet links ----
+
+/// Most web seeds of a torrent that are used.
+pub const WEB_SEEDS_MAX: usize = 64;
+/// Most peer addresses of a magnet link that are used.
+pub const MAGNET_PEERS_MAX: usize = 64;
+/// Most files of a torrent that get another name because theirs is taken.
+pub const PATH_CLASHES_MAX: usize = 500;
 // ---- Announces (threats N11 to N13) ----
 
 /// Wait after a tracker's first failure; doubles with each further one.
@@ -137,3 +145,19 @@ pub const DNS_ADDRESSES_MAX: usize = 8;
 pub const DNS_CACHE_MAX: usize = 256;
 /// How long they are remembered.
 pub const DNS_CACHE_AGE: Span = Span::from_secs(60);
+// ---- Storage (threats S1 to S22) ----
+
+/// Longest body of one journal record: the fingerprints of the longest piece, and its index.
+pub const JOURNAL_RECORD_BYTES_MAX: usize = 4 + 8 * (PIECE_BYTES_MAX / super::units::CHUNK_BYTES) as usize;
+/// Longest journal that is read.
+pub const JOURNAL_BYTES_MAX: u64 = 4 << 30;
+/// Written bytes that may wait for their fdatasync before one is asked for.
+pub const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
+/// Time that written bytes may wait for their fdatasync before one is asked for.
+pub const UNSYNCED_TIME_MAX: Span = Span::from_secs(2);
+/// Files of one torrent that are synced at the same time.
+pub const SYNCS_IN_FLIGHT_MAX: usize = 16;
+/// Files of one torrent that are held open, with two descriptors each; the longest unused is closed first.
+pub const OPEN_FILES_MAX: usize = 256;
+/// Bytes by which a journal may exceed twice what it has to say before it is rewritten.
+pub const JOURNAL_SLACK_BYTES: u64 = 256 << 10;

@@ -3,9 +3,11 @@
 pub mod address;
 pub mod bitfield;
 pub mod geometry;
+pub mod human;
 pub mod ids;
 pub mod limits;
 pub mod rng;
+pub mod segment;
 pub mod slots;
 pub mod time;
 pub mod units;

@@ -1,7 +1,9 @@
 //! Bytes to values and back: pure and total, never panics on input.
 
 pub mod bencode;
+pub mod magnet;
 pub mod metainfo;
 pub mod text;
 pub mod tracker;
+pub mod urls;
 pub mod wire;

@@ -1,1 +1,13 @@
-//! The only memory that cores share: lock-free and model-checked.
+//! The only memory that cores share: lock-free, and model-checked with `--features loom`.
+//!
+//! Everything here is an atomic word with a small state machine around it. The rule for payload:
+//! a slot's bytes have one writer while its chunk is `Filling` or `Loading` (the core that won the
+//! transition) and none once it is `Filled` or `Ready`; the transition publishes the bytes
+//! (release), the look-up sees them (acquire).
+
+pub mod budget;
+pub mod cache;
+pub mod chunks;
+pub mod lane;
+pub mod sync;
+pub mod torrent;

@@ -1,0 +1,235 @@
+//! Which slot holds which chunk, which slots are free, and which chunk leaves when none is.
+//!
+//! Free slots form a stack, so that the memory used last is used next, while the processor still
+//! has it in its caches, and memory never used is never touched. Eviction is CLOCK: a hand goes
+//! round the slots and takes the first Ready chunk that is unpinned and was not used since the
+//! hand last came by.
+
+use super::chunks::ChunkTable;
+use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::base::ids::{CoreId, SlotId, TorrentId};
+use crate::base::units::BLOCKS_PER_CHUNK;
+
+/// No slot: the end of the free stack.
+const NIL: u32 = u32::MAX;
+
+/// Slots that an allocation looks at before it takes untouched memory instead.
+const QUICK_STEPS: u32 = 32;
+
+/// What is known about one slot beside its bytes.
+#[derive(Debug)]
+pub struct SlotInfo {
+    /// Torrent and chunk that live here, or lived here last; what the hand follows.
+    home: AtomicU64,
+    /// Cores whose peers wait for the load of this slot to end.
+    waiters: AtomicU64,
+    /// Blocks received so far, one bit each. Written only by the core that fills the slot.
+    got: AtomicU32,
+    /// Who gave each block: a key of the peer. Written only by the core that fills the slot.
+    sources: [AtomicU64; BLOCKS_PER_CHUNK as usize],
+    /// Next slot in the free stack.
+    next: AtomicU32,
+}
+
+/// The slots of the arena, shared by all cores and torrents.
+#[derive(Debug)]
+pub struct Cache {
+    slots: Box<[SlotInfo]>,
+    /// Top of the free stack: index in the low half, a count of pops in the high half (ABA).
+    free: AtomicU64,
+    /// Slots below this were used at least once.
+    touched: AtomicU32,
+    hand: AtomicU32,
+}
+
+impl Cache {
+    /// `count` slots that nothing has touched.
+    pub fn new(count: u32) -> Self {
+        assert!(count > 0 && count < NIL);
+        let slot = |_| SlotInfo {
+            home: AtomicU64::new(u64::MAX),
+            waiters: AtomicU64::new(0),
+            got: AtomicU32::new(0),
+            sources: std::array::from_fn(|_| AtomicU64::new(0)),
+            next: AtomicU32::new(NIL),
+        };
+        Self {
+            slots: (0..count).map(slot).collect(),
+            free: AtomicU64::new(u64::from(NIL)),
+            touched: AtomicU32::new(0),
+            hand: AtomicU32::new(0),
+        }
+    }
+
+    /// Number of slots.
+    pub fn slot_count(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// How many slots were ever used: what the arena costs in memory.
+    pub fn touched_count(&self) -> u32 {
+        self.touched.load(Ordering::Relaxed).min(self.slot_count())
+    }
+
+    /// A slot for `chunk` of `torrent`. `table_of` finds the chunk tables of this core's torrents.
+    /// `None` when every slot is in use: back-pressure.
+    pub fn allocate<'a>(
+        &self,
+        torrent: TorrentId,
+        chunk: u32,
+        table_of: impl Fn(TorrentId) -> Option<&'a ChunkTable>,
+    ) -> Option<SlotId> {
+        let slot = self
+            .pop_free()
+            .or_else(|| self.sweep(QUICK_STEPS, false, &table_of))
+            .or_else(|| self.take_untouched())
+            .or_else(|| self.sweep(self.slot_count().saturating_mul(2), true, &table_of))?;
+        let info = &self.slots[slot.0 as usize];
+        info.got.store(0, Ordering::Relaxed);
+        info.waiters.store(0, Ordering::Relaxed);
+        info.home.store(u64::from(torrent.0) << 32 | u64::from(chunk), Ordering::Release);
+        Some(slot)
+    }
+
+    /// Gives back a slot that no chunk word names any more.
+    pub fn release(&self, slot: SlotId) {
+        let mut top = self.free.load(Ordering::Acquire);
+        loop {
+            self.slots[slot.0 as usize].next.store(top as u32, Ordering::Relaxed);
+            let new = top & !u64::from(u32::MAX) | u64::from(slot.0);
+            match self.free.compare_exchange_weak(top, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    fn pop_free(&self) -> Option<SlotId> {
+        let mut top = self.free.load(Ordering::Acquire);
+        loop {
+            let index = top as u32;
+            if index == NIL {
+                return None;
+            }
+            let next = self.slots[index as usize].next.load(Ordering::Relaxed);
+            let new = ((top >> 32).wrapping_add(1) << 32) | u64::from(next);
+            match self.free.compare_exchange_weak(top, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(SlotId(index)),
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    fn take_untouched(&self) -> Option<SlotId> {
+        if self.touched.load(Ordering::Relaxed) >= self.slot_count() {
+            return None;
+        }
+        // May overshoot when cores race for the last slot; `touched_count` clamps.
+        let index = self.touched.fetch_add(1, Ordering::Relaxed);
+        (index < self.slot_count()).then_some(SlotId(index))
+    }
+
+    /// Moves the hand by up to `steps` touched slots; takes the first chunk that may go.
+    fn sweep<'a>(
+        &self,
+        steps: u32,
+        clear_used: bool,
+        table_of: &impl Fn(TorrentId) -> Option<&'a ChunkTable>,
+    ) -> Option<SlotId> {
+        let touched = self.touched_count();
+        for _ in 0..steps.min(touched.saturating_mul(2)) {
+            let at = self.hand.fetch_add(1, Ordering::Relaxed) % touched;
+            let home = self.slots[at as usize].home.load(Ordering::Acquire);
+            let Some(table) = table_of(TorrentId((home >> 32) as u32)) else { continue };
+            let chunk = home as u32;
+            // The word may have moved to another slot since; evict only what lives here.
+            if table.view(chunk).slot != SlotId(at) {
+                continue;
+            }
+            if let Some(slot) = table.evict(chunk, clear_used) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Asks to be told when the load of `slot` ends. The caller must look at the chunk again
+    /// afterwards: the load may have ended in between.
+    pub fn wait_for_load(&self, slot: SlotId, core: CoreId) {
+        self.slots[slot.0 as usize].waiters.fetch_or(1 << core.0, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The cores to tell, after the chunk word was published.
+    pub fn take_waiters(&self, slot: SlotId) -> u64 {
+        fence(Ordering::SeqCst);
+        self.slots[slot.0 as usize].waiters.swap(0, Ordering::SeqCst)
+    }
+
+    /// Blocks received into `slot`, one bit each.
+    pub fn got(&self, slot: SlotId) -> u16 {
+        self.slots[slot.0 as usize].got.load(Ordering::Relaxed) as u16
+    }
+
+    /// Notes that `source` gave block `block` of `slot`. Only the core that fills the slot calls it.
+    pub fn note_block(&self, slot: SlotId, block: u32, source: u64) {
+        let info = &self.slots[slot.0 as usize];
+        info.sources[block as usize].store(source, Ordering::Relaxed);
+        info.got.fetch_or(1 << block, Ordering::Relaxed);
+    }
+
+    /// Who gave block `block` of `slot`. Visible to whoever saw the chunk `Filled` or `Partial`.
+    pub fn source(&self, slot: SlotId, block: u32) -> u64 {
+        self.slots[slot.0 as usize].sources[block as usize].load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+
+    const TORRENT: TorrentId = TorrentId(0);
+
+    #[test]
+    fn slots_are_reused_last_in_first_out_before_new_ones_are_touched() {
+        let (cache, table) = (Cache::new(4), ChunkTable::new(8));
+        let take = |chunk| cache.allocate(TORRENT, chunk, |_| Some(&table));
+        let (a, b) = (take(0).unwrap(), take(1).unwrap());
+        cache.release(a);
+        cache.release(b);
+        assert_eq!((take(2), take(3), cache.touched_count()), (Some(b), Some(a), 2));
+    }
+
+    #[test]
+    fn exhaustion_is_none_and_only_unpinned_unused_chunks_leave() {
+        let (cache, table) = (Cache::new(3), ChunkTable::new(8));
+        let take = |chunk| cache.allocate(TORRENT, chunk, |_| Some(&table));
+        for chunk in 0..3 {
+            let slot = take(chunk).unwrap();
+            assert!(table.begin_load(chunk, slot));
+        }
+        assert_eq!(take(3), None, "loading chunks stay");
+        for chunk in 0..3 {
+            table.finish_load(chunk, 0);
+        }
+        let kept = table.pin(0).unwrap();
+        let slot = take(3).unwrap();
+        assert_ne!(slot, kept);
+        assert!(table.claim_empty(3, slot));
+        assert!(take(4).is_some_and(|slot| slot != kept && table.claim_empty(4, slot)));
+        assert_eq!(take(5), None, "what is left is pinned or being filled");
+        table.unpin(0);
+        assert_eq!(take(5), Some(kept), "a second chance, then it leaves");
+    }
+
+    #[test]
+    fn got_and_sources_start_afresh_in_a_reused_slot() {
+        let (cache, table) = (Cache::new(1), ChunkTable::new(2));
+        let slot = cache.allocate(TORRENT, 0, |_| Some(&table)).unwrap();
+        cache.note_block(slot, 15, 42);
+        assert_eq!((cache.got(slot), cache.source(slot, 15)), (1 << 15, 42));
+        cache.release(slot);
+        let again = cache.allocate(TORRENT, 1, |_| Some(&table)).unwrap();
+        assert_eq!((again, cache.got(again)), (slot, 0));
+    }
+}

@@ -1,0 +1,240 @@
+//! What the cores share of one torrent: immutable metadata and atomic state.
+
+use std::sync::Arc;
+
+use crossbeam::utils::CachePadded;
+
+use super::chunks::ChunkTable;
+use super::sync::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::Geometry;
+use crate::base::ids::{CoreId, InfoHash, TorrentId};
+use crate::storage::layout::Layout;
+
+/// What never changes.
+#[derive(Debug)]
+pub struct TorrentMeta {
+    /// This process's number for it.
+    pub id: TorrentId,
+    /// The world's name for it.
+    pub info_hash: InfoHash,
+    /// Sizes.
+    pub geometry: Geometry,
+    /// SHA-1 of each piece.
+    pub piece_hashes: Vec<[u8; 20]>,
+    /// Where its bytes lie in files.
+    pub layout: Layout,
+    /// Only its trackers may name peers (BEP 27).
+    pub private: bool,
+}
+
+/// What one core has done for a torrent. Written by that core alone, read by the status.
+#[derive(Debug, Default)]
+pub struct CoreStats {
+    /// Payload received, duplicates included.
+    pub received_bytes: AtomicU64,
+    /// Payload sent.
+    pub sent_bytes: AtomicU64,
+    /// Payload received and thrown away.
+    pub wasted_bytes: AtomicU64,
+    /// Connected peers.
+    pub peers: AtomicU32,
+    /// Connected peers that have everything.
+    pub seeds: AtomicU32,
+    /// Payload read from disk to be served.
+    pub loaded_bytes: AtomicU64,
+}
+
+/// One torrent as all cores see it.
+#[derive(Debug)]
+pub struct SharedTorrent {
+    /// What never changes.
+    pub meta: TorrentMeta,
+    /// Where each chunk's bytes are.
+    pub chunks: ChunkTable,
+    /// One entry per worker.
+    pub stats: Box<[CachePadded<CoreStats>]>,
+    have: Box<[AtomicU64]>,
+    have_count: AtomicU32,
+    availability: Box<[AtomicU16]>,
+    owners: Box<[AtomicU8]>,
+    fingerprints: Box<[AtomicU64]>,
+    fetch_stopped: AtomicBool,
+}
+
+/// Nobody collects this piece.
+const NO_OWNER: u8 = u8::MAX;
+
+impl SharedTorrent {
+    /// A torrent of which `have` is verified and on disk, on `cores` workers.
+    pub fn new(meta: TorrentMeta, have: &Bitfield, cores: usize) -> Arc<Self> {
+        let geometry = meta.geometry;
+        let pieces = geometry.piece_count();
+        assert_eq!(have.len(), pieces);
+        let torrent = Self {
+            chunks: ChunkTable::new(geometry.chunk_count()),
+            stats: (0..cores).map(|_| CachePadded::default()).collect(),
+            have: (0..pieces.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            have_count: AtomicU32::new(0),
+            availability: (0..pieces).map(|_| AtomicU16::new(0)).collect(),
+            owners: (0..pieces).map(|_| AtomicU8::new(NO_OWNER)).collect(),
+            fingerprints: (0..geometry.chunk_count()).map(|_| AtomicU64::new(0)).collect(),
+            fetch_stopped: AtomicBool::new(false),
+            meta,
+        };
+        for piece in have.ones() {
+            torrent.set_have(piece);
+        }
+        Arc::new(torrent)
+    }
+
+    /// Whether piece `piece` is verified.
+    pub fn has(&self, piece: u32) -> bool {
+        self.have[piece as usize / 64].load(Ordering::Acquire) & (1 << (piece % 64)) != 0
+    }
+
+    /// Marks piece `piece` verified; true if it was not before.
+    pub fn set_have(&self, piece: u32) -> bool {
+        let bit = 1 << (piece % 64);
+        let was = self.have[piece as usize / 64].fetch_or(bit, Ordering::AcqRel) & bit != 0;
+        if !was {
+            self.have_count.fetch_add(1, Ordering::AcqRel);
+        }
+        !was
+    }
+
+    /// Marks piece `piece` missing again, because its bytes on disk are not what they were.
+    pub fn clear_have(&self, piece: u32) -> bool {
+        let bit = 1 << (piece % 64);
+        let was = self.have[piece as usize / 64].fetch_and(!bit, Ordering::AcqRel) & bit != 0;
+        if was {
+            self.have_count.fetch_sub(1, Ordering::AcqRel);
+        }
+        was
+    }
+
+    /// How many pieces are verified.
+    pub fn have_count(&self) -> u32 {
+        self.have_count.load(Ordering::Acquire)
+    }
+
+    /// Whether every piece is verified.
+    pub fn is_complete(&self) -> bool {
+        self.have_count() == self.meta.geometry.piece_count()
+    }
+
+    /// The verified pieces in wire order, as of now.
+    pub fn have_bits(&self) -> Bitfield {
+        let mut bits = Bitfield::new(self.meta.geometry.piece_count());
+        for piece in (0..bits.len()).filter(|&piece| self.has(piece)) {
+            bits.set(piece);
+        }
+        bits
+    }
+
+    /// Bytes in verified pieces, padding included.
+    pub fn verified_bytes(&self) -> u64 {
+        let geometry = self.meta.geometry;
+        let Some(last) = geometry.piece_count().checked_sub(1) else { return 0 };
+        let full = u64::from(self.have_count()) * u64::from(geometry.piece_bytes);
+        if self.has(last) { full - u64::from(geometry.piece_bytes - geometry.piece_len(last)) } else { full }
+    }
+
+    /// How many connected peers, on all cores, announced piece `piece`.
+    pub fn availability(&self, piece: u32) -> u16 {
+        self.availability[piece as usize].load(Ordering::Relaxed)
+    }
+
+    /// A peer that has piece `piece` came.
+    pub fn add_availability(&self, piece: u32) {
+        self.availability[piece as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A peer that has piece `piece` left.
+    pub fn sub_availability(&self, piece: u32) {
+        self.availability[piece as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Makes `core` the owner of piece `piece` unless it has one; returns the owner, who hashes it.
+    pub fn own_piece(&self, piece: u32, core: CoreId) -> CoreId {
+        let owner = &self.owners[piece as usize];
+        match owner.compare_exchange(NO_OWNER, core.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => core,
+            Err(now) => CoreId(now),
+        }
+    }
+
+    /// Ends the ownership of piece `piece`; only its owner calls it, after verification or failure.
+    pub fn disown_piece(&self, piece: u32) {
+        self.owners[piece as usize].store(NO_OWNER, Ordering::Release);
+    }
+
+    /// The secret-seeded XXH3 of chunk `chunk`; 0 while unknown.
+    pub fn fingerprint(&self, chunk: u32) -> u64 {
+        self.fingerprints[chunk as usize].load(Ordering::Relaxed)
+    }
+
+    /// Notes the fingerprint of verified bytes.
+    pub fn set_fingerprint(&self, chunk: u32, print: u64) {
+        self.fingerprints[chunk as usize].store(print, Ordering::Relaxed);
+    }
+
+    /// Whether fetching has been stopped: disk trouble, or the node is shutting down.
+    pub fn fetch_stopped(&self) -> bool {
+        self.fetch_stopped.load(Ordering::Relaxed)
+    }
+
+    /// Stops fetching on all cores; what is in memory is still written and served.
+    pub fn stop_fetch(&self) {
+        self.fetch_stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// The core with the fewest peers of this torrent.
+    pub fn least_loaded(&self) -> CoreId {
+        let load = |index: &usize| self.stats[*index].peers.load(Ordering::Relaxed);
+        CoreId((0..self.stats.len()).min_by_key(load).unwrap_or(0) as u8)
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+    use crate::storage::layout::FileSpan;
+
+    fn torrent(total_bytes: u64, piece_bytes: u32, have: &[u32]) -> Arc<SharedTorrent> {
+        let geometry = Geometry::new(total_bytes, piece_bytes);
+        let mut bits = Bitfield::new(geometry.piece_count());
+        for &piece in have {
+            bits.set(piece);
+        }
+        let meta = TorrentMeta {
+            id: TorrentId(0),
+            info_hash: InfoHash([0; 20]),
+            geometry,
+            piece_hashes: vec![[0; 20]; geometry.piece_count() as usize],
+            layout: Layout::new([FileSpan { length: total_bytes, pad: false }].into_iter()),
+            private: false,
+        };
+        SharedTorrent::new(meta, &bits, 2)
+    }
+
+    #[test]
+    fn verified_bytes_count_the_short_last_piece_as_what_it_is() {
+        let torrent = torrent(100_000, 32 << 10, &[0, 3]);
+        assert_eq!(torrent.verified_bytes(), (32 << 10) + 1_696);
+        assert!(torrent.set_have(1) && !torrent.set_have(1) && torrent.set_have(2));
+        assert!(torrent.is_complete());
+        assert_eq!(torrent.verified_bytes(), 100_000);
+        assert!(torrent.clear_have(3) && !torrent.clear_have(3));
+        assert_eq!(torrent.verified_bytes(), 96 << 10);
+    }
+
+    #[test]
+    fn the_first_core_owns_a_piece_until_it_gives_it_up() {
+        let torrent = torrent(100_000, 32 << 10, &[]);
+        assert_eq!(torrent.own_piece(2, CoreId(1)), CoreId(1));
+        assert_eq!(torrent.own_piece(2, CoreId(0)), CoreId(1));
+        torrent.disown_piece(2);
+        assert_eq!(torrent.own_piece(2, CoreId(0)), CoreId(0));
+    }
+}

@@ -1,0 +1,198 @@
+//! Which file each byte of a torrent lies in.
+
+use crate::base::geometry::Geometry;
+
+/// A file of the torrent, counted in payload order, padding included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileIndex(pub u32);
+
+/// What the layout needs to know of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSpan {
+    /// Size in bytes.
+    pub length: u64,
+    /// A padding file (BEP 47): all zero bytes, never on disk.
+    pub pad: bool,
+}
+
+/// A run of bytes that lie together in one file, or in no file at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Where the bytes lie; `None` is padding, which is all zeros.
+    pub file: Option<FileIndex>,
+    /// Offset in that file, in bytes.
+    pub file_offset: u64,
+    /// Offset in the range that was asked for, in bytes.
+    pub offset: u32,
+    /// Length in bytes; never 0.
+    pub len: u32,
+}
+
+/// The files of a torrent, end to end.
+///
+/// Invariant: `starts` ascends and has one more entry than there are files, the last being the total.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    starts: Box<[u64]>,
+    pads: Box<[bool]>,
+}
+
+impl Layout {
+    /// Files in payload order; files of length 0 keep their index. Panics if the lengths overflow
+    /// 64 bits: parsers check first.
+    pub fn new(files: impl Iterator<Item = FileSpan>) -> Self {
+        let (mut starts, mut pads) = (vec![0], Vec::new());
+        let mut end = 0u64;
+        for file in files {
+            end = end.checked_add(file.length).expect("parsers bound the sum of all file lengths");
+            starts.push(end);
+            pads.push(file.pad);
+        }
+        Self { starts: starts.into(), pads: pads.into() }
+    }
+
+    /// How many files there are, padding included.
+    pub fn file_count(&self) -> u32 {
+        self.pads.len() as u32
+    }
+
+    /// Payload of all files together, padding included, in bytes.
+    pub fn total_bytes(&self) -> u64 {
+        self.starts[self.pads.len()]
+    }
+
+    /// Size of a file in bytes. Panics beyond the last file, as do all that take a file.
+    pub fn file_len(&self, file: FileIndex) -> u64 {
+        self.starts[file.0 as usize + 1] - self.file_start(file)
+    }
+
+    /// Offset of a file in the torrent, in bytes.
+    pub fn file_start(&self, file: FileIndex) -> u64 {
+        self.starts[file.0 as usize]
+    }
+
+    /// Whether the file is padding.
+    pub fn is_pad(&self, file: FileIndex) -> bool {
+        self.pads[file.0 as usize]
+    }
+
+    /// Every file that exists on disk, empty ones included.
+    pub fn disk_files(&self) -> impl Iterator<Item = FileIndex> {
+        (0..self.file_count()).map(FileIndex).filter(|&file| !self.is_pad(file))
+    }
+
+    /// The runs that make up `len` bytes from offset `start` of the torrent, ascending; what lies
+    /// beyond the end is left out, and so are empty files.
+    pub fn extents(&self, start: u64, len: u32) -> impl Iterator<Item = Extent> {
+        self.runs(start, len).map(|(file, extent)| Extent {
+            file: if self.is_pad(file) { None } else { Some(file) },
+            ..extent
+        })
+    }
+
+    /// The files on disk that hold bytes of piece `piece`, ascending.
+    pub fn files_of_piece(&self, geometry: Geometry, piece: u32) -> impl Iterator<Item = FileIndex> {
+        let (start, len) = (geometry.piece_start(piece), geometry.piece_len(piece));
+        self.extents(start, len).filter_map(|extent| extent.file)
+    }
+
+    /// The pieces that hold bytes of `file`; empty for an empty file.
+    pub fn pieces_of_file(&self, geometry: Geometry, file: FileIndex) -> std::ops::Range<u32> {
+        let (start, len) = (self.file_start(file), self.file_len(file));
+        let piece_bytes = u64::from(geometry.piece_bytes);
+        let first = (start / piece_bytes) as u32;
+        if len == 0 { first..first } else { first..((start + len - 1) / piece_bytes) as u32 + 1 }
+    }
+
+    /// As `extents`, with the index of padding files too.
+    pub(super) fn runs(&self, start: u64, len: u32) -> impl Iterator<Item = (FileIndex, Extent)> {
+        let end = start.saturating_add(u64::from(len)).min(self.total_bytes());
+        // The last file that starts at or before `start` holds it: empty files come earlier.
+        let mut file = self.starts.partition_point(|&at| at <= start).saturating_sub(1);
+        let mut at = start;
+        std::iter::from_fn(move || {
+            while at < end {
+                let (file_start, file_end) = (self.starts[file], self.starts[file + 1]);
+                let index = FileIndex(file as u32);
+                file += 1;
+                if file_end > at {
+                    let run = (file_end.min(end) - at) as u32;
+                    let (offset, file_offset) = ((at - start) as u32, at - file_start);
+                    at += u64::from(run);
+                    return Some((index, Extent { file: Some(index), file_offset, offset, len: run }));
+                }
+            }
+            None
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(lengths: &[(u64, bool)]) -> Layout {
+        Layout::new(lengths.iter().map(|&(length, pad)| FileSpan { length, pad }))
+    }
+
+    /// One entry per byte: the file, unless padding, and the offset in the file.
+    fn oracle(lengths: &[(u64, bool)]) -> Vec<(Option<FileIndex>, u64)> {
+        let bytes = lengths.iter().enumerate().flat_map(|(index, &(length, pad))| {
+            let file = if pad { None } else { Some(FileIndex(index as u32)) };
+            (0..length).map(move |offset| (file, offset))
+        });
+        bytes.collect()
+    }
+
+    /// All torrents of up to 4 files of 0 to 3 bytes, some of them padding, and all ranges in them.
+    #[test]
+    fn extents_of_all_small_torrents_equal_a_byte_by_byte_map() {
+        for shape in 0..8u32.pow(4) {
+            let files = (0..4).map(|at| shape / 8u32.pow(at) % 8);
+            let lengths: Vec<_> = files.map(|code| (u64::from(code % 4), code >= 4)).collect();
+            let (layout, bytes) = (layout(&lengths), oracle(&lengths));
+            assert_eq!(layout.total_bytes(), bytes.len() as u64);
+            for start in 0..=bytes.len() + 1 {
+                for len in 0..=bytes.len() + 2 - start {
+                    check_range(&layout, &bytes, start, len);
+                }
+            }
+        }
+    }
+
+    fn check_range(layout: &Layout, bytes: &[(Option<FileIndex>, u64)], start: usize, len: usize) {
+        let mut at = start;
+        for extent in layout.extents(start as u64, len as u32) {
+            assert!(extent.len > 0);
+            assert_eq!(extent.offset as usize, at - start);
+            for step in 0..u64::from(extent.len) {
+                assert_eq!(bytes[at], (extent.file, extent.file_offset + step));
+                at += 1;
+            }
+        }
+        assert_eq!(at, (start + len).min(bytes.len()).max(start));
+    }
+
+    #[test]
+    fn pieces_and_files_name_each_other() {
+        let layout = layout(&[(0, false), (20_000, false), (0, false), (12_768, true), (40_000, false)]);
+        let geometry = Geometry::new(layout.total_bytes(), 16 << 10);
+        for file in layout.disk_files() {
+            let pieces = layout.pieces_of_file(geometry, file);
+            for piece in 0..geometry.piece_count() {
+                let named = layout.files_of_piece(geometry, piece).any(|other| other == file);
+                assert_eq!(named, pieces.contains(&piece), "{file:?} {piece}");
+            }
+        }
+        assert_eq!(layout.disk_files().count(), 4);
+    }
+
+    #[test]
+    fn a_range_beyond_the_end_is_cut_and_never_overflows() {
+        let layout = layout(&[(5, false)]);
+        assert_eq!(layout.extents(u64::MAX, u32::MAX).count(), 0);
+        assert_eq!(layout.extents(5, 1).count(), 0);
+        assert_eq!(layout.extents(4, u32::MAX).map(|extent| extent.len).collect::<Vec<_>>(), [1]);
+        assert_eq!(Layout::new(std::iter::empty()).extents(0, 10).count(), 0);
+    }
+}
