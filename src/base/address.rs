@@ -1,6 +1,7 @@
 //! What kind of network an address is on. Decisions about whom to trust, whom to dial and whom to
 //! count together are made on the address that is connected to, never on its spelling (threats N1).
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The kind of network that an address belongs to, after unwrapping IPv4 inside IPv6
@@ -11,7 +12,8 @@ pub enum AddressClass {
     Loopback,
     /// 169.254.0.0/16, fe80::/10; where clouds keep their metadata services.
     LinkLocal,
-    /// RFC 1918, carrier NAT 100.64/10, test beds 198.18/15 and 2001:2::/48, fc00::/7, fec0::/10, 64:ff9b:1::/48.
+    /// RFC 1918, carrier NAT 100.64/10, test beds 198.18/15 and 2001:2::/48, fc00::/7, fec0::/10,
+    /// 64:ff9b:1::/48.
     Private,
     /// Reachable from anywhere.
     Global,
@@ -102,6 +104,21 @@ impl AddressClass {
             [0x2000..=0x3fff, ..] => Self::Global,
             _ => Self::Reserved,
         }
+    }
+}
+
+impl fmt::Display for AddressClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loopback => "loopback",
+            Self::LinkLocal => "link-local",
+            Self::Private => "private",
+            Self::Global => "public",
+            Self::Multicast => "multicast",
+            Self::Unspecified => "unspecified",
+            Self::Documentation => "documentation",
+            Self::Reserved => "reserved",
+        })
     }
 }
 

@@ -11,9 +11,9 @@ use crate::proto::tracker::url::UrlError;
 
 /// An announce that brought no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{tracker}: {cause}")]
+#[error("{}{cause}", prefix(.tracker))]
 pub struct AnnounceError {
-    /// `scheme://host:port` of the tracker that was to be asked.
+    /// `scheme://host:port` of the tracker that was to be asked; empty if its URL cannot be read.
     pub tracker: String,
     /// Why.
     pub cause: AnnounceFault,
@@ -29,7 +29,9 @@ pub enum AnnounceFault {
     #[error("no address found for its host; check its spelling, the network and DNS")]
     NoAddress,
     /// The host lies where the one who named it may not send us.
-    #[error("refused: its host has a {0:?} address, which only a tracker of the same network may name")]
+    #[error(
+        "refused: its host has a {0} address; only you may name trackers on this host or a private network"
+    )]
     Address(AddressClass),
     /// The host failed a moment ago.
     #[error("its host failed a moment ago; it is asked again in {} s", .0.as_ms().div_ceil(1000))]
@@ -53,7 +55,7 @@ pub enum AnnounceFault {
     #[error("its reply is longer than {TRACKER_REPLY_BYTES_MAX} bytes, or has too long a header")]
     TooLong,
     /// What came is not HTTP, or breaks its rules.
-    #[error("its reply breaks the rules of HTTP")]
+    #[error("its reply is cut off or breaks the rules of HTTP")]
     Http,
     /// The reply says no, or is no tracker's.
     #[error("{0}")]
@@ -73,11 +75,18 @@ pub enum RedirectFault {
     #[error("it redirects from https to http")]
     Downgrade,
     /// To an address that only we can reach.
-    #[error("it redirects to a {0:?} address")]
+    #[error("it redirects to a {0} address")]
     Inwards(AddressClass),
     /// To nowhere, or to what is no tracker's URL.
     #[error("it redirects to no usable URL")]
     Location,
+}
+
+fn prefix(tracker: &str) -> String {
+    match tracker {
+        "" => String::new(),
+        tracker => format!("tracker {tracker}: "),
+    }
 }
 
 impl AnnounceFault {

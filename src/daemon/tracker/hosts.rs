@@ -1,5 +1,6 @@
 //! Hosts that lately failed to answer as trackers are left alone for a while, by all torrents
 //! together: no list of announce URLs turns a node against somebody's web server (threats N12).
+//! Only public hosts are entered here; on a local network a dead tracker says nothing of its host.
 
 use std::collections::HashMap;
 

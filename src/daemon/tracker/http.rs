@@ -115,6 +115,11 @@ fn io_fault(error: &io::Error) -> AnnounceFault {
         Some(inner) if inner.is::<rustls::Error>() => {
             AnnounceFault::Tls(safe_text(inner.to_string().as_bytes()))
         }
-        _ => AnnounceFault::Network(error.kind()),
+        _ => match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                AnnounceFault::Http
+            }
+            kind => AnnounceFault::Network(kind),
+        },
     }
 }

@@ -104,10 +104,8 @@ impl TrackerClient {
         request: &AnnounceRequest,
         origin: TrackerOrigin,
     ) -> Result<AnnounceReply, AnnounceError> {
-        let url = TrackerUrl::parse(url).map_err(|error| AnnounceError {
-            tracker: "tracker".to_owned(),
-            cause: AnnounceFault::Url(error),
-        })?;
+        let url = TrackerUrl::parse(url)
+            .map_err(|error| AnnounceError { tracker: String::new(), cause: AnnounceFault::Url(error) })?;
         let outcome = self.announce_to(&url, request, origin).await;
         outcome.map_err(|cause| AnnounceError { tracker: url.to_string(), cause })
     }
@@ -147,7 +145,7 @@ struct Call<'a> {
     request: &'a AnnounceRequest,
     origin: TrackerOrigin,
     deadline: Instant,
-    /// Whether anybody was bothered by it yet.
+    /// Whether a host of somebody else was bothered at the tracker's own URL.
     asked: Cell<bool>,
 }
 
@@ -160,6 +158,7 @@ enum Hop {
 impl Call<'_> {
     async fn follow(&self, url: &TrackerUrl) -> Result<AnnounceReply, AnnounceFault> {
         let (addresses, mut class) = self.addresses(url, None).await?;
+        self.asked.set(class == AddressClass::Global);
         if url.scheme() == Scheme::Udp {
             let first_wait = self.client.settings.udp_first_wait;
             let reply = udp::announce(&addresses, self.request, first_wait, self.deadline).await?;
@@ -173,7 +172,11 @@ impl Call<'_> {
             };
             let (addresses, next_class) = self.addresses(&next, Some(class)).await?;
             class = next_class;
-            hop = self.hop(&next, next.expose().to_owned(), addresses).await?;
+            let outcome = self.hop(&next, next.expose().to_owned(), addresses).await;
+            if class == AddressClass::Global && !matches!(outcome, Ok(Hop::Redirect(_))) {
+                self.note(&next.host(), outcome.as_ref().err());
+            }
+            hop = outcome?;
         }
         match hop {
             Hop::Reply(reply) => Ok(self.without_inward_peers(reply, class)),
@@ -189,10 +192,6 @@ impl Call<'_> {
         from: Option<AddressClass>,
     ) -> Result<(Vec<SocketAddr>, AddressClass), AnnounceFault> {
         let (client, host) = (self.client, url.host());
-        if let Some(wait) = client.hosts.borrow().wait(&host, client.now()) {
-            return Err(AnnounceFault::HostPaused(wait));
-        }
-        self.asked.set(true);
         let found = client.lookup.addresses(&host, url.port(), client.now());
         let limit = std_duration(client.settings.dns_timeout);
         let found = tokio::time::timeout(limit, found).await.unwrap_or_default();
@@ -208,6 +207,11 @@ impl Call<'_> {
             None => AnnounceFault::Address(first),
         };
         let class = found.iter().map(class_of).find(|class| allowed(*class)).ok_or_else(refused)?;
+        if class == AddressClass::Global
+            && let Some(wait) = client.hosts.borrow().wait(&host, client.now())
+        {
+            return Err(AnnounceFault::HostPaused(wait));
+        }
         Ok((found.into_iter().filter(|address| class_of(address) == class).collect(), class))
     }
 
@@ -223,9 +227,6 @@ impl Call<'_> {
             Ok(outcome) => outcome,
             Err(blocking::JobLost) => Err(AnnounceFault::Exhausted),
         };
-        if !matches!(outcome, Ok(http::Got::Redirect(_))) {
-            self.note(&from.host(), outcome.as_ref().err());
-        }
         match outcome? {
             http::Got::Reply(reply) => Ok(Hop::Reply(reply)),
             http::Got::Redirect(location) => redirect(from, &location).map(Hop::Redirect),

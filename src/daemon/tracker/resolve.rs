@@ -92,6 +92,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    /// Gives as many addresses as the name has letters, and counts how often it is asked.
     #[derive(Debug, Default)]
     struct Counting(AtomicUsize);
 
@@ -101,7 +102,7 @@ mod tests {
             match host {
                 "missing.test" => Err(io::ErrorKind::NotFound.into()),
                 "empty.test" => Ok(Vec::new()),
-                _ => Ok((0..1000_u32).map(|n| IpAddr::from(n.to_be_bytes())).collect()),
+                _ => Ok((0..host.len() as u32).map(|n| IpAddr::from(n.to_be_bytes())).collect()),
             }
         }
     }
@@ -112,10 +113,16 @@ mod tests {
         let lookup = Lookup::new(resolver.clone());
         let asked = || resolver.0.load(Ordering::Relaxed);
         let late = Instant(DNS_CACHE_AGE.0);
-        assert_eq!(lookup.addresses("many.test", 5, Instant(0)).await.len(), DNS_ADDRESSES_MAX);
-        assert_eq!(lookup.addresses("many.test", 6, Instant(late.0 - 1)).await.len(), DNS_ADDRESSES_MAX);
+        for count in [DNS_ADDRESSES_MAX - 1, DNS_ADDRESSES_MAX, DNS_ADDRESSES_MAX + 1] {
+            let found = lookup.addresses(&"a".repeat(count), 5, Instant(0)).await;
+            assert_eq!(found.len(), count.min(DNS_ADDRESSES_MAX));
+        }
+        resolver.0.store(0, Ordering::Relaxed);
+        let many = "a".repeat(1000);
+        assert_eq!(lookup.addresses(&many, 5, Instant(0)).await.len(), DNS_ADDRESSES_MAX);
+        assert_eq!(lookup.addresses(&many, 6, Instant(late.0 - 1)).await.len(), DNS_ADDRESSES_MAX);
         assert_eq!(asked(), 1);
-        assert_eq!(lookup.addresses("many.test", 5, late).await.len(), DNS_ADDRESSES_MAX);
+        assert_eq!(lookup.addresses(&many, 5, late).await.len(), DNS_ADDRESSES_MAX);
         assert_eq!(asked(), 2);
         for name in ["missing.test", "empty.test"] {
             assert!(lookup.addresses(name, 5, Instant(0)).await.is_empty());

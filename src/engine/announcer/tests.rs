@@ -242,7 +242,10 @@ fn outcomes_nobody_waits_for_are_ignored() {
 proptest! {
     /// Whatever comes: one announce in flight, never one before its time, and the schedule goes on.
     #[test]
-    fn schedule_never_stalls(seed in any::<u64>(), steps in proptest::collection::vec((0..4_u8, 0..4000_u64), 1..200)) {
+    fn schedule_never_stalls(
+        seed in any::<u64>(),
+        steps in proptest::collection::vec((0..4_u8, 0..4000_u64), 1..200),
+    ) {
         let names: &[&[&str]] = &[&["a", "b"], &["c"], &["d", "e", "f"]];
         let mut it = Announcer::new(&tiers(names), TrackerOrigin::Stranger, Rng::new(seed));
         let mut now = at(0);

@@ -45,7 +45,7 @@ pub struct AnnounceRequest {
     pub left_bytes: u64,
     /// See [`AnnounceEvent`].
     pub event: AnnounceEvent,
-    /// Peers wanted; `None` leaves it to the tracker.
+    /// Peers wanted; `None` leaves it to the tracker. Zero is right with `Stopped`.
     pub peers_wanted: Option<u32>,
     /// Random word by which the tracker knows us again when our address changes.
     pub key: u32,
