@@ -14,7 +14,7 @@ use crate::base::human;
     name = "troc",
     version,
     about = "A thread-per-core BitTorrent relay: serves chunks from many sources at line rate",
-    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage. TROC_LOG=info (or debug) logs to standard error.",
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage. TROC_LOG=info logs to standard error.",
     max_term_width = 100,
     propagate_version = true
 )]
@@ -233,11 +233,11 @@ mod tests {
     #[test]
     fn flags_that_other_tools_rely_on_are_read() {
         for line in [
-            "create p -o o.torrent --piece-size 1MiB --tracker http://a/ --tracker udp://b:1 --web-seed http://c/",
+            "create p -o o --piece-size 1MiB --tracker http://a/ --tracker udp://b:1 --web-seed http://c/",
             "create p -o o.torrent --private --hybrid",
             "show magnet:?xt=urn:btih:00 --json",
-            "get x.torrent -o d --peer 1.2.3.4:5 --peer [::1]:6 --listen 0.0.0.0:0 --seed --cores 2 --cache 1GiB",
-            "get x.torrent -o d --upload-limit 100MiB/s --download-limit 1Gbit/s --no-dht --no-lsd --no-pex --json",
+            "get x -o d --peer 1.2.3.4:5 --peer [::1]:6 --listen 0.0.0.0:0 --seed --cores 2 --cache 1GiB",
+            "get x -o d --upload-limit 1MiB/s --download-limit 1Gbit/s --no-dht --no-lsd --no-pex --json",
             "get x.torrent -o d --sequential --status-interval-ms 100",
             "relay --dir d",
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",
