@@ -1,5 +1,6 @@
 //! Values: units, identifiers, limits, time, randomness, slots, bit fields. No I/O, no policy.
 
+pub mod address;
 pub mod bitfield;
 pub mod geometry;
 pub mod human;

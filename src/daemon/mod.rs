@@ -1,5 +1,8 @@
 //! The process: configuration, supervisor, control thread, trackers, state store.
 
 pub mod config;
+pub mod files;
 pub mod hashing;
 pub mod status;
+pub mod tracker;
+pub mod store;
