@@ -130,7 +130,8 @@ impl Client {
             Kind::Libtorrent => {
                 self.process.expect_line("finished", |line| line.contains(r#""finished""#).then_some(()));
             }
-            Kind::Rtorrent | Kind::Transmission => {
+            Kind::Rtorrent => rtorrent::wait_complete(&self.scratch, self.info_hash),
+            Kind::Transmission => {
                 tracker.wait_complete(self.info_hash, self.addr.port());
             }
         }

@@ -45,16 +45,31 @@ pub fn command(start: &Start<'_>, addr: SocketAddr, file: &Path) -> Command {
 
 /// Has rtorrent dial a peer.
 pub fn add_peer(scratch: &Path, info_hash: [u8; 20], peer: SocketAddr) {
-    let hash: String = info_hash.iter().map(|byte| format!("{byte:02X}")).collect();
-    let call = format!(
-        "<?xml version=\"1.0\"?><methodCall><methodName>d.add_peer</methodName><params>\
-         <param><value><string>{hash}</string></value></param>\
-         <param><value><string>{peer}</string></value></param></params></methodCall>"
-    );
-    poll("rtorrent's SCGI", || {
-        let answer = scgi(&socket(scratch), &call).ok()?;
-        (answer.contains("200 OK") && !answer.contains("faultCode")).then_some(())
+    poll("rtorrent takes a peer", || call(scratch, "add_peer", info_hash, Some(peer)));
+}
+
+/// Waits until rtorrent has everything: it tells its tracker only after minutes.
+pub fn wait_complete(scratch: &Path, info_hash: [u8; 20]) {
+    poll("rtorrent completes", || {
+        let answer = call(scratch, "d.complete", info_hash, None)?;
+        answer.contains("<i8>1</i8>").then_some(())
     });
+}
+
+/// One XML-RPC call about the torrent; `None` until rtorrent is there and knows it.
+fn call(scratch: &Path, method: &str, info_hash: [u8; 20], peer: Option<SocketAddr>) -> Option<String> {
+    let hash: String = info_hash.iter().map(|byte| format!("{byte:02X}")).collect();
+    let parameters: String = [Some(hash), peer.map(|peer| peer.to_string())]
+        .into_iter()
+        .flatten()
+        .map(|text| format!("<param><value><string>{text}</string></value></param>"))
+        .collect();
+    let body = format!(
+        "<?xml version=\"1.0\"?><methodCall><methodName>{method}</methodName>\
+         <params>{parameters}</params></methodCall>"
+    );
+    let answer = scgi(&socket(scratch), &body).ok()?;
+    (answer.contains("200 OK") && !answer.contains("faultCode")).then_some(answer)
 }
 
 fn scgi(socket: &Path, body: &str) -> std::io::Result<String> {
