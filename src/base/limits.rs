@@ -5,8 +5,8 @@ use super::time::Span;
 
 // ---- Metainfo (threats T1 to T26) ----
 
-/// Largest .torrent file that is read.
-pub const METAINFO_BYTES_MAX: usize = 32 << 20;
+/// Largest .torrent file that is read: room for `PIECES_MAX` hashes (40 MiB) and `FILES_MAX` files.
+pub const METAINFO_BYTES_MAX: usize = 64 << 20;
 /// Deepest nesting of lists and dictionaries in a .torrent file.
 pub const METAINFO_DEPTH_MAX: usize = 32;
 /// Most bencode tokens in a .torrent file.
@@ -105,3 +105,12 @@ pub const TRACKER_TEXT_BYTES_MAX: usize = 512;
 pub const UNKNOWN_MESSAGE_BYTES_MAX: u32 = 1 << 10;
 /// Longest client name of a peer that is kept, once escaped.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+// ---- More of metainfo and magnet links ----
+
+/// Most web seeds of a torrent that are used.
+pub const WEB_SEEDS_MAX: usize = 64;
+/// Most peer addresses of a magnet link that are used.
+pub const MAGNET_PEERS_MAX: usize = 64;
+/// Most files of a torrent that get another name because theirs is taken.
+pub const PATH_CLASHES_MAX: usize = 500;

@@ -16,6 +16,7 @@
 //! all of reading is linear in the input.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use lexer::{Token, skip, token};
 
@@ -64,6 +65,7 @@ pub enum Flaw {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value<'a> {
     raw: &'a [u8],
+    start: usize,
 }
 
 /// Parses `bytes` as exactly one value with at most `depth_max` nested lists or dictionaries and
@@ -84,13 +86,18 @@ pub fn parse_prefix(
 ) -> Result<(Value<'_>, &[u8]), BencodeError> {
     let end = lexer::check(bytes, depth_max, tokens_max)?;
     let (raw, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
-    Ok((Value { raw }, rest))
+    Ok((Value { raw, start: 0 }, rest))
 }
 
 impl<'a> Value<'a> {
     /// The exact bytes of the value.
     pub const fn raw(self) -> &'a [u8] {
         self.raw
+    }
+
+    /// Where the value lies in the input.
+    pub const fn range(self) -> Range<usize> {
+        self.start..self.start + self.raw.len()
     }
 
     /// The content, if it is a string.
@@ -135,7 +142,7 @@ impl<'a> Value<'a> {
 
     /// The values inside a list or dictionary, keys as values.
     fn items(self) -> Items<'a> {
-        Items { rest: self.raw.get(1..).unwrap_or_default() }
+        Items { rest: self.raw.get(1..).unwrap_or_default(), start: self.start + 1 }
     }
 }
 
@@ -143,6 +150,7 @@ impl<'a> Value<'a> {
 #[derive(Clone)]
 struct Items<'a> {
     rest: &'a [u8],
+    start: usize,
 }
 
 impl<'a> Iterator for Items<'a> {
@@ -151,8 +159,10 @@ impl<'a> Iterator for Items<'a> {
     fn next(&mut self) -> Option<Value<'a>> {
         // Checked bytes: `skip` fails at the closing `e` and nowhere else.
         let (raw, rest) = self.rest.split_at_checked(skip(self.rest)?)?;
+        let value = Value { raw, start: self.start };
         self.rest = rest;
-        Some(Value { raw })
+        self.start += raw.len();
+        Some(value)
     }
 }
 

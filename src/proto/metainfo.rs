@@ -1,9 +1,31 @@
 //! The v1 .torrent file (BEP 3, 12, 19, 27, 47).
+//!
+//! [`Metainfo::parse`] is the only way in: whoever holds a [`Metainfo`] holds sizes that add up,
+//! within the limits, and paths that stay below the download directory. A hybrid torrent is read
+//! by its v1 part. Symbolic links (BEP 47) are left out, which moves no offset because they have
+//! no content.
 
 use std::ops::Range;
 
+use sha1::{Digest, Sha1};
+
+use super::bencode::{self, Value};
+use super::urls;
 use crate::base::geometry::Geometry;
 use crate::base::ids::InfoHash;
+use crate::base::limits::{
+    FILES_MAX, METAINFO_BYTES_MAX, METAINFO_DEPTH_MAX, METAINFO_TOKENS_MAX, PIECE_BYTES_MAX, PIECES_MAX,
+    TOTAL_BYTES_MAX, TRACKERS_MAX, WEB_SEEDS_MAX,
+};
+use crate::base::units::BLOCK_BYTES;
+
+mod build;
+mod error;
+mod paths;
+
+pub use build::{MetainfoBuilder, suggest_piece_bytes};
+pub use error::MetainfoError;
+pub use paths::case_twins;
 
 /// One file of a torrent, in payload order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +51,8 @@ pub struct Metainfo {
     pub piece_hashes: Vec<[u8; 20]>,
     /// Files in payload order; paths start with `name`.
     pub files: Vec<FileEntry>,
+    /// Symbolic links (BEP 47) that the torrent has and that are not made.
+    pub symlinks_skipped: u32,
     /// Tracker tiers (BEP 12); a lone `announce` is one tier of one.
     pub trackers: Vec<Vec<String>>,
     /// HTTP sources (BEP 19).
@@ -44,3 +68,213 @@ pub struct Metainfo {
     /// Where the info dictionary lies in the file it was read from.
     pub info_range: Range<usize>,
 }
+
+impl FileEntry {
+    /// A padding file of `length` bytes in the torrent `name`, at the path that BEP 47 suggests.
+    pub fn padding(name: &str, length: u64) -> Self {
+        Self { path: vec![name.to_owned(), ".pad".to_owned(), length.to_string()], length, pad: true }
+    }
+}
+
+impl Metainfo {
+    /// Parses a whole .torrent file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        if bytes.len() > METAINFO_BYTES_MAX {
+            return Err(MetainfoError::TooLong { bytes: bytes.len() });
+        }
+        let root = bencode::parse(bytes, METAINFO_DEPTH_MAX, METAINFO_TOKENS_MAX)?;
+        let info = root.get(b"info").ok_or(MetainfoError::Missing { key: "info" })?;
+        let piece_hashes = piece_hashes(info)?;
+        let piece_bytes = piece_bytes(info)?;
+        let name = name(info)?;
+        let (files, symlinks_skipped) = files(info, &name)?;
+        let total_bytes = total_bytes(&files)?;
+        check_piece_count(piece_hashes.len() as u64, total_bytes.div_ceil(piece_bytes.into()))?;
+        Ok(Self {
+            info_hash: InfoHash(Sha1::digest(info.raw()).into()),
+            name,
+            geometry: Geometry::new(total_bytes, piece_bytes),
+            piece_hashes,
+            files,
+            symlinks_skipped,
+            trackers: trackers(root),
+            web_seeds: web_seeds(root),
+            private: info.get(b"private").and_then(Value::as_int).is_some_and(|int| int != 0),
+            comment: free_text(root, "comment.utf-8", "comment"),
+            created_by: free_text(root, "created by.utf-8", "created by"),
+            creation_date: root.get(b"creation date").and_then(Value::as_int),
+            info_range: info.range(),
+        })
+    }
+}
+
+fn piece_hashes(info: Value<'_>) -> Result<Vec<[u8; 20]>, MetainfoError> {
+    let Some(pieces) = info.get(b"pieces") else {
+        if info.get(b"meta version").is_some() || info.get(b"file tree").is_some() {
+            return Err(MetainfoError::OnlyV2);
+        }
+        return Err(MetainfoError::Missing { key: "info.pieces" });
+    };
+    match pieces.as_bytes().map(<[u8]>::as_chunks::<20>) {
+        Some((hashes, [])) => Ok(hashes.to_vec()),
+        _ => Err(MetainfoError::Malformed { key: "info.pieces" }),
+    }
+}
+
+fn piece_bytes(info: Value<'_>) -> Result<u32, MetainfoError> {
+    let value = info.get(b"piece length").ok_or(MetainfoError::Missing { key: "info.piece length" })?;
+    let value = value.as_int().ok_or(MetainfoError::Malformed { key: "info.piece length" })?;
+    let fits = |bytes: &u32| *bytes > 0 && *bytes <= PIECE_BYTES_MAX && bytes.is_multiple_of(BLOCK_BYTES);
+    u32::try_from(value).ok().filter(fits).ok_or(MetainfoError::PieceLength { value })
+}
+
+fn name(info: Value<'_>) -> Result<String, MetainfoError> {
+    let utf8 = info.get(b"name.utf-8").and_then(Value::as_str).map(str::as_bytes);
+    let plain = || info.get(b"name").map(|name| name.as_bytes());
+    match utf8.map(Some).or_else(plain) {
+        Some(Some(name)) => paths::element(name),
+        Some(None) => Err(MetainfoError::Malformed { key: "info.name" }),
+        None => Err(MetainfoError::Missing { key: "info.name" }),
+    }
+}
+
+/// The files, and how many symbolic links were left out.
+fn files(info: Value<'_>, name: &str) -> Result<(Vec<FileEntry>, u32), MetainfoError> {
+    let list = match (info.get(b"files"), info.get(b"length")) {
+        (Some(_), Some(_)) => return Err(MetainfoError::Malformed { key: "info.length" }),
+        (None, None) => return Err(MetainfoError::Missing { key: "info.files" }),
+        (None, Some(length)) => {
+            let length = file_length(length).ok_or(MetainfoError::Malformed { key: "info.length" })?;
+            return Ok((vec![FileEntry { path: vec![name.to_owned()], length, pad: false }], 0));
+        }
+        (Some(files), None) => files.as_list().ok_or(MetainfoError::Malformed { key: "info.files" })?,
+    };
+    let mut files = Vec::new();
+    let mut symlinks_skipped = 0;
+    for (index, entry) in list.enumerate() {
+        if index == FILES_MAX {
+            return Err(MetainfoError::TooManyFiles);
+        }
+        match file(entry, name)? {
+            Some(file) => files.push(file),
+            None => symlinks_skipped += 1,
+        }
+    }
+    paths::resolve_clashes(&mut files)?;
+    Ok((files, symlinks_skipped))
+}
+
+/// One entry of `files`; `None` for a symbolic link.
+fn file(entry: Value<'_>, name: &str) -> Result<Option<FileEntry>, MetainfoError> {
+    const LENGTH: MetainfoError = MetainfoError::Malformed { key: "info.files[].length" };
+    let attributes = entry.get(b"attr").and_then(Value::as_bytes).unwrap_or_default();
+    let length = match entry.get(b"length") {
+        Some(length) => Some(file_length(length).ok_or(LENGTH)?),
+        None => None,
+    };
+    if attributes.contains(&b'l') {
+        // BEP 47: the length of a link is zero. One with content would move all that follows.
+        return if length.unwrap_or(0) == 0 { Ok(None) } else { Err(LENGTH) };
+    }
+    let length = length.ok_or(MetainfoError::Missing { key: "info.files[].length" })?;
+    if attributes.contains(&b'p') {
+        return Ok(Some(FileEntry::padding(name, length)));
+    }
+    Ok(Some(FileEntry { path: path(entry, name)?, length, pad: false }))
+}
+
+fn path(entry: Value<'_>, name: &str) -> Result<Vec<String>, MetainfoError> {
+    const MALFORMED: MetainfoError = MetainfoError::Malformed { key: "info.files[].path" };
+    let is_utf8 =
+        |list: &Value<'_>| list.as_list().is_some_and(|mut names| names.all(|n| n.as_str().is_some()));
+    let list = entry.get(b"path.utf-8").filter(is_utf8).or_else(|| entry.get(b"path"));
+    let names = list.ok_or(MetainfoError::Missing { key: "info.files[].path" })?;
+    let mut path = vec![name.to_owned()];
+    for element in names.as_list().ok_or(MALFORMED)? {
+        path.push(paths::element(element.as_bytes().ok_or(MALFORMED)?)?);
+        paths::check_length(&path)?;
+    }
+    if path.len() == 1 {
+        return Err(MetainfoError::UnsafePath { path: String::new() });
+    }
+    Ok(path)
+}
+
+fn file_length(value: Value<'_>) -> Option<u64> {
+    value.as_int().and_then(|length| u64::try_from(length).ok())
+}
+
+fn total_bytes(files: &[FileEntry]) -> Result<u64, MetainfoError> {
+    let sum =
+        |total: u64, file: &FileEntry| total.checked_add(file.length).filter(|&sum| sum <= TOTAL_BYTES_MAX);
+    let total = files.iter().try_fold(0, sum).ok_or(MetainfoError::TooLarge)?;
+    if files.iter().all(|file| file.pad || file.length == 0) {
+        return Err(MetainfoError::Empty);
+    }
+    Ok(total)
+}
+
+fn check_piece_count(found: u64, wanted: u64) -> Result<(), MetainfoError> {
+    if found != wanted {
+        return Err(MetainfoError::PieceCount { found, wanted });
+    }
+    if found > PIECES_MAX.into() {
+        return Err(MetainfoError::TooManyPieces { found });
+    }
+    Ok(())
+}
+
+/// The usable trackers, each once, at most `TRACKERS_MAX`. BEP 12: the tiers of `announce-list`
+/// replace `announce`, unless none of them is usable.
+fn trackers(root: Value<'_>) -> Vec<Vec<String>> {
+    let mut seen: Vec<String> = Vec::new();
+    let mut tiers = Vec::new();
+    for tier in root.get(b"announce-list").and_then(Value::as_list).into_iter().flatten() {
+        // Some tools forget the inner list: a lone string is a tier of one.
+        let lone = tier.as_bytes().into_iter();
+        let urls = lone.chain(tier.as_list().into_iter().flatten().filter_map(Value::as_bytes));
+        let mut usable = Vec::new();
+        for url in urls {
+            if seen.len() == TRACKERS_MAX {
+                break;
+            }
+            if let Some(url) = urls::tracker(url).filter(|url| !seen.contains(url)) {
+                seen.push(url.clone());
+                usable.push(url);
+            }
+        }
+        if !usable.is_empty() {
+            tiers.push(usable);
+        }
+    }
+    if tiers.is_empty() {
+        let announce = root.get(b"announce").and_then(Value::as_bytes).and_then(urls::tracker);
+        tiers.extend(announce.map(|url| vec![url]));
+    }
+    tiers
+}
+
+/// `url-list` is one URL or a list of them (BEP 19).
+fn web_seeds(root: Value<'_>) -> Vec<String> {
+    let Some(value) = root.get(b"url-list") else { return Vec::new() };
+    let lone = value.as_bytes().into_iter();
+    let urls = lone.chain(value.as_list().into_iter().flatten().filter_map(Value::as_bytes));
+    let mut seeds: Vec<String> = Vec::new();
+    for url in urls.filter_map(urls::web_seed) {
+        if seeds.len() == WEB_SEEDS_MAX {
+            break;
+        }
+        if !seeds.contains(&url) {
+            seeds.push(url);
+        }
+    }
+    seeds
+}
+
+fn free_text(root: Value<'_>, utf8: &str, plain: &str) -> Option<String> {
+    let bytes = [utf8, plain].into_iter().find_map(|key| root.get(key.as_bytes())?.as_bytes())?;
+    Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests;

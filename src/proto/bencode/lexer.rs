@@ -88,7 +88,7 @@ impl<'a> Dict<'a> {
 
 /// Refuses duplicates in the unsorted dictionary at `start..end`, by sorting its keys.
 fn check_unique(bytes: &[u8], start: usize, end: usize) -> Result<(), BencodeError> {
-    let dict = super::Value { raw: bytes.get(start..end).unwrap_or_default() };
+    let dict = super::Value { raw: bytes.get(start..end).unwrap_or_default(), start };
     let mut keys: Vec<&[u8]> = dict.as_dict().into_iter().flatten().map(|(key, _)| key).collect();
     keys.sort_unstable();
     if keys.windows(2).any(|pair| pair[0] == pair[1]) {
