@@ -114,3 +114,20 @@ pub const WEB_SEEDS_MAX: usize = 64;
 pub const MAGNET_PEERS_MAX: usize = 64;
 /// Most files of a torrent that get another name because theirs is taken.
 pub const PATH_CLASHES_MAX: usize = 500;
+
+// ---- Load tests (`troc bench`) ----
+
+/// Connections of one load generator or source.
+pub const BENCH_CONNECTIONS_MAX: u32 = 16_384;
+/// Requests outstanding on one connection of a load generator; what a source queues.
+pub const BENCH_DEPTH_MAX: u32 = 2_048;
+/// Longest measurement, in seconds.
+pub const BENCH_SECONDS_MAX: u32 = 3_600;
+/// Pieces whose hash a load generator checks.
+pub const BENCH_SAMPLES_MAX: u32 = 64;
+/// Memory for pieces that wait to be checked, in bytes, unless one piece needs more.
+pub const BENCH_SAMPLE_BYTES_MAX: u64 = 64 << 20;
+/// Largest payload that a source holds in memory.
+pub const BENCH_PAYLOAD_BYTES_MAX: u64 = 64 << 30;
+/// Time for all connections to be made, and for all to have a block.
+pub const BENCH_START_TIMEOUT: Span = Span::from_secs(30);

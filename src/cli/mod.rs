@@ -1,1 +1,3 @@
 //! The human: arguments, and one file per verb.
+
+pub mod bench;

@@ -57,13 +57,15 @@ impl Budget {
         }
         // Advance by what the whole bytes took, so that no fraction is lost.
         let step_ns = (u128::from(earned) * 1_000_000_000 / u128::from(self.rate)) as u64;
-        let won = self.refilled_ns.compare_exchange(last, last + step_ns, Ordering::Relaxed, Ordering::Relaxed);
+        let won =
+            self.refilled_ns.compare_exchange(last, last + step_ns, Ordering::Relaxed, Ordering::Relaxed);
         if won.is_ok() {
             let cap = Self::burst(self.rate);
             let mut tokens = self.tokens.load(Ordering::Relaxed);
             loop {
                 let full = tokens.saturating_add_unsigned(earned).min(cap.max(tokens));
-                let swap = self.tokens.compare_exchange_weak(tokens, full, Ordering::Relaxed, Ordering::Relaxed);
+                let swap =
+                    self.tokens.compare_exchange_weak(tokens, full, Ordering::Relaxed, Ordering::Relaxed);
                 match swap {
                     Ok(_) => return,
                     Err(now) => tokens = now,

@@ -137,11 +137,7 @@ impl SharedTorrent {
         let geometry = self.meta.geometry;
         let Some(last) = geometry.piece_count().checked_sub(1) else { return 0 };
         let full = u64::from(self.have_count()) * u64::from(geometry.piece_bytes);
-        if self.has(last) {
-            full - u64::from(geometry.piece_bytes - geometry.piece_len(last))
-        } else {
-            full
-        }
+        if self.has(last) { full - u64::from(geometry.piece_bytes - geometry.piece_len(last)) } else { full }
     }
 
     /// How many connected peers, on all cores, announced piece `piece`.

@@ -151,7 +151,12 @@ impl Client {
 fn aria2(start: &Start<'_>, addr: SocketAddr, file: &Path) -> Command {
     let mut command = Command::new("aria2c");
     command
-        .args(["--no-conf=true", "--file-allocation=none", "--summary-interval=0", "--console-log-level=warn"])
+        .args([
+            "--no-conf=true",
+            "--file-allocation=none",
+            "--summary-interval=0",
+            "--console-log-level=warn",
+        ])
         .args(["--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--disable-ipv6=true"])
         .args(["--enable-peer-exchange=false", "--check-integrity=true", "--bt-tracker-interval=1"])
         .arg(match start.job {

@@ -50,14 +50,26 @@ pub fn troc(verb: &str, scratch: &Path) -> Command {
 /// `troc get` of `torrent` into `dir`.
 pub fn get(torrent: &Path, dir: &Path, scratch: &Path) -> Command {
     let mut command = troc("get", scratch);
-    command.arg(torrent).arg("-o").arg(dir).args(["--json", "--status-interval-ms", "20", "--cache", "64MiB"]);
+    command.arg(torrent).arg("-o").arg(dir).args([
+        "--json",
+        "--status-interval-ms",
+        "20",
+        "--cache",
+        "64MiB",
+    ]);
     command
 }
 
 /// `troc relay` of `torrent`, whose payload is below `dir`, on a port of the kernel's choice.
 pub fn relay(torrent: &Path, dir: &Path, scratch: &Path) -> Command {
     let mut command = troc("relay", scratch);
-    command.arg(torrent).arg("--dir").arg(dir).args(["--listen", "127.0.0.1:0", "--json", "--cache", "64MiB"]);
+    command.arg(torrent).arg("--dir").arg(dir).args([
+        "--listen",
+        "127.0.0.1:0",
+        "--json",
+        "--cache",
+        "64MiB",
+    ]);
     command
 }
 
