@@ -94,6 +94,11 @@ impl Torrent {
         }
     }
 
+    /// Paths below the directory that holds the torrent.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
     /// 40 hexadecimal digits.
     pub fn info_hash_hex(&self) -> String {
         self.info_hash.iter().map(|byte| format!("{byte:02x}")).collect()
