@@ -87,7 +87,8 @@ fn data(dir: &Path) -> Vec<u8> {
     payload
 }
 
-const VERBS: [&str; 8] = ["create", "show", "get", "relay", "verify", "doctor", "completions", "man"];
+const VERBS: [&str; 9] =
+    ["create", "show", "get", "relay", "verify", "bench", "doctor", "completions", "man"];
 
 #[test]
 fn every_verb_has_help_that_names_its_flags() {

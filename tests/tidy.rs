@@ -269,7 +269,7 @@ fn functions(text: &str) -> Vec<(&str, usize, usize)> {
         let qualifiers = ["pub", "pub(super)", "pub(crate)", "const", "async", "unsafe", "extern"];
         let is_qualifier = |word: &&str| qualifiers.contains(word) || word.starts_with("pub(in");
         let Some(rest) = trimmed.split_once("fn ").map(|(_, rest)| rest) else { continue };
-        if !words.iter().all(|word| is_qualifier(&word)) || line.ends_with(['}', ';']) {
+        if !words.iter().all(is_qualifier) || line.ends_with(['}', ';']) {
             continue;
         }
         let indent = &line[..line.len() - trimmed.len()];
@@ -380,7 +380,7 @@ fn every_source_file_is_reachable() {
             else {
                 continue;
             };
-            let dir = match path.strip_suffix("/mod.rs").or(path.strip_suffix("/lib.rs")) {
+            let dir = match path.strip_suffix("/mod.rs").or_else(|| path.strip_suffix("/lib.rs")) {
                 Some(dir) => dir,
                 None => path.strip_suffix(".rs").unwrap_or(&path),
             };

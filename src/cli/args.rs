@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::base::human;
+use crate::cli::bench::BenchArgs;
 
 /// A thread-per-core BitTorrent relay.
 #[derive(Debug, Parser)]
@@ -37,6 +38,8 @@ pub enum Verb {
     Relay(RelayArgs),
     /// Check every piece on disk and name what is bad
     Verify(VerifyArgs),
+    /// Measure any BitTorrent seeder or fetcher
+    Bench(BenchArgs),
     /// Say what this host allows and how to mend what it does not
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -242,6 +245,8 @@ mod tests {
             "relay --dir d",
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",
             "verify x.torrent d",
+            "bench leech 127.0.0.1:1 --torrent f --connections 16 --depth 64 --seconds 3 --pid 1",
+            "bench seed --torrent f --data d --listen 127.0.0.1:0",
             "doctor --json",
             "completions bash",
             "man",

@@ -4,5 +4,5 @@ pub mod config;
 pub mod files;
 pub mod hashing;
 pub mod status;
-pub mod tracker;
 pub mod store;
+pub mod tracker;

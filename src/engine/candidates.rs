@@ -56,7 +56,10 @@ impl Candidates {
     /// An address was named. Hints beyond the limit are dropped.
     pub fn add(&mut self, address: SocketAddr, source: Source, now: Instant) {
         let room = self.known.len() < CANDIDATES_MAX || source == Source::Operator;
-        if address.port() == 0 || address.ip().is_unspecified() || (!room && !self.known.contains_key(&address)) {
+        if address.port() == 0
+            || address.ip().is_unspecified()
+            || (!room && !self.known.contains_key(&address))
+        {
             return;
         }
         let fresh = Candidate { source, state: State::Waiting(now), failures: 0 };
