@@ -141,12 +141,26 @@ pub fn format_percent(part: u64, whole: u64) -> String {
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
-/// `text` without anything that steers a terminal or misleads a reader: control characters (escape
-/// sequences, new lines), bidirectional overrides and invisible characters become `\u{...}` (T12, T13).
+/// Whether `char` is invisible or changes how its neighbours look: control characters (C0, C1,
+/// DEL), bidirectional marks and overrides, zero-width and other format characters, and the
+/// line and paragraph separators. Not the joiners and variation selectors: names in Persian,
+/// Hindi, Japanese and emoji need them.
+pub fn is_hidden(char: char) -> bool {
+    char.is_control()
+        || matches!(char,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// `text` with every hidden character as `\u{...}`, so that it neither steers a terminal nor misleads
+/// a reader (T12, T13).
 pub fn escape_for_terminal(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for char in text.chars() {
-        if is_unsafe(char) {
+        if is_hidden(char) {
             safe.extend(char.escape_unicode());
         } else {
             safe.push(char);
@@ -162,16 +176,6 @@ impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&escape_for_terminal(self.0))
     }
-}
-
-/// Characters that a terminal obeys or a reader cannot see (Unicode: Cc, Cf, line separators, fillers).
-fn is_unsafe(char: char) -> bool {
-    char.is_control()
-        || matches!(char,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// `mantissa` / 10^`decimals`.

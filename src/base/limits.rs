@@ -114,6 +114,7 @@ pub const WEB_SEEDS_MAX: usize = 64;
 pub const MAGNET_PEERS_MAX: usize = 64;
 /// Most files of a torrent that get another name because theirs is taken.
 pub const PATH_CLASHES_MAX: usize = 500;
+
 // ---- Announces (threats N11 to N13) ----
 
 /// Wait after a tracker's first failure; doubles with each further one.
@@ -145,6 +146,7 @@ pub const DNS_ADDRESSES_MAX: usize = 8;
 pub const DNS_CACHE_MAX: usize = 256;
 /// How long they are remembered.
 pub const DNS_CACHE_AGE: Span = Span::from_secs(60);
+
 // ---- Storage (threats S1 to S22) ----
 
 /// Longest body of one journal record: the fingerprints of the longest piece, and its index.
@@ -161,3 +163,20 @@ pub const SYNCS_IN_FLIGHT_MAX: usize = 16;
 pub const OPEN_FILES_MAX: usize = 256;
 /// Bytes by which a journal may exceed twice what it has to say before it is rewritten.
 pub const JOURNAL_SLACK_BYTES: u64 = 256 << 10;
+
+// ---- Load tests (`troc bench`) ----
+
+/// Connections of one load generator or source.
+pub const BENCH_CONNECTIONS_MAX: u32 = 16_384;
+/// Requests outstanding on one connection of a load generator; what a source queues.
+pub const BENCH_DEPTH_MAX: u32 = 2_048;
+/// Longest measurement, in seconds.
+pub const BENCH_SECONDS_MAX: u32 = 3_600;
+/// Pieces whose hash a load generator checks.
+pub const BENCH_SAMPLES_MAX: u32 = 64;
+/// Memory for pieces that wait to be checked, in bytes, unless one piece needs more.
+pub const BENCH_SAMPLE_BYTES_MAX: u64 = 64 << 20;
+/// Largest payload that a source holds in memory.
+pub const BENCH_PAYLOAD_BYTES_MAX: u64 = 64 << 30;
+/// Time for all connections to be made, and for all to have a block.
+pub const BENCH_START_TIMEOUT: Span = Span::from_secs(30);

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::base::human;
+use crate::cli::bench::BenchArgs;
 
 /// A thread-per-core BitTorrent relay.
 #[derive(Debug, Parser)]
@@ -14,7 +15,7 @@ use crate::base::human;
     name = "troc",
     version,
     about = "A thread-per-core BitTorrent relay: serves chunks from many sources at line rate",
-    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage. TROC_LOG=info (or debug) logs to standard error.",
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage. TROC_LOG=info logs to standard error.",
     max_term_width = 100,
     propagate_version = true
 )]
@@ -37,6 +38,8 @@ pub enum Verb {
     Relay(RelayArgs),
     /// Check every piece on disk and name what is bad
     Verify(VerifyArgs),
+    /// Measure any BitTorrent seeder or fetcher
+    Bench(BenchArgs),
     /// Say what this host allows and how to mend what it does not
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -233,15 +236,17 @@ mod tests {
     #[test]
     fn flags_that_other_tools_rely_on_are_read() {
         for line in [
-            "create p -o o.torrent --piece-size 1MiB --tracker http://a/ --tracker udp://b:1 --web-seed http://c/",
+            "create p -o o --piece-size 1MiB --tracker http://a/ --tracker udp://b:1 --web-seed http://c/",
             "create p -o o.torrent --private --hybrid",
             "show magnet:?xt=urn:btih:00 --json",
-            "get x.torrent -o d --peer 1.2.3.4:5 --peer [::1]:6 --listen 0.0.0.0:0 --seed --cores 2 --cache 1GiB",
-            "get x.torrent -o d --upload-limit 100MiB/s --download-limit 1Gbit/s --no-dht --no-lsd --no-pex --json",
+            "get x -o d --peer 1.2.3.4:5 --peer [::1]:6 --listen 0.0.0.0:0 --seed --cores 2 --cache 1GiB",
+            "get x -o d --upload-limit 1MiB/s --download-limit 1Gbit/s --no-dht --no-lsd --no-pex --json",
             "get x.torrent -o d --sequential --status-interval-ms 100",
             "relay --dir d",
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",
             "verify x.torrent d",
+            "bench leech 127.0.0.1:1 --torrent f --connections 16 --depth 64 --seconds 3 --pid 1",
+            "bench seed --torrent f --data d --listen 127.0.0.1:0",
             "doctor --json",
             "completions bash",
             "man",

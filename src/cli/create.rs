@@ -46,14 +46,18 @@ pub fn run(args: &CreateArgs) -> Result<(), CliError> {
         return out::line(&json_text(&metainfo, &args.output, took.as_secs_f64()));
     }
     out::line(&format!(
-        "{}: {} in {} files, {} pieces of {}, info hash {} (hashed in {rate})",
+        "{}: {} in {}, {} pieces of {}, info hash {} (hashed in {rate})",
         Escaped(&args.output.display().to_string()),
         format_size(geometry.total_bytes),
-        metainfo.files.len(),
+        files_text(metainfo.files.len()),
         geometry.piece_count(),
         format_size(u64::from(geometry.piece_bytes)),
         metainfo.info_hash,
     ))
+}
+
+fn files_text(count: usize) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
 fn check_urls(args: &CreateArgs) -> Result<(), CliError> {

@@ -7,6 +7,7 @@ mod network;
 use serde::Serialize;
 
 use crate::base::human::Escaped;
+use crate::io::uring::probe::{self, Verdict};
 
 use super::args::DoctorArgs;
 use super::error::CliError;
@@ -62,9 +63,22 @@ impl Check {
     }
 }
 
+impl From<probe::Check> for Check {
+    fn from(check: probe::Check) -> Self {
+        let level = match check.verdict {
+            Verdict::Ok => Level::Ok,
+            Verdict::Warn => Level::Warn,
+            Verdict::Bad => Level::Bad,
+        };
+        let remedy = Some(check.remedy).filter(|remedy| !remedy.is_empty());
+        Self { name: check.name.to_owned(), level, found: check.detail, remedy }
+    }
+}
+
 /// Prints every finding; fails if one of them is bad.
 pub fn run(args: &DoctorArgs) -> Result<(), CliError> {
     let mut checks = host::checks();
+    checks.extend(probe::probe().into_iter().map(Check::from));
     checks.extend(network::checks());
     checks.extend(disk::checks(&args.dir));
     if args.json {

@@ -4,6 +4,8 @@ use thiserror::Error;
 
 use crate::base::human::escape_for_terminal;
 
+use super::bench::BenchError;
+
 /// Why a verb failed, sorted by who can mend it. Each text is `what, where: how to mend it`.
 #[derive(Debug, Error)]
 pub enum CliError {
@@ -16,6 +18,15 @@ pub enum CliError {
     /// The work itself failed: exit status 1.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<BenchError> for CliError {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Usage(text) => Self::Usage(text),
+            BenchError::Failed(text) => Self::Failed(text),
+        }
+    }
 }
 
 impl CliError {

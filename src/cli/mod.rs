@@ -4,6 +4,7 @@
 //! `troc: what, where: how to mend it`.
 
 pub mod args;
+pub mod bench;
 mod create;
 mod doctor;
 mod error;
@@ -53,6 +54,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Get(args) => get::run(&args),
         Verb::Relay(args) => relay::run(&args),
         Verb::Verify(args) => verify::run(&args),
+        Verb::Bench(args) => Ok(bench::run(args)?),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Completions(args) => man::completions(&args),
         Verb::Man(args) => man::pages(&args),

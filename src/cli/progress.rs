@@ -325,7 +325,8 @@ mod tests {
     fn a_line_for_people_tells_rates_peers_and_eta() {
         assert_eq!(
             rows(&status(1))[0].line(),
-            "data\\u{1b}[31m: 25.0% fetching  1.00 MiB of 4.00 MiB  down 1.00 MiB/s  ETA 3s  up 512 B/s  3 peers"
+            "data\\u{1b}[31m: 25.0% fetching  1.00 MiB of 4.00 MiB  down 1.00 MiB/s  ETA 3s  \
+             up 512 B/s  3 peers"
         );
         let many = rows(&status(BARS_MAX + 1));
         assert_eq!((many.len(), many[0].name.as_str()), (1, "9 torrents"));

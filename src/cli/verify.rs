@@ -66,7 +66,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
             PieceOutcome::Absent { .. } => troubles.push((piece, Trouble::Missing)),
             PieceOutcome::Failed(error) => {
                 troubles.push((piece, Trouble::Unreadable));
-                reason.get_or_insert(error.to_string());
+                reason.get_or_insert_with(|| error.to_string());
             }
         }
         progress.advance(u64::from(geometry.piece_len(piece)));

@@ -22,3 +22,4 @@ pub mod tracker;
 pub use error::NodeError;
 pub use run::run;
 pub use supervisor::allowed_cpus;
+pub mod tracker;

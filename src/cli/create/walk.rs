@@ -49,7 +49,7 @@ impl Tree {
         let metadata = fs::symlink_metadata(&root).map_err(|error| unreadable(path, &error))?;
         if metadata.is_file() {
             let file_name = root.file_name().map(PathBuf::from).unwrap_or_default();
-            let dir = root.parent().unwrap_or(Path::new("/")).to_owned();
+            let dir = root.parent().map(Path::to_owned).unwrap_or_default();
             let files = vec![Found::new(file_name, vec![name.clone()], &metadata)];
             return Ok(Self { name, dir, files, total_bytes: metadata.len() });
         }
@@ -58,7 +58,7 @@ impl Tree {
         }
         let mut walk =
             Walk { root: &root, output: fs::canonicalize(output).ok(), files: Vec::new(), links: Vec::new() };
-        walk.directory(PathBuf::new(), &vec![name.clone()])?;
+        walk.directory(PathBuf::new(), std::slice::from_ref(&name))?;
         let Walk { mut files, links, .. } = walk;
         warn_of_links(links);
         files.sort_by(|a, b| a.names.iter().map(String::as_bytes).cmp(b.names.iter().map(String::as_bytes)));

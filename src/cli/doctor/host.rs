@@ -1,4 +1,4 @@
-//! Kernel, io_uring, processors, memory and the limits of the process.
+//! Kernel, processors, memory and the limits of the process. What the rings need, `io` tries itself.
 
 use rustix::process::{Resource, Rlimit, getrlimit};
 
@@ -6,73 +6,29 @@ use crate::base::human::format_size;
 
 use super::{Check, kernel_numbers, kernel_text};
 
-/// First kernel with every ring flag that the workers want (`DEFER_TASKRUN`).
-const KERNEL_MIN: (u32, u32) = (6, 1);
 /// Descriptors for the connections of one busy core, and some to spare.
 const NOFILE_WANTED: u64 = 65_536;
-/// One arena region: less locked memory than this and no buffer can be registered.
-const MEMLOCK_WANTED: u64 = 64 << 20;
 /// Memory below which the default cache would be small.
 const MEMORY_WANTED: u64 = 1 << 30;
 
 pub(super) fn checks() -> Vec<Check> {
-    let rings = kernel_text("/proc/sys/kernel/io_uring_disabled");
-    let root = rustix::process::geteuid().is_root();
     let mut checks = vec![
-        kernel(&rustix::system::uname().release().to_string_lossy()),
-        sysctl_io_uring(rings.as_deref(), root),
-    ];
-    checks.extend([
+        Check::ok("kernel", rustix::system::uname().release().to_string_lossy()),
         processors(std::thread::available_parallelism().map_or(1, usize::from)),
-        memlock(getrlimit(Resource::Memlock), root),
         nofile(getrlimit(Resource::Nofile)),
         huge_pages(kernel_text("/sys/kernel/mm/transparent_hugepage/enabled").as_deref()),
         memory(&kernel_text("/proc/meminfo").unwrap_or_default()),
-    ]);
-    if root {
+    ];
+    if rustix::process::geteuid().is_root() {
         let remedy = "give it a user of its own: sudo useradd --system troc";
         checks.push(Check::warn("user", "root: a node needs no privileges", remedy));
     }
     checks
 }
 
-fn kernel(release: &str) -> Check {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= KERNEL_MIN {
-        return Check::ok("kernel", release);
-    }
-    Check::bad(
-        "kernel",
-        release,
-        "install Linux 6.1 or newer: older ones lack ring features the workers need",
-    )
-}
-
-/// The `io_uring_disabled` sysctl: 0 for all, 1 for the privileged, 2 for nobody; older kernels lack it.
-fn sysctl_io_uring(value: Option<&str>, root: bool) -> Check {
-    const REMEDY: &str = "allow it: sudo sysctl -w kernel.io_uring_disabled=0";
-    match value {
-        None | Some("0") => Check::ok("io_uring sysctl", "allowed for everybody"),
-        Some("1") if root => Check::ok("io_uring sysctl", "allowed for root"),
-        Some("1") => Check::bad("io_uring sysctl", "allowed for privileged processes only", REMEDY),
-        Some(_) => Check::bad("io_uring sysctl", "refused to everybody", REMEDY),
-    }
-}
-
 fn processors(allowed: usize) -> Check {
     let online = kernel_text("/sys/devices/system/cpu/online").unwrap_or_else(|| "unknown".to_owned());
     Check::ok("processors", format!("{allowed} allowed (online: {online}), one worker each"))
-}
-
-fn memlock(limit: Rlimit, root: bool) -> Check {
-    let found = limit.current.map_or_else(|| "unlimited".to_owned(), format_size);
-    if root || limit.current.is_none_or(|bytes| bytes >= MEMLOCK_WANTED) {
-        return Check::ok("locked memory", found);
-    }
-    let remedy = "buffers cannot be registered, which costs speed: ulimit -l unlimited, or \
-                  LimitMEMLOCK=infinity in the service";
-    Check::warn("locked memory", found, remedy)
 }
 
 fn nofile(limit: Rlimit) -> Check {
@@ -122,40 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_compared_as_numbers() {
-        for (release, level) in [
-            ("6.1.0-13-amd64", Level::Ok),
-            ("6.18.44-fc", Level::Ok),
-            ("10.0", Level::Ok),
-            ("6.0.19", Level::Bad),
-            ("5.15.0-91-generic", Level::Bad),
-            ("", Level::Bad),
-            ("99999999999999", Level::Bad),
-        ] {
-            assert_eq!(kernel(release).level, level, "{release}");
-        }
-    }
-
-    #[test]
-    fn a_refused_ring_is_bad_and_says_which_command_mends_it() {
-        assert_eq!(sysctl_io_uring(None, false).level, Level::Ok);
-        assert_eq!(sysctl_io_uring(Some("1"), true).level, Level::Ok);
-        for value in ["1", "2", "rubbish"] {
-            let check = sysctl_io_uring(Some(value), false);
-            assert_eq!(check.level, Level::Bad);
-            assert!(check.remedy.unwrap().contains("sysctl -w kernel.io_uring_disabled=0"));
-        }
-    }
-
-    #[test]
     fn limits_are_judged_at_their_boundary() {
         let limit = |current, maximum| Rlimit { current, maximum };
-        for (bytes, level) in
-            [(Some(MEMLOCK_WANTED - 1), Level::Warn), (Some(MEMLOCK_WANTED), Level::Ok), (None, Level::Ok)]
-        {
-            assert_eq!(memlock(limit(bytes, None), false).level, level);
-        }
-        assert_eq!(memlock(limit(Some(0), None), true).level, Level::Ok);
         let low = nofile(limit(Some(NOFILE_WANTED - 1), Some(NOFILE_WANTED)));
         assert!(low.level == Level::Warn && low.remedy.unwrap().contains("ulimit -n"));
         let capped = nofile(limit(Some(1024), Some(1024)));

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use thiserror::Error;
 
+use crate::base::human::escape_for_terminal;
+
 /// One line each. Paths may hold text that a stranger chose, and are escaped.
 #[derive(Debug, Error)]
 pub enum FileError {
@@ -119,18 +121,5 @@ impl FileError {
 
 /// A path for a person: whatever could act on a terminal is escaped.
 pub(crate) fn shown(path: &Path) -> String {
-    let mut text = String::new();
-    for c in path.to_string_lossy().chars() {
-        if c.is_control() || is_invisible(c) {
-            text.extend(c.escape_unicode());
-        } else {
-            text.push(c);
-        }
-    }
-    text
-}
-
-/// Characters that reorder or hide their neighbours.
-const fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    escape_for_terminal(&path.to_string_lossy())
 }

@@ -49,8 +49,11 @@ pub(super) struct Files {
     pub(super) layout: Arc<Layout>,
     dir: OwnedFd,
     backend: Backend,
-    open: RefCell<VecDeque<(usize, Result<Rc<Opened>, Fault>)>>,
+    open: RefCell<VecDeque<Recent>>,
 }
+
+/// A file by its index, or why it would not open.
+type Recent = (usize, Result<Rc<Opened>, Fault>);
 
 /// One file.
 pub(super) struct Opened {

@@ -286,7 +286,7 @@ impl World {
         }
         let queued: usize =
             self.machine.files.values().map(|queue| queue.covered.len() + queue.next.len()).sum();
-        assert_eq!(queued, self.machine.waiting.values().map(|waiting| waiting.files.len()).sum());
+        assert_eq!(queued, self.machine.waiting.values().map(|waiting| waiting.files.len()).sum::<usize>());
     }
 
     /// After a crash the journal names only what is on disk, and all that was called durable.

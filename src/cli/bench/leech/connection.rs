@@ -1,0 +1,345 @@
+//! One connection of the load generator.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::Socket;
+
+use super::histogram::Histogram;
+use super::walk::Walk;
+use crate::base::geometry::{BlockRef, Geometry};
+use crate::base::ids::{InfoHash, PeerId};
+use crate::base::limits::MESSAGE_BYTES_MAX;
+use crate::base::units::PIECE_HEADER_BYTES;
+use crate::hash::sha1::digest;
+use crate::proto::metainfo::Metainfo;
+use crate::proto::wire::WireError;
+use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake};
+use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
+use crate::proto::wire::message::{Frame, Message, next_frame};
+
+/// The message id after which a block follows.
+const PIECE: u8 = 7;
+/// System calls on one connection before the others get their turn.
+const CALLS_PER_TURN: u32 = 128;
+
+/// What all connections use.
+pub struct Shared {
+    geometry: Geometry,
+    info_hash: InfoHash,
+    piece_hashes: Vec<[u8; 20]>,
+    depth: u32,
+    /// Named to the kernel as the place for payload that it throws away: never written.
+    nowhere: Vec<u8>,
+    bytes: u64,
+    /// From a request to the header of its block.
+    pub latency: Histogram,
+    /// Pieces whose hash was right.
+    pub samples_good: u32,
+    /// Pieces whose hash was wrong.
+    pub samples_bad: u32,
+    /// Blocks that nobody had asked for.
+    pub unasked: u64,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The seeder closed it.
+    #[error("the seeder closed the connection")]
+    Closed,
+    /// The socket failed.
+    #[error("socket: {0}")]
+    Socket(Errno),
+    /// The seeder sent what the protocol forbids.
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    /// The seeder answered for another torrent.
+    #[error("the seeder has another torrent")]
+    WrongTorrent,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Handshake,
+    Messages,
+    /// Block bytes that are still to come, and where they go when they are kept.
+    Payload {
+        left: u32,
+        keep_at: Option<u32>,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+    stage: Stage,
+    head: Vec<u8>,
+    out: Vec<u8>,
+    walk: Walk,
+    asked: VecDeque<(BlockRef, Instant)>,
+    depth: usize,
+    choked: bool,
+    bytes: u64,
+    sample: Option<Sample>,
+}
+
+/// A piece that is kept to check its hash.
+#[derive(Debug)]
+struct Sample {
+    piece: u32,
+    bytes: Vec<u8>,
+    missing: u32,
+}
+
+impl Shared {
+    /// For one torrent.
+    pub fn new(metainfo: &Metainfo, depth: u32) -> Self {
+        Self {
+            geometry: metainfo.geometry,
+            info_hash: metainfo.info_hash,
+            piece_hashes: metainfo.piece_hashes.clone(),
+            depth,
+            nowhere: vec![0; crate::base::limits::REQUEST_BYTES_MAX as usize],
+            bytes: 0,
+            latency: Histogram::new(),
+            samples_good: 0,
+            samples_bad: 0,
+            unasked: 0,
+        }
+    }
+
+    /// Block bytes of all connections.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Forgets what was measured before the window.
+    pub fn begin_window(&mut self) {
+        self.latency = Histogram::new();
+    }
+}
+
+impl Connection {
+    /// On a connected socket; asks from `piece` on, and checks that piece's hash if told to.
+    pub fn new(socket: Socket, shared: &Shared, id: PeerId, piece: u32, sampled: bool) -> Self {
+        let mut out = Handshake::new(shared.info_hash, id).with_extension().encode().to_vec();
+        let mut hello = Vec::new();
+        ExtensionHandshake { version: Some("troc bench".to_owned()), ..Default::default() }
+            .encode(&mut hello);
+        Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &hello }.encode(&mut out);
+        Message::Interested.encode(&mut out);
+        let length = shared.geometry.piece_len(piece);
+        let mut connection = Self {
+            socket,
+            stage: Stage::Handshake,
+            head: Vec::new(),
+            out,
+            walk: Walk::new(shared.geometry, piece),
+            asked: VecDeque::new(),
+            depth: shared.depth as usize,
+            choked: true,
+            bytes: 0,
+            sample: sampled.then(|| Sample { piece, bytes: vec![0; length as usize], missing: length }),
+        };
+        // A failure shows again at the first read.
+        drop(connection.flush());
+        connection
+    }
+
+    /// Block bytes received.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Reads what is there, within a budget, and asks for more.
+    pub fn pump(&mut self, shared: &mut Shared) -> Result<(), ConnectionError> {
+        for _ in 0..CALLS_PER_TURN {
+            let more = match self.stage {
+                Stage::Payload { left, keep_at } => self.receive_block(shared, left, keep_at)?,
+                Stage::Handshake | Stage::Messages => self.receive_head(shared)?,
+            };
+            if !more {
+                break;
+            }
+        }
+        self.ask();
+        self.flush()
+    }
+
+    /// Block bytes: kept for a sample, else thrown away by the kernel without copying (tcp(7),
+    /// `MSG_TRUNC`). False when nothing is left to read.
+    fn receive_block(
+        &mut self,
+        shared: &mut Shared,
+        left: u32,
+        keep_at: Option<u32>,
+    ) -> Result<bool, ConnectionError> {
+        let kept = keep_at
+            .and_then(|at| self.sample.as_mut()?.bytes.get_mut(at as usize..at as usize + left as usize));
+        let (into, flags) = match kept {
+            Some(place) => (place, RecvFlags::empty()),
+            None => (&mut shared.nowhere[..left as usize], RecvFlags::TRUNC),
+        };
+        let Some(count) = receive(&self.socket, into, flags)? else { return Ok(false) };
+        let left = left - count;
+        self.bytes += u64::from(count);
+        shared.bytes += u64::from(count);
+        if keep_at.is_some() {
+            self.sample_received(shared, count);
+        }
+        self.stage = if left == 0 {
+            Stage::Messages
+        } else {
+            Stage::Payload { left, keep_at: keep_at.map(|at| at + count) }
+        };
+        Ok(left == 0)
+    }
+
+    fn sample_received(&mut self, shared: &mut Shared, count: u32) {
+        let Some(sample) = &mut self.sample else { return };
+        sample.missing -= count;
+        if sample.missing > 0 {
+            return;
+        }
+        let good = shared.piece_hashes.get(sample.piece as usize) == Some(&digest(&sample.bytes));
+        shared.samples_good += u32::from(good);
+        shared.samples_bad += u32::from(!good);
+        self.sample = None;
+    }
+
+    /// Whatever stands before and between blocks. Never reads into the block that follows.
+    fn receive_head(&mut self, shared: &mut Shared) -> Result<bool, ConnectionError> {
+        let wanted = self.head_bytes_wanted().saturating_sub(self.head.len());
+        let had = self.head.len();
+        self.head.resize(had + wanted, 0);
+        let count = receive(&self.socket, &mut self.head[had..], RecvFlags::empty());
+        self.head.truncate(had + count.as_ref().map_or(0, |count| count.unwrap_or(0) as usize));
+        if count?.is_none() {
+            return Ok(false);
+        }
+        self.parse_head(shared)?;
+        Ok(true)
+    }
+
+    /// At least enough for the next decision, at most what cannot reach into a block.
+    fn head_bytes_wanted(&self) -> usize {
+        if matches!(self.stage, Stage::Handshake) {
+            return HANDSHAKE_BYTES;
+        }
+        let shortest = PIECE_HEADER_BYTES as usize;
+        match (self.head.first_chunk::<4>(), self.head.get(4)) {
+            // `next_frame` has already refused lengths over the limit.
+            (Some(prefix), Some(&id)) if id != PIECE => (4 + u32::from_be_bytes(*prefix) as usize)
+                .min(4 + self.message_bytes_max())
+                .max(self.head.len() + 1),
+            _ => shortest,
+        }
+    }
+
+    fn message_bytes_max(&self) -> usize {
+        (MESSAGE_BYTES_MAX as usize).max(1 + self.bitfield_bytes() as usize)
+    }
+
+    const fn bitfield_bytes(&self) -> u32 {
+        self.walk.geometry().piece_count().div_ceil(8)
+    }
+
+    fn parse_head(&mut self, shared: &mut Shared) -> Result<(), ConnectionError> {
+        if matches!(self.stage, Stage::Handshake) {
+            let Some(handshake) = Handshake::parse(&self.head)? else { return Ok(()) };
+            if handshake.info_hash != shared.info_hash {
+                return Err(ConnectionError::WrongTorrent);
+            }
+            self.head.clear();
+            self.stage = Stage::Messages;
+            return Ok(());
+        }
+        let bitfield_bytes = self.bitfield_bytes();
+        let head = std::mem::take(&mut self.head);
+        let mut at = 0;
+        while let Some((frame, used)) = next_frame(&head[at..], bitfield_bytes)? {
+            at += used;
+            match frame {
+                Frame::Piece { piece, begin, length } => {
+                    self.block_begins(shared, BlockRef { piece, begin, length });
+                }
+                Frame::Message(message) => self.hear(message),
+            }
+        }
+        self.head = head;
+        self.head.drain(..at);
+        Ok(())
+    }
+
+    fn block_begins(&mut self, shared: &mut Shared, block: BlockRef) {
+        let place = self.asked.iter().position(|(asked, _)| *asked == block);
+        match place.and_then(|place| self.asked.remove(place)) {
+            Some((_, since)) => shared.latency.record(since.elapsed().as_nanos() as u64),
+            None => shared.unasked += 1,
+        }
+        let sampled = self.sample.as_ref().is_some_and(|sample| sample.piece == block.piece);
+        let keep_at = (place.is_some() && sampled).then_some(block.begin);
+        self.stage = Stage::Payload { left: block.length, keep_at };
+    }
+
+    fn hear(&mut self, message: Message<'_>) {
+        match message {
+            Message::Unchoke => self.choked = false,
+            Message::Choke => {
+                // Without the fast extension a choke takes back every request (BEP 3).
+                self.choked = true;
+                self.asked.clear();
+            }
+            Message::Reject(block) => self.asked.retain(|(asked, _)| *asked != block),
+            Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => {
+                let reqq = ExtensionHandshake::parse(payload).ok().and_then(|hello| hello.reqq);
+                self.depth = self.depth.min(reqq.map_or(usize::MAX, |reqq| reqq.max(1) as usize));
+            }
+            _ => {}
+        }
+    }
+
+    /// Tops up the requests, half the depth at a time: one small send instead of one per block.
+    fn ask(&mut self) {
+        if self.choked || self.asked.len() > self.depth / 2 {
+            return;
+        }
+        let now = Instant::now();
+        while self.asked.len() < self.depth {
+            let block = self.walk.next_block();
+            Message::Request(block).encode(&mut self.out);
+            self.asked.push_back((block, now));
+        }
+    }
+
+    /// Sends what the socket takes. The rest goes when the next block comes: requests are so small
+    /// beside blocks that a full send buffer means that many are on their way.
+    fn flush(&mut self) -> Result<(), ConnectionError> {
+        while !self.out.is_empty() {
+            match send(&self.socket, &self.out, SendFlags::NOSIGNAL) {
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(ConnectionError::Socket(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `None` when nothing is there yet.
+fn receive(socket: &Socket, into: &mut [u8], flags: RecvFlags) -> Result<Option<u32>, ConnectionError> {
+    loop {
+        match recv(socket, &mut *into, flags) {
+            Ok((_, 0)) => return Err(ConnectionError::Closed),
+            Ok((_, count)) => return Ok(Some(count as u32)),
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(ConnectionError::Socket(error)),
+        }
+    }
+}

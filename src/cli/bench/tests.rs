@@ -1,0 +1,136 @@
+//! The generator against the source, over loopback, in one process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::*;
+use crate::base::rng::Rng;
+use crate::hash::sha1::digest;
+
+/// A torrent of two files with a payload that its hashes fit, and a short last piece.
+fn torrent(dir: &Path) -> Metainfo {
+    let mut rng = Rng::new(3);
+    let bytes: Vec<u8> = (0..1_000_003).map(|_| rng.next_u64() as u8).collect();
+    let (first, second) = bytes.split_at(70_001);
+    std::fs::create_dir(dir.join("two")).expect("directory");
+    std::fs::write(dir.join("two/a"), first).expect("payload");
+    std::fs::write(dir.join("two/b"), second).expect("payload");
+    let hashes: Vec<u8> = bytes.chunks(32 << 10).flat_map(digest).collect();
+    let mut text = format!(
+        "d4:infod5:filesld6:lengthi{}e4:pathl1:aeed6:lengthi{}e4:pathl1:beee4:name3:two12:piece lengthi32768e6:pieces{}:",
+        first.len(),
+        second.len(),
+        hashes.len()
+    )
+    .into_bytes();
+    text.extend(hashes);
+    text.extend(b"ee");
+    Metainfo::parse(&text).expect("a good torrent")
+}
+
+fn plan(seeder: SocketAddr) -> leech::Plan {
+    leech::Plan {
+        seeder,
+        connections: 5,
+        depth: 7,
+        window: Duration::from_secs(60),
+        bytes_max: 20_000_000,
+        pid: Some(std::process::id()),
+        spread: true,
+        seed: 11,
+    }
+}
+
+/// Serves `payload` while `work` runs.
+fn with_source<T: Send>(
+    metainfo: &Metainfo,
+    payload: &payload::Payload,
+    work: impl FnOnce(SocketAddr) -> T + Send,
+) -> T {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut source = seed::Source::bind(listen, metainfo, payload).expect("a free port");
+    let addr = source.local_addr().expect("an address");
+    std::thread::scope(|scope| {
+        let working = scope.spawn(move || work(addr));
+        while !working.is_finished() {
+            source.turn(Some(Duration::from_millis(10))).expect("the source serves");
+        }
+        working.join().expect("the work did not panic")
+    })
+}
+
+#[test]
+fn a_generator_fetches_right_bytes_from_a_source() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let metainfo = torrent(temp.path());
+    let payload = payload::Payload::read(&metainfo, temp.path()).expect("the payload fits");
+    let report =
+        with_source(&metainfo, &payload, |addr| leech::run(&plan(addr), &metainfo)).expect("a report");
+    let json = report.json();
+    assert!(report.verdict().is_ok(), "{json}");
+    assert_eq!((json["connections_served"].as_u64(), json["connections_ended"].as_u64()), (Some(5), Some(0)));
+    assert_eq!((json["pieces_checked"].as_u64(), json["pieces_bad"].as_u64()), (Some(5), Some(0)), "{json}");
+    assert_eq!(json["blocks_unasked"].as_u64(), Some(0), "{json}");
+    assert!(json["bytes"].as_u64() >= Some(20_000_000), "{json}");
+    assert!(report.to_string().contains("Jain index"), "{report}");
+}
+
+#[test]
+fn a_seeder_of_wrong_bytes_is_found_out() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let metainfo = torrent(temp.path());
+    let payload = payload::Payload::read(&metainfo, temp.path()).expect("the payload fits");
+    let mut lied_to = metainfo.clone();
+    lied_to.piece_hashes.iter_mut().for_each(|hash| hash[0] ^= 1);
+    let report =
+        with_source(&metainfo, &payload, |addr| leech::run(&plan(addr), &lied_to)).expect("a report");
+    let error = report.verdict().expect_err("every checked piece is bad").to_string();
+    assert!(error.contains("5 of 5 checked pieces differ"), "{error}");
+}
+
+#[test]
+fn another_torrent_is_refused_by_the_source() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let metainfo = torrent(temp.path());
+    let payload = payload::Payload::read(&metainfo, temp.path()).expect("the payload fits");
+    let mut other = metainfo.clone();
+    other.info_hash.0[0] ^= 1;
+    let report = with_source(&metainfo, &payload, |addr| leech::run(&plan(addr), &other)).expect("a report");
+    let error = report.verdict().expect_err("nothing can be served").to_string();
+    assert!(error.contains("served nothing: the seeder closed"), "{error}");
+}
+
+#[test]
+fn a_payload_that_does_not_fit_is_refused_with_its_place() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let metainfo = torrent(temp.path());
+    let file = temp.path().join("two/b");
+    let refusal = |bytes: Vec<u8>| {
+        std::fs::write(&file, bytes).expect("payload");
+        payload::Payload::read(&metainfo, temp.path()).expect_err("not the payload").to_string()
+    };
+    let right = std::fs::read(&file).expect("payload");
+    assert!(refusal(right[1..].to_vec()).contains("two/b: not 930002 bytes long"));
+    assert!(refusal([&right[..], b"x"].concat()).contains("two/b: not 930002 bytes long"));
+    let mut wrong = right;
+    wrong[930_001] ^= 1;
+    assert!(refusal(wrong).contains("piece 30 differs from its hash"));
+}
+
+#[test]
+fn only_loopback_is_loaded_unless_told_twice() {
+    for (addr, local) in [
+        ("127.0.0.1:1", true),
+        ("127.9.9.9:1", true),
+        ("[::1]:1", true),
+        ("[::ffff:127.0.0.1]:1", true),
+        ("10.0.0.1:1", false),
+        ("0.0.0.0:1", false),
+        ("[::]:1", false),
+        ("[2001:db8::1]:1", false),
+    ] {
+        let addr: SocketAddr = addr.parse().expect("an address");
+        assert_eq!(check_local(addr, false).is_ok(), local, "{addr}");
+        assert!(check_local(addr, true).is_ok());
+    }
+}
