@@ -212,6 +212,7 @@ struct World {
     durable: BTreeSet<u32>,
     /// Never written, or written and given up: may be written (again).
     missing: BTreeSet<u32>,
+    half_written: Option<u32>,
 }
 
 impl World {
@@ -219,13 +220,20 @@ impl World {
         let machine = machine(SyncPolicy { bytes: u64::from(4 * PIECE), delay: Span(50) });
         let missing = (0..PIECES).collect();
         let (disk, now, durable) = (Disk::new(), Instant(0), BTreeSet::new());
-        Self { machine, disk, under_way: Vec::new(), now, durable, missing }
+        Self { machine, disk, under_way: Vec::new(), now, durable, missing, half_written: None }
     }
 
+    /// Writes half of a piece, or the other half of the one begun before: a sync may fail between.
     fn write(&mut self, rng: &mut Rng) {
-        let pick = rng.below(self.missing.len() as u32) as usize;
-        let Some(piece) = self.missing.iter().nth(pick).copied() else { return };
-        for file in files_of(piece) {
+        let Some(piece) = self.half_written.take() else {
+            let pick = rng.below(self.missing.len() as u32) as usize;
+            self.half_written = self.missing.iter().nth(pick).copied();
+            if let Some(piece) = self.half_written {
+                self.disk.cached[files_of(piece)[0].0 as usize].insert(piece);
+            }
+            return;
+        };
+        for file in &files_of(piece)[1..] {
             self.disk.cached[file.0 as usize].insert(piece);
         }
         if self.machine.handle_written(piece, files_of(piece), [piece.into()].into(), self.now) {
