@@ -22,4 +22,3 @@ pub mod tracker;
 pub use error::NodeError;
 pub use run::run;
 pub use supervisor::allowed_cpus;
-pub mod tracker;
