@@ -14,6 +14,9 @@ use super::error::CliError;
 use super::out;
 use super::progress::NodeProgress;
 
+/// Between two looks of a progress bar.
+const BAR_INTERVAL: Span = Span::from_ms(250);
+
 /// What a verb settles before the arguments that both have in common.
 pub struct Plan<'a> {
     /// `get` or `relay`.
@@ -52,7 +55,7 @@ pub fn run(plan: Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
         out::warn("running as root; a node needs no privileges: give it a user of its own");
     }
     let config = config(plan, args)?;
-    let mut progress = NodeProgress::new(args.json, args.status_interval_ms);
+    let mut progress = NodeProgress::new(args.json);
     let last = daemon::run(config, &mut |status| progress.update(status))
         .map_err(|error| CliError::Failed(error.to_string()))?;
     progress.finish(&last)
@@ -73,7 +76,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         upload_limit: args.upload_limit,
         download_limit: args.download_limit,
         sequential: plan.sequential,
-        status_interval: Span::from_ms(args.status_interval_ms.into()),
+        status_interval: if args.json { Span::from_ms(args.status_interval_ms.into()) } else { BAR_INTERVAL },
     })
 }
 

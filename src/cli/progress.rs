@@ -39,10 +39,10 @@ enum Form {
 
 impl NodeProgress {
     /// JSON if asked for, else a bar on a terminal, else lines.
-    pub fn new(json: bool, interval_ms: u32) -> Self {
-        let interval_ns = u64::from(interval_ms) * NS_PER_MS;
+    pub fn new(json: bool) -> Self {
         let (form, interval_ns) = match json {
-            true => (Form::Json, interval_ns),
+            // The node itself tells its status as often as a line is wanted.
+            true => (Form::Json, 0),
             false if io::stderr().is_terminal() => {
                 let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(5));
                 (Form::Bars { all, bars: Vec::new() }, 0)
@@ -64,7 +64,9 @@ impl NodeProgress {
     pub fn finish(mut self, status: &NodeStatus) -> Result<(), CliError> {
         match &self.form {
             Form::Json => {
-                self.show(status);
+                if self.shown_ns != Some(status.uptime_ns) {
+                    self.show(status);
+                }
                 Ok(())
             }
             Form::Lines | Form::Bars { .. } => {

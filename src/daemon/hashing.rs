@@ -27,7 +27,7 @@ use crate::hash::sha1::{self, Sha1};
 use crate::proto::metainfo::Metainfo;
 
 use source::Fault;
-use units::Layout;
+use units::Job;
 
 /// Largest single read, and the share of a piece that is digested at once.
 const UNIT_BYTES: u32 = 1 << 20;
@@ -50,7 +50,7 @@ pub struct SourceFile {
 /// What is digested: files below a directory, cut into pieces.
 pub struct HashSource {
     dir: PathBuf,
-    layout: Arc<Layout>,
+    job: Arc<Job>,
 }
 
 /// How to digest.
@@ -110,7 +110,7 @@ pub enum HashError {
 impl HashSource {
     /// `files` below `dir`, which together hold `geometry.total_bytes`.
     pub fn new(dir: &Path, geometry: Geometry, files: Vec<SourceFile>) -> Self {
-        Self { dir: dir.to_owned(), layout: Arc::new(Layout::new(geometry, files)) }
+        Self { dir: dir.to_owned(), job: Arc::new(Job::new(geometry, files)) }
     }
 
     /// The files of a torrent below the download directory `dir`.
@@ -125,15 +125,13 @@ impl HashSource {
 
     /// Indices of the files that piece `piece` touches, empty ones and padding left out.
     pub fn files_of_piece(&self, piece: u32) -> Vec<usize> {
-        let geometry = self.layout.geometry;
-        let segments =
-            self.layout.segments(geometry.piece_start(piece), u64::from(geometry.piece_len(piece)));
-        segments.map(|segment| segment.file).filter(|&file| !self.layout.files[file].pad).collect()
+        let files = self.job.layout.files_of_piece(self.job.geometry, piece);
+        files.map(|file| file.0 as usize).collect()
     }
 
     /// The files, in payload order.
     pub fn files(&self) -> &[SourceFile] {
-        &self.layout.files
+        &self.job.files
     }
 }
 
@@ -147,7 +145,7 @@ pub fn hash_pieces(
 ) -> Result<bool, HashError> {
     let dir = source::open_dir(&source.dir)
         .map_err(|error| HashError::Directory { path: source.dir.clone(), source: error })?;
-    let count = source.layout.geometry.piece_count();
+    let count = source.job.geometry.piece_count();
     let pieces: Vec<u32> = pieces.into_iter().filter(|&piece| piece < count).collect();
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or(cores).clamp(1, pieces.len().max(1));
@@ -160,7 +158,7 @@ pub fn hash_pieces(
         for index in 0..threads {
             let (lane, work) = bounded(BUFFERS_PER_THREAD);
             let digester = Digester {
-                geometry: source.layout.geometry,
+                geometry: source.job.geometry,
                 fingerprint: options.fingerprint,
                 results: result_tx.clone(),
                 pool: &pool,
@@ -170,8 +168,8 @@ pub fn hash_pieces(
             builder.spawn_scoped(scope, move || digester.run(&work)).map_err(HashError::Thread)?;
         }
         drop(result_tx);
-        let layout = Arc::clone(&source.layout);
-        let reader = read::Reader { layout, dir, lanes, pool: &pool, stop: &stop };
+        let job = Arc::clone(&source.job);
+        let reader = read::Reader { job, dir, lanes, pool: &pool, stop: &stop };
         let builder = thread::Builder::new().name("digest-read".to_owned());
         builder.spawn_scoped(scope, move || reader.run(&pieces)).map_err(HashError::Thread)?;
         for (piece, outcome) in &results {

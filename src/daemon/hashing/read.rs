@@ -12,9 +12,10 @@ use crossbeam::channel::Sender;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::base::units::PAGE_BYTES;
+use crate::storage::layout::{Extent, FileIndex};
 
 use super::source::{Backend, Fault, Files, Handle};
-use super::units::{Layout, Segment, Step, Unit};
+use super::units::{Job, Step, Unit};
 use super::{Buffer, Pool, READS_MAX, UNIT_BYTES, Work};
 
 const PAGE: usize = PAGE_BYTES as usize;
@@ -24,7 +25,7 @@ pub(super) const BUFFER_BYTES: usize = UNIT_BYTES as usize + 3 * PAGE;
 
 /// The reading thread's view of the job.
 pub(super) struct Reader<'a> {
-    pub(super) layout: Arc<Layout>,
+    pub(super) job: Arc<Job>,
     pub(super) dir: OwnedFd,
     /// To the digest threads.
     pub(super) lanes: Vec<Sender<Work>>,
@@ -50,9 +51,9 @@ impl Reader<'_> {
     pub(super) fn run(self, pieces: &[u32]) {
         let mut rings = tokio_uring::builder();
         rings.entries(READS_MAX.next_power_of_two() as u32 * 2);
-        let Self { layout, dir, lanes, pool, stop } = self;
+        let Self { job, dir, lanes, pool, stop } = self;
         let deal = |backend| {
-            let files = Rc::new(Files::new(dir, layout, backend));
+            let files = Rc::new(Files::new(dir, job, backend));
             let lost = vec![usize::MAX; lanes.len()];
             Deal { files, lanes, pool, stop, pending: VecDeque::with_capacity(READS_MAX), lost }
         };
@@ -81,8 +82,8 @@ struct Deal<'a> {
 
 impl Deal<'_> {
     async fn run(mut self, pieces: &[u32]) {
-        let layout = Arc::clone(&self.files.layout);
-        for step in layout.schedule(pieces, self.lanes.len()) {
+        let job = Arc::clone(&self.files.job);
+        for step in job.schedule(pieces, self.lanes.len()) {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -128,7 +129,7 @@ impl Deal<'_> {
     /// Some piece of a read that covers several cannot be had: find out which.
     async fn read_one_by_one(&self, step: Step) {
         for piece in step.unit.piece..step.unit.piece + step.pieces {
-            let unit = Unit { piece, begin: 0, len: self.files.layout.geometry.piece_len(piece) };
+            let unit = Unit { piece, begin: 0, len: self.files.job.geometry.piece_len(piece) };
             let Filled { buffer, result } = join(self.start(unit)).await;
             match result {
                 Ok(range) => self.send(step.lane, unit, buffer, range),
@@ -146,7 +147,7 @@ impl Deal<'_> {
     }
 
     fn send_fault(&self, lane: usize, piece: u32, file: usize, fault: Fault) {
-        let fault = fault.outcome(file, &self.files.layout.files);
+        let fault = fault.outcome(file, &self.files.job.files);
         let _ = self.lanes[lane].send(Work::Fault { piece, fault });
     }
 }
@@ -163,22 +164,22 @@ async fn join(reading: JoinHandle<Filled>) -> Filled {
 async fn read_unit(files: Rc<Files>, unit: Unit, mut buffer: Buffer) -> Filled {
     // Where the buffer's first page boundary is; allocators promise no such alignment.
     let base = buffer.as_ptr().align_offset(PAGE).min(PAGE);
-    let start = files.layout.unit_start(unit);
+    let start = files.job.unit_start(unit);
     let mut at = base;
-    for segment in files.layout.segments(start, u64::from(unit.len)) {
-        let len = segment.len as usize;
-        if files.is_pad(segment.file) {
+    for extent in files.job.layout.extents(start, unit.len) {
+        let len = extent.len as usize;
+        let Some(FileIndex(file)) = extent.file else {
             buffer[at..at + len].fill(0);
             at += len;
             continue;
-        }
-        let fault = |fault| (segment.file, fault);
-        let opened = match files.get(segment.file) {
+        };
+        let fault = |fault| (file as usize, fault);
+        let opened = match files.get(file as usize) {
             Ok(opened) => opened,
             Err(cause) => return Filled { buffer, result: Err(fault(cause)) },
         };
-        if let (Some(direct), true) = (opened.direct(), segment.len == unit.len) {
-            let (result, back) = read_direct(direct, segment, buffer, base).await;
+        if let (Some(direct), true) = (opened.direct(), extent.len == unit.len) {
+            let (result, back) = read_direct(direct, extent, buffer, base).await;
             buffer = back;
             match result {
                 // A device of larger sectors, or a file system that takes the flag and not the reads.
@@ -187,7 +188,7 @@ async fn read_unit(files: Rc<Files>, unit: Unit, mut buffer: Buffer) -> Filled {
                 Ok(range) => return Filled { buffer, result: Ok(range) },
             }
         }
-        let (result, back) = read_all(opened.buffered(), buffer, (at, at + len), segment.offset).await;
+        let (result, back) = read_all(opened.buffered(), buffer, (at, at + len), extent.file_offset).await;
         buffer = back;
         match result {
             Ok(got) if got == len => at += len,
@@ -205,17 +206,17 @@ enum Refused {
     Fault(Fault),
 }
 
-/// Reads the whole pages around `segment` to `base` and says where its bytes lie.
+/// Reads the whole pages around `extent` to `base` and says where its bytes lie.
 async fn read_direct(
     file: &Handle,
-    segment: Segment,
+    extent: Extent,
     buffer: Buffer,
     base: usize,
 ) -> (Result<Range<usize>, Refused>, Buffer) {
-    let skew = (segment.offset % PAGE as u64) as usize;
-    let need = skew + segment.len as usize;
+    let skew = (extent.file_offset % PAGE as u64) as usize;
+    let need = skew + extent.len as usize;
     let end = base + need.next_multiple_of(PAGE);
-    let (result, buffer) = read_all(file, buffer, (base, end), segment.offset - skew as u64).await;
+    let (result, buffer) = read_all(file, buffer, (base, end), extent.file_offset - skew as u64).await;
     let result = match result {
         Ok(got) if got >= need => Ok(base + skew..base + need),
         Ok(_) => Err(Refused::Fault(Fault::Absent)),

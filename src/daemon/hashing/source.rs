@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use tokio_uring::buf::BoundedBuf;
 
 use super::Buffer;
-use super::units::Layout;
+use super::units::Job;
 
 /// Files kept open; units come in payload order, so that few are in use at once.
 const OPEN_MAX: usize = 32;
@@ -46,7 +46,7 @@ pub(super) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 
 /// Opened files of one source, the latest few.
 pub(super) struct Files {
-    pub(super) layout: Arc<Layout>,
+    pub(super) job: Arc<Job>,
     dir: OwnedFd,
     backend: Backend,
     open: RefCell<VecDeque<Recent>>,
@@ -63,8 +63,8 @@ pub(super) struct Opened {
 }
 
 impl Files {
-    pub(super) fn new(dir: OwnedFd, layout: Arc<Layout>, backend: Backend) -> Self {
-        Self { layout, dir, backend, open: RefCell::new(VecDeque::with_capacity(OPEN_MAX)) }
+    pub(super) fn new(dir: OwnedFd, job: Arc<Job>, backend: Backend) -> Self {
+        Self { job, dir, backend, open: RefCell::new(VecDeque::with_capacity(OPEN_MAX)) }
     }
 
     /// File `index`, opened now or lately.
@@ -73,17 +73,12 @@ impl Files {
         if let Some((_, file)) = open.iter().rev().find(|(at, _)| *at == index) {
             return file.clone();
         }
-        let file = self.open(&self.layout.files[index].path).map(Rc::new);
+        let file = self.open(&self.job.files[index].path).map(Rc::new);
         if open.len() == OPEN_MAX {
             open.pop_front();
         }
         open.push_back((index, file.clone()));
         file
-    }
-
-    /// Whether file `index` is padding, which is zero bytes and not on disk.
-    pub(super) fn is_pad(&self, index: usize) -> bool {
-        self.layout.files[index].pad
     }
 
     fn open(&self, path: &Path) -> Result<Opened, Fault> {
