@@ -26,6 +26,7 @@ use crate::engine::action::Report;
 use crate::engine::announcer::{Announce, Announcer, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
 use crate::io::Wake;
+use crate::io::arena::Arena;
 use crate::io::uring::Uring;
 use crate::proto::tracker::AnnounceReply;
 use crate::shared::sync::Ordering;
@@ -83,6 +84,9 @@ pub struct Control<'a> {
     trackers: Rc<TrackerClient>,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
+    arena: Arc<Arena>,
+    /// Regions of the arena below this are zeroed, or about to be.
+    regions_ready: u32,
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
     failure: Option<NodeError>,
@@ -104,7 +108,7 @@ impl<'a> Control<'a> {
         config: NodeConfig,
         shared: Shared,
         state: StateDir,
-        mailbox: Arc<Mailbox<ToControl>>,
+        (mailbox, arena): (Arc<Mailbox<ToControl>>, Arc<Arena>),
         workers: &[Arc<Mailbox<ToWorker<Uring>>>],
         on_status: &'a mut dyn FnMut(&NodeStatus),
     ) -> Self {
@@ -123,6 +127,8 @@ impl<'a> Control<'a> {
             trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
             events,
             tell,
+            arena,
+            regions_ready: 0,
             on_status,
             phase: Phase::Running,
             failure: None,
@@ -135,6 +141,7 @@ impl<'a> Control<'a> {
     pub async fn run(&mut self) -> Result<NodeStatus, NodeError> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Control)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Control)?;
+        self.prefault(0);
         self.start_torrents();
         self.show_status();
         loop {
@@ -264,12 +271,22 @@ impl<'a> Control<'a> {
             match message {
                 ToControl::Report(report) => self.handle_report(report),
                 ToControl::Edges { core, job, torrent, edges } => self.write_edges(core, job, torrent, edges),
+                ToControl::Touched { region } => self.prefault(region + 1),
                 ToControl::Stopped { .. } => self.worker_ended(),
                 ToControl::Failed { core, why } => {
                     self.fail(NodeError::Worker { core, why });
                     self.worker_ended();
                 }
             }
+        }
+    }
+
+    /// Has a region of the arena zeroed in the background, once.
+    fn prefault(&mut self, region: u32) {
+        if region >= self.regions_ready && region < self.arena.region_count() {
+            self.regions_ready = region + 1;
+            let arena = Arc::clone(&self.arena);
+            drop(tokio::task::spawn_blocking(move || arena.prefault(region)));
         }
     }
 

@@ -50,13 +50,19 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         seed: engine.seed,
         listen,
     };
-    let crew = Crew { arena, cache, fingerprint: state.fingerprint(), engine, control: Arc::clone(&mailbox) };
+    let crew = Crew {
+        arena: Arc::clone(&arena),
+        cache,
+        fingerprint: state.fingerprint(),
+        engine,
+        control: Arc::clone(&mailbox),
+    };
     let builder = tokio_uring::uring_builder();
     let mut ring = tokio_uring::builder();
     ring.entries(256).uring_builder(&builder);
     let runtime = tokio_uring::Runtime::new(&ring).map_err(NodeError::Control)?;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
-    let mut control = Control::new(config, shared, state, mailbox, &workers.mailboxes, on_status);
+    let mut control = Control::new(config, shared, state, (mailbox, arena), &workers.mailboxes, on_status);
     let outcome = runtime.block_on(control.run());
     if !matches!(outcome, Err(NodeError::Killed)) {
         workers.join();

@@ -92,6 +92,11 @@ pub enum ToControl {
         /// What to write where.
         edges: Vec<Edge>,
     },
+    /// Memory of the arena is in use up to this region: have the next one ready.
+    Touched {
+        /// The region in use.
+        region: u32,
+    },
     /// A worker has ended; nothing of it is in flight.
     Stopped {
         /// Which.
