@@ -157,8 +157,8 @@ pub struct NodeArgs {
     #[arg(long)]
     pub json: bool,
     /// Time between two lines of --json
-    #[arg(long, value_name = "N", default_value_t = 1000, hide = true,
-          value_parser = clap::value_parser!(u32).range(10..=3_600_000))]
+    #[arg(overrides_with = "status_interval_ms", long, value_name = "N", default_value_t = 1000, hide = true,
+          value_parser = clap::value_parser!(u32).range(1..=3_600_000))]
     pub status_interval_ms: u32,
 }
 
