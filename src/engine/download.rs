@@ -143,6 +143,8 @@ impl Engine {
         if let Some(claim) = torrent.claims.get_mut(&chunk) {
             claim.unask(index);
         }
+        // Nothing else may ever come from it: the tick finds it something new.
+        self.hungry.push(conn);
         Ok(Landing::Discard)
     }
 
@@ -160,8 +162,14 @@ impl Engine {
         let Some(claim) = torrent.claims.get_mut(&chunk) else { return };
         let length = torrent.shared.meta.geometry.block(chunk, index).length;
         claim.unland(index, conn);
-        let Some(place) = peer.asked_index(chunk, index) else { return };
-        let Some(asked) = peer.asked.remove(place) else { return };
+        let place = peer.asked_index(chunk, index);
+        let Some(asked) = place.and_then(|place| peer.asked.remove(place)) else {
+            // Taken back while it landed; a claim that is given up may have waited for just that.
+            if claim.releasing && !claim.is_landing() {
+                self.finish_release(id, chunk);
+            }
+            return;
+        };
         peer.heard_at = now;
         peer.block_at = now;
         peer.snubbed = false;
@@ -216,6 +224,7 @@ impl Engine {
             claim.asked[index as usize] = 0;
         }
         for conn in told {
+            self.hungry.push(conn);
             self.make_ready(conn);
         }
     }
@@ -456,6 +465,7 @@ impl Engine {
         let landing = !landers.is_empty();
         self.actions.extend(landers.into_iter().map(Action::Interrupt));
         for conn in told {
+            self.hungry.push(conn);
             self.make_ready(conn);
         }
         if !landing {

@@ -23,6 +23,9 @@ const BURST_BLOCKS_MAX: usize = 32;
 /// Chunks behind the first missing one that are read ahead for a peer.
 const READ_AHEAD_CHUNKS: usize = 4;
 
+/// How often one look-up follows a chunk that other cores load and evict meanwhile.
+const LOOKS: usize = 4;
+
 /// Where a requested chunk is.
 enum Found {
     /// Pinned.
@@ -132,35 +135,37 @@ impl Engine {
         if !shared.has(shared.meta.geometry.chunk_piece(chunk)) {
             return Found::Nowhere;
         }
-        for _ in 0..2 {
+        for _ in 0..LOOKS {
             if let Some(slot) = shared.chunks.pin(chunk) {
                 return Found::Here(slot);
             }
-            let view = shared.chunks.view(chunk);
-            match view.state {
+            let coming = match shared.chunks.view(chunk).state {
                 ChunkState::Empty if !self.load(id, chunk) => return Found::Nowhere,
-                ChunkState::Loading => self.cache.wait_for_load(view.slot, self.config.core),
-                // Pinned to the limit: served when a pin comes back.
-                ChunkState::Ready if view.pins == u16::MAX => return Found::Nowhere,
-                _ => {}
-            }
-            if shared.chunks.view(chunk).state == ChunkState::Loading {
-                break;
+                // Whoever reads it, only a core that has registered is told.
+                ChunkState::Empty | ChunkState::Loading => {
+                    self.cache.wait_for_load(&shared.chunks, chunk, self.config.core)
+                }
+                _ => false,
+            };
+            if coming {
+                self.wait_for(conn, id, chunk);
+                return Found::Coming;
             }
         }
-        if let Some(slot) = shared.chunks.pin(chunk) {
-            return Found::Here(slot);
-        }
+        // Pinned to the limit, or it comes and goes: the tick tries again.
+        Found::Nowhere
+    }
+
+    fn wait_for(&mut self, conn: ConnId, id: TorrentId, chunk: u32) {
         if let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) {
             let waiting = torrent.waiting.entry(chunk).or_default();
             if !waiting.contains(&conn) {
                 waiting.push(conn);
             }
         }
-        Found::Coming
     }
 
-    /// Starts to read a chunk; true if it is being read now, by this core or another.
+    /// Starts to read a chunk unless another core was faster; false if no slot is free.
     fn load(&mut self, id: TorrentId, chunk: u32) -> bool {
         let Some(slot) = self.allocate(id, chunk) else { return false };
         let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return false };
@@ -200,11 +205,10 @@ impl Engine {
     pub fn handle_loaded(&mut self, id: TorrentId, chunk: u32, result: Result<(), Option<i32>>) {
         let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
         let shared = &torrent.shared;
-        let slot = shared.chunks.view(chunk).slot;
-        match result {
-            Ok(()) => shared.chunks.finish_load(chunk, 0),
+        let waiters = match result {
+            Ok(()) => self.cache.finish_load(&shared.chunks, chunk),
             Err(errno) => {
-                shared.chunks.reset(chunk);
+                let waiters = self.cache.fail_load(&shared.chunks, chunk);
                 let piece = shared.meta.geometry.chunk_piece(chunk);
                 if shared.clear_have(piece) {
                     self.actions.push_back(Action::Report(match errno {
@@ -214,12 +218,10 @@ impl Engine {
                     self.actions.push_back(Action::Tell(To::Others, Note::Missing { torrent: id, piece }));
                     self.forget_piece(id, piece);
                 }
+                waiters
             }
-        }
-        let mask = self.cache.take_waiters(slot) & !(1 << self.config.core.0);
-        if result.is_err() {
-            self.cache.release(slot);
-        }
+        };
+        let mask = waiters & !(1 << self.config.core.0);
         if mask != 0 {
             let note = Note::Loaded { torrent: id, chunk };
             self.actions.push_back(Action::Tell(To::Mask(mask), note));

@@ -29,12 +29,16 @@ impl Budget {
     /// the burst still passes.
     pub fn claim(&self, want: u32, now: Instant) -> u32 {
         self.refill(now);
-        let before = self.tokens.load(Ordering::Relaxed);
-        if before <= 0 {
-            return 0;
+        let mut tokens = self.tokens.load(Ordering::Relaxed);
+        while tokens > 0 {
+            let less = tokens - i64::from(want);
+            // Not a plain subtraction: cores that saw the last token together would all get a grant.
+            match self.tokens.compare_exchange_weak(tokens, less, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return want,
+                Err(now) => tokens = now,
+            }
         }
-        self.tokens.fetch_sub(i64::from(want), Ordering::Relaxed);
-        want
+        0
     }
 
     /// Gives back what was claimed and not used.

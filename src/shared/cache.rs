@@ -5,7 +5,7 @@
 //! round the slots and takes the first Ready chunk that is unpinned and was not used since the
 //! hand last came by.
 
-use super::chunks::ChunkTable;
+use super::chunks::{ChunkState, ChunkTable};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::base::ids::{CoreId, SlotId, TorrentId};
 use crate::base::units::BLOCKS_PER_CHUNK;
@@ -21,7 +21,8 @@ const QUICK_STEPS: u32 = 32;
 pub struct SlotInfo {
     /// Torrent and chunk that live here, or lived here last; what the hand follows.
     home: AtomicU64,
-    /// Cores whose peers wait for the load of this slot to end.
+    /// Cores whose peers wait for the load of this slot to end. Only the end of a load clears it:
+    /// a bit left by a core that came too late costs one note that says nothing.
     waiters: AtomicU64,
     /// Blocks received so far, one bit each. Written only by the core that fills the slot.
     got: AtomicU32,
@@ -86,7 +87,6 @@ impl Cache {
             .or_else(|| self.sweep(self.slot_count().saturating_mul(2), true, &table_of))?;
         let info = &self.slots[slot.0 as usize];
         info.got.store(0, Ordering::Relaxed);
-        info.waiters.store(0, Ordering::Relaxed);
         info.home.store(u64::from(torrent.0) << 32 | u64::from(chunk), Ordering::Release);
         Some(slot)
     }
@@ -153,15 +153,44 @@ impl Cache {
         None
     }
 
-    /// Asks to be told when the load of `slot` ends. The caller must look at the chunk again
-    /// afterwards: the load may have ended in between.
-    pub fn wait_for_load(&self, slot: SlotId, core: CoreId) {
-        self.slots[slot.0 as usize].waiters.fetch_or(1 << core.0, Ordering::SeqCst);
+    /// Asks to be told when the load of `chunk` ends. False if it is not being loaded, or that load
+    /// has ended meanwhile: look at the chunk again.
+    pub fn wait_for_load(&self, table: &ChunkTable, chunk: u32, core: CoreId) -> bool {
+        let before = table.view(chunk);
+        if before.state != ChunkState::Loading {
+            return false;
+        }
+        let (waiters, bit) = (&self.slots[before.slot.0 as usize].waiters, 1 << core.0);
+        waiters.fetch_or(bit, Ordering::SeqCst);
         fence(Ordering::SeqCst);
+        let after = table.view(chunk);
+        // The load seen now may be a later one, in another slot, or in the same after one whose end
+        // took the bit.
+        after.state == ChunkState::Loading
+            && after.slot == before.slot
+            && waiters.load(Ordering::SeqCst) & bit != 0
     }
 
-    /// The cores to tell, after the chunk word was published.
-    pub fn take_waiters(&self, slot: SlotId) -> u64 {
+    /// Loading to Ready; returns the cores to tell. The chunk stays pinned until they are known, so
+    /// that its slot cannot go to a load that others wait for already.
+    pub fn finish_load(&self, table: &ChunkTable, chunk: u32) -> u64 {
+        let slot = table.view(chunk).slot;
+        table.finish_load(chunk, 1);
+        let waiters = self.take_waiters(slot);
+        table.unpin(chunk);
+        waiters
+    }
+
+    /// Loading to Empty, and the slot is free; returns the cores to tell.
+    pub fn fail_load(&self, table: &ChunkTable, chunk: u32) -> u64 {
+        let slot = table.reset(chunk);
+        let waiters = self.take_waiters(slot);
+        self.release(slot);
+        waiters
+    }
+
+    /// After the chunk word was published, while the slot is still the caller's.
+    fn take_waiters(&self, slot: SlotId) -> u64 {
         fence(Ordering::SeqCst);
         self.slots[slot.0 as usize].waiters.swap(0, Ordering::SeqCst)
     }

@@ -9,5 +9,7 @@ pub mod budget;
 pub mod cache;
 pub mod chunks;
 pub mod lane;
+#[cfg(all(test, feature = "loom"))]
+mod models;
 pub mod sync;
 pub mod torrent;

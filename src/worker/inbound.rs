@@ -175,7 +175,11 @@ impl Inbound {
                 self.filled = have as u32;
                 self.planned.drain(..done);
                 self.unplan(conn, engine);
-                return Flow::On;
+                if piece_header(expected.block).starts_with(&inbox[..have]) {
+                    return Flow::On;
+                }
+                // Something else, perhaps whole: a choke waits for no further byte.
+                return self.parse_inbox(conn, inbox, engine, arena, now);
             }
             let header = &inbox[at..at + PIECE_HEADER_BYTES as usize];
             if header != piece_header(expected.block) {
