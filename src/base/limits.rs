@@ -60,8 +60,19 @@ pub const IDLE_TIMEOUT: Span = Span::from_secs(150);
 pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(100);
 /// Without a block for so long, an unchoked peer with requests counts as snubbing us.
 pub const SNUB_TIMEOUT: Span = Span::from_secs(20);
-/// A send that makes no progress for so long ends the connection.
+/// A send that makes no progress for so long ends the connection, if nothing comes from it either.
 pub const SEND_STALL_TIMEOUT: Span = Span::from_secs(60);
+/// The same, whatever comes from it (threats P13, P35): the kernel tells of progress when a third of
+/// its buffer is free, which a slow link fills with little.
+pub const SEND_STUCK_TIMEOUT: Span = Span::from_secs(180);
+/// Messages that change nothing (keep-alives, unknown ids, repeated interest, chokes) that one
+/// connection may send in a second.
+pub const IDLE_MESSAGES_MAX: u32 = 200;
+/// Valid requests in a row that we cannot serve, after which a peer is dropped: it asks while choked, or
+/// for pieces we never had. Twice what may be under way when we lose a piece.
+pub const VAIN_REQUESTS_MAX: u32 = 2 * REQUESTS_QUEUED_MAX as u32;
+/// Rejects that wait because the peer does not read.
+pub const REJECTS_WAITING_MAX: u32 = 4 * REQUESTS_QUEUED_MAX as u32;
 
 // ---- Process ----
 
@@ -69,7 +80,8 @@ pub const SEND_STALL_TIMEOUT: Span = Span::from_secs(60);
 pub const CORES_MAX: usize = 64;
 /// Connections per worker.
 pub const CONNECTIONS_PER_CORE_MAX: u32 = 16_384;
-/// Connections of one stranger's public address; private and loopback networks are exempt.
+/// Connections per worker of one stranger's public address (IPv6: of its /64); private and loopback
+/// networks are exempt.
 pub const CONNECTIONS_PER_PUBLIC_ADDRESS_MAX: u32 = 4;
 /// Connections without a handshake yet, per worker, of strangers' public addresses.
 pub const HALF_OPEN_MAX: u32 = 1024;

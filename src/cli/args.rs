@@ -160,6 +160,10 @@ pub struct NodeArgs {
     #[arg(overrides_with = "status_interval_ms", long, value_name = "N", default_value_t = 1000, hide = true,
           value_parser = clap::value_parser!(u32).range(1..=3_600_000))]
     pub status_interval_ms: u32,
+    /// How long `get` waits for a first or new peer before it gives up
+    #[arg(long, value_name = "N", default_value_t = 60_000, hide = true,
+          value_parser = clap::value_parser!(u32).range(10..=3_600_000))]
+    pub no_peers_timeout_ms: u32,
 }
 
 /// `troc get`.

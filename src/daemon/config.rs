@@ -46,4 +46,6 @@ pub struct NodeConfig {
     pub sequential: bool,
     /// How often the status is told.
     pub status_interval: Span,
+    /// A `get` without any peer for so long gives up.
+    pub no_peers_timeout: Span,
 }

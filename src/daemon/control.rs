@@ -32,9 +32,6 @@ use crate::proto::tracker::AnnounceReply;
 use crate::shared::sync::Ordering;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
 
-/// A `get` without any peer for so long gives up.
-const NO_PEERS_TIMEOUT: Span = Span::from_secs(60);
-
 /// Trackers are told good-bye for at most so long.
 const GOOD_BYE_TIMEOUT: Span = Span::from_secs(3);
 
@@ -324,6 +321,7 @@ impl<'a> Control<'a> {
                 if let Some(live) = &mut swarm.live {
                     live.durable.clear(piece);
                 }
+                swarm.candidates.handle_wanting(now);
                 order(swarm, Order::Lost(piece));
             }
             Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
@@ -331,11 +329,7 @@ impl<'a> Control<'a> {
                 self.swarms[torrent.0 as usize].note_peer(address, None, now);
             }
             Report::Listens { torrent, address, port } => {
-                let swarm = &mut self.swarms[torrent.0 as usize];
-                let listens = SocketAddr::new(address.ip(), port);
-                if listens != address {
-                    swarm.candidates.handle_connected(listens);
-                }
+                self.swarms[torrent.0 as usize].note_listens(address, port);
             }
             Report::Disconnected { torrent, address, why } => {
                 self.swarms[torrent.0 as usize].note_peer(address, Some(why), now);
@@ -409,11 +403,12 @@ impl<'a> Control<'a> {
         for swarm in &mut self.swarms {
             if !swarm.is_fetching() || connected(swarm) {
                 swarm.peer_at = now;
-            } else if now.since(swarm.peer_at) >= NO_PEERS_TIMEOUT {
+            } else if now.since(swarm.peer_at) >= self.config.no_peers_timeout {
                 let tracker =
                     swarm.tracker_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
                 let name = crate::proto::text::escape(swarm.metainfo.name.as_bytes(), 255);
-                self.fail(NodeError::NoPeers { seconds: NO_PEERS_TIMEOUT.as_ms() / 1000, name, tracker });
+                let seconds = self.config.no_peers_timeout.as_ms() / 1000;
+                self.fail(NodeError::NoPeers { seconds, name, tracker });
                 return;
             }
         }
@@ -569,7 +564,8 @@ fn disk_advice(errno: i32) -> String {
         libc::ENOSPC | libc::EDQUOT => {
             format!("the disk is full ({error}): free space and start again; what is there is kept")
         }
-        libc::EROFS | libc::EACCES | libc::EPERM => {
+        // EBADF: opened for reading only, because they may not be written.
+        libc::EROFS | libc::EACCES | libc::EPERM | libc::EBADF => {
             format!("the files may not be written ({error}): check permissions and mount, then start again")
         }
         _ => format!("reading or writing failed ({error}): check the disk, then start again"),

@@ -232,11 +232,17 @@ impl TorrentFiles {
 
     fn open_file(&mut self, file: FileIndex, access: Access) -> Result<OpenFile, FileError> {
         let path = self.path(file);
-        let mode = if access == Access::Write { OFlags::RDWR } else { OFlags::RDONLY };
+        let mut mode = OFlags::RDWR;
         // Not to hang on a FIFO, nor to act on a device, before it is known what this is.
-        let flags = mode | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let buffered = match self.open_beneath(&path, flags, Mode::empty()) {
-            Err(Errno::NOENT) if access == Access::Write => self.create(&path, flags),
+        let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let buffered = match self.open_beneath(&path, mode | careful, Mode::empty()) {
+            Err(Errno::NOENT) if access == Access::Write => self.create(&path, mode | careful),
+            // Who only serves may do so from a disk that cannot be written. Where it can, what turns
+            // out to be damaged is fetched again.
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) if access == Access::Read => {
+                mode = OFlags::RDONLY;
+                self.open_beneath(&path, mode | careful, Mode::empty())
+            }
             result => result,
         };
         let buffered = buffered.map_err(|errno| self.error(&path, errno))?;

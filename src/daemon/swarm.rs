@@ -1,6 +1,6 @@
 //! One torrent as the control thread sees it: where it stands, whom it knows, what is durable.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -55,6 +55,8 @@ pub struct Swarm {
     pub tracker_error: Option<String>,
     /// When a peer was last connected, or it started.
     pub peer_at: Instant,
+    /// Where connected peers listen that dialled us: at most one entry per connection.
+    listens: HashMap<SocketAddr, SocketAddr>,
     complete_told: bool,
     samples: VecDeque<(Instant, u64, u64)>,
 }
@@ -71,6 +73,7 @@ impl Swarm {
             announcer,
             tracker_error: None,
             peer_at: now,
+            listens: HashMap::new(),
             complete_told: false,
             samples: VecDeque::new(),
         }
@@ -124,7 +127,22 @@ impl Swarm {
         self.peer_at = now;
         match left {
             None => self.candidates.handle_connected(address),
-            Some(why) => self.candidates.handle_gone(address, why, now),
+            Some(why) => {
+                self.candidates.handle_gone(address, why, now);
+                if let Some(listens) = self.listens.remove(&address) {
+                    self.candidates.handle_gone(listens, why, now);
+                }
+            }
+        }
+    }
+
+    /// A connected peer named the port it listens on: it need not be dialled there while it stays.
+    pub fn note_listens(&mut self, address: SocketAddr, port: u16) {
+        let listens = SocketAddr::new(address.ip(), port);
+        // The first word counts: a peer must not make us believe that all ports of its host are it.
+        if listens != address && !self.listens.contains_key(&address) {
+            self.listens.insert(address, listens);
+            self.candidates.handle_connected(listens);
         }
     }
 

@@ -105,7 +105,7 @@ impl Candidates {
         let Some(candidate) = self.known.get_mut(&address) else { return };
         self.dialing -= usize::from(candidate.state == State::Dialing);
         let operator = candidate.source == Source::Operator;
-        let (first, longest) = if operator { OPERATOR_WAITS } else { HINT_WAITS };
+        let (first, longest) = waits(candidate.source);
         let doubled = Span(first.0.saturating_mul(1 << candidate.failures.min(20)).min(longest.0));
         candidate.failures += 1;
         let (forget, wait) = match why {
@@ -122,6 +122,16 @@ impl Candidates {
         }
     }
 
+    /// Something is missing again: peers that were of no use may be now.
+    pub fn handle_wanting(&mut self, now: Instant) {
+        for candidate in self.known.values_mut() {
+            let (first, _) = waits(candidate.source);
+            if let State::Waiting(at) = &mut candidate.state {
+                *at = (*at).min(now + first);
+            }
+        }
+    }
+
     /// How many addresses are known.
     pub fn len(&self) -> usize {
         self.known.len()
@@ -130,6 +140,14 @@ impl Candidates {
     /// Whether none is known.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
+    }
+}
+
+/// First and longest wait after a failed dial.
+const fn waits(source: Source) -> (Span, Span) {
+    match source {
+        Source::Operator => OPERATOR_WAITS,
+        Source::Hint => HINT_WAITS,
     }
 }
 
@@ -179,5 +197,17 @@ mod tests {
         assert_eq!((candidates.poll_dial(Instant(1)), candidates.poll_timeout()), (None, None));
         candidates.handle_gone(address(1), Farewell::Gone, Instant(1));
         assert!(candidates.poll_timeout().is_some());
+    }
+
+    #[test]
+    fn useless_peers_are_asked_again_at_once_when_something_is_missing_again() {
+        let mut candidates = Candidates::default();
+        candidates.add(address(1), Source::Operator, Instant(0));
+        assert!(candidates.poll_dial(Instant(0)).is_some());
+        candidates.handle_connected(address(1));
+        candidates.handle_gone(address(1), Farewell::Useless, Instant(0));
+        assert_eq!(candidates.poll_timeout(), Some(Instant(0) + USELESS_WAIT));
+        candidates.handle_wanting(Instant(0));
+        assert_eq!(candidates.poll_timeout(), Some(Instant(0) + OPERATOR_WAITS.0));
     }
 }

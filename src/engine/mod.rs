@@ -12,10 +12,12 @@
 //! picker.rs     which chunk to ask a peer for      torrent.rs   one torrent on this core
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     the scheduler: whom to send what   tick.rs      everything that time causes
+//! admission.rs  how many connections strangers may bring
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
 //! ```
 
 pub mod action;
+mod admission;
 pub mod announcer;
 mod assembly;
 pub mod candidates;
@@ -44,6 +46,7 @@ use crate::shared::cache::Cache;
 use crate::shared::torrent::SharedTorrent;
 
 use action::{Action, Farewell, Note, Report, To};
+use admission::Strangers;
 use peer::{Origin, Peer, Peers, Stage};
 use torrent::Torrent;
 
@@ -93,6 +96,7 @@ pub struct Engine {
     /// Something happened that may feed the hungry.
     food: bool,
     bans: HashSet<u64>,
+    strangers: Strangers,
     rng: Rng,
     ticked_at: Instant,
     rolled_at: Instant,
@@ -116,6 +120,7 @@ impl Engine {
             hungry: Vec::new(),
             food: false,
             bans: HashSet::new(),
+            strangers: Strangers::default(),
             rng,
             ticked_at: now,
             rolled_at: now,
@@ -255,6 +260,7 @@ impl Engine {
             self.close(conn, Farewell::Gone);
         }
         let Some(mut peer) = self.peers.remove(conn) else { return };
+        self.strangers.leave(peer.address.ip(), peer.counted);
         if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {
             for chunk in peer.out.pins.drain(..) {
                 torrent.shared.chunks.unpin(chunk);
@@ -279,7 +285,9 @@ impl Engine {
 
     /// The connection is another core's now.
     pub fn forget(&mut self, conn: ConnId) {
-        self.peers.remove(conn);
+        if let Some(peer) = self.peers.remove(conn) {
+            self.strangers.leave(peer.address.ip(), peer.counted);
+        }
     }
 
     fn ban(&mut self, key: u64) {
@@ -307,3 +315,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

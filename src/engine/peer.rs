@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::admission::Counted;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, TorrentId};
@@ -110,7 +111,8 @@ impl Pace {
         let window_ns = u128::from(self.base_latency.0 + Span::from_ms(100).0);
         let by_rate = (u128::from(self.rate) * window_ns / 1_000_000_000) as u64 / u64::from(BLOCK_BYTES);
         let depth = if self.ramping { self.ramp.max(by_rate as usize) } else { by_rate as usize };
-        depth.clamp(REQUESTS_OUT_MIN, REQUESTS_OUT_MAX.min(reqq.max(1)).max(1))
+        // A peer may queue fewer than our least: what it says goes before what we want.
+        depth.max(REQUESTS_OUT_MIN).min(REQUESTS_OUT_MAX).min(reqq.max(1))
     }
 }
 
@@ -143,6 +145,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Who opened it.
     pub origin: Origin,
+    /// How it stands in the counts of strangers.
+    pub counted: Counted,
     /// How far it is.
     pub stage: Stage,
     /// Which torrent, once known.
@@ -183,10 +187,14 @@ pub struct Peer {
     pub since: Instant,
     /// When anything last came.
     pub heard_at: Instant,
-    /// When a send last made progress.
+    /// When a send last began or made progress.
     pub sent_at: Instant,
     /// Invalid requests so far.
     pub strikes: u32,
+    /// Requests in a row that we could not serve, though they were valid.
+    pub vain_requests: u32,
+    /// Rejects that wait for the next send.
+    pub rejects_waiting: u32,
     /// Payload nobody asked for.
     pub unsolicited_bytes: u64,
     /// Keep-alives and other idle messages since the last tick.
@@ -210,6 +218,7 @@ impl Peer {
             conn,
             address,
             origin,
+            counted: Counted::Not,
             stage,
             torrent: None,
             key,
@@ -232,6 +241,8 @@ impl Peer {
             heard_at: now,
             sent_at: now,
             strikes: 0,
+            vain_requests: 0,
+            rejects_waiting: 0,
             unsolicited_bytes: 0,
             idle_messages: 0,
             received_bytes: 0,

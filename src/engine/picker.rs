@@ -37,15 +37,15 @@ impl Engine {
         while begun > 0 && tries < SAMPLE {
             (begun, tries) = (begun - 1, tries + 1);
             let piece = torrent.begun[begun];
-            match first_empty_chunk(torrent, piece) {
+            match first_empty_chunk(torrent, &self.cache, piece) {
                 None => drop(torrent.begun.swap_remove(begun)),
                 Some(chunk) if peer.bits.get(piece) => return self.claim_empty(id, chunk, now),
                 Some(_) => {}
             }
         }
-        let piece = pick_missing(torrent, peer, &mut self.rng, self.config.sequential)?;
+        let piece = pick_missing(torrent, &self.cache, peer, &mut self.rng, self.config.sequential)?;
         torrent.shared.own_piece(piece, core);
-        let chunk = first_empty_chunk(torrent, piece)?;
+        let chunk = first_empty_chunk(torrent, &self.cache, piece)?;
         if torrent.shared.meta.geometry.chunks_per_piece() > 1 {
             torrent.begun.push(piece);
         }
@@ -99,20 +99,51 @@ fn gives(torrent: &Torrent, peer: &Peer, chunk: u32) -> bool {
 }
 
 /// The first chunk of `piece` that nobody collects or holds.
-fn first_empty_chunk(torrent: &Torrent, piece: u32) -> Option<u32> {
+fn first_empty_chunk(torrent: &Torrent, cache: &Cache, piece: u32) -> Option<u32> {
     if torrent.shared.has(piece) {
         return None;
     }
+    chunks(torrent, piece).find(|&chunk| match torrent.shared.chunks.view(chunk).state {
+        ChunkState::Empty => true,
+        ChunkState::Ready => empty_lost(torrent, cache, chunk),
+        _ => false,
+    })
+}
+
+/// Empties a chunk that was read before another chunk of its piece turned out to be wrong on disk:
+/// the piece is collected anew from end to end. Not while a send holds it.
+fn empty_lost(torrent: &Torrent, cache: &Cache, chunk: u32) -> bool {
+    let chunks = &torrent.shared.chunks;
+    // A chunk that was used lately is only marked as unused by the first try.
+    let slot = chunks.evict(chunk, true).or_else(|| chunks.evict(chunk, true));
+    if let Some(slot) = slot {
+        cache.release(slot);
+    }
+    slot.is_some()
+}
+
+/// Whether chunks of a missing piece are held from before it was lost: it must be met again.
+fn is_held(torrent: &Torrent, piece: u32) -> bool {
+    let held =
+        |chunk| matches!(torrent.shared.chunks.view(chunk).state, ChunkState::Ready | ChunkState::Loading);
+    !torrent.shared.has(piece) && chunks(torrent, piece).any(held)
+}
+
+fn chunks(torrent: &Torrent, piece: u32) -> impl Iterator<Item = u32> {
     let geometry = torrent.shared.meta.geometry;
-    let chunks = geometry.chunk_of(piece, 0)..geometry.chunk_of(piece, 0) + geometry.chunks_per_piece();
-    chunks
-        .filter(|&chunk| geometry.chunk_len(chunk) > 0)
-        .find(|&chunk| torrent.shared.chunks.view(chunk).state == ChunkState::Empty)
+    let first = geometry.chunk_of(piece, 0);
+    (first..first + geometry.chunks_per_piece()).filter(move |&chunk| geometry.chunk_len(chunk) > 0)
 }
 
 /// The rarest of a sample of missing pieces that the peer has and that has an unclaimed chunk.
 /// Pieces that are done or wholly claimed leave the list when they are met.
-fn pick_missing(torrent: &mut Torrent, peer: &Peer, rng: &mut Rng, sequential: bool) -> Option<u32> {
+fn pick_missing(
+    torrent: &mut Torrent,
+    cache: &Cache,
+    peer: &Peer,
+    rng: &mut Rng,
+    sequential: bool,
+) -> Option<u32> {
     let mut best: Option<(u16, u32)> = None;
     let mut at = if sequential { torrent.missing.len().wrapping_sub(1) } else { start(torrent, rng) };
     let (mut seen, mut fits) = (0, 0);
@@ -121,7 +152,8 @@ fn pick_missing(torrent: &mut Torrent, peer: &Peer, rng: &mut Rng, sequential: b
         seen += 1;
         at = if at < torrent.missing.len() { at } else { torrent.missing.len() - 1 };
         let piece = torrent.missing[at];
-        if first_empty_chunk(torrent, piece).is_none() {
+        let claimed = first_empty_chunk(torrent, cache, piece).is_none();
+        if claimed && !is_held(torrent, piece) {
             if sequential {
                 torrent.missing.remove(at)
             } else {
@@ -130,7 +162,7 @@ fn pick_missing(torrent: &mut Torrent, peer: &Peer, rng: &mut Rng, sequential: b
             at = if sequential { at.wrapping_sub(1) } else { at };
             continue;
         }
-        if peer.bits.get(piece) {
+        if !claimed && peer.bits.get(piece) {
             if sequential {
                 return Some(piece);
             }

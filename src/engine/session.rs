@@ -3,7 +3,10 @@
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, CoreId, TorrentId};
-use crate::base::limits::{REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX};
+use crate::base::limits::{
+    IDLE_MESSAGES_MAX, REJECTS_WAITING_MAX, REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX,
+    VAIN_REQUESTS_MAX,
+};
 use crate::base::units::BLOCK_BYTES;
 use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake};
 use crate::proto::wire::handshake::Handshake;
@@ -11,9 +14,6 @@ use crate::proto::wire::message::Message;
 use crate::shared::sync::Ordering;
 
 use super::*;
-
-/// Idle messages (keep-alives, repeated choke or interest) per tick that nobody needs.
-const IDLE_MESSAGES_PER_TICK_MAX: u32 = 200;
 
 /// What to do with a connection after its handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub enum PeerMisbehaved {
     /// Too much payload that nobody asked for.
     #[error("sent payload that nobody asked for")]
     Unsolicited,
+    /// Answers pile up that it does not read.
+    #[error("asks on and on and does not read the answers")]
+    ReadsNothing,
     /// A block that is longer or shorter than the request.
     #[error("sent a malformed extension message")]
     BadExtension,
@@ -52,11 +55,21 @@ pub enum PeerMisbehaved {
 impl Engine {
     /// A peer connected to us.
     pub fn handle_accepted(&mut self, conn: ConnId, address: SocketAddr, now: Instant) {
+        self.enter(conn, address, now);
+    }
+
+    /// Takes an incoming connection in; false if it is being closed at once.
+    fn enter(&mut self, conn: ConnId, address: SocketAddr, now: Instant) -> bool {
         let key = self.peer_key(address);
-        self.peers.insert(Peer::new(conn, address, Origin::Incoming, key, now));
-        if self.stopping || self.bans.contains(&key) {
+        let counted = self.strangers.enter(address.ip());
+        let mut peer = Peer::new(conn, address, Origin::Incoming, key, now);
+        peer.counted = counted.unwrap_or_default();
+        self.peers.insert(peer);
+        let welcome = counted.is_some() && !self.stopping && !self.bans.contains(&key);
+        if !welcome {
             self.close(conn, Farewell::Useless);
         }
+        welcome
     }
 
     /// We began to connect to a peer of `torrent`.
@@ -128,8 +141,7 @@ impl Engine {
         theirs: &Handshake,
         now: Instant,
     ) -> Admission {
-        let key = self.peer_key(address);
-        self.peers.insert(Peer::new(conn, address, Origin::Incoming, key, now));
+        let welcome = self.enter(conn, address, now);
         let Some(&torrent) = self.by_hash.get(&theirs.info_hash) else {
             self.close(conn, Farewell::Useless);
             return Admission::Refused;
@@ -137,6 +149,10 @@ impl Engine {
         // `place` counted it already; `admit` counts it again.
         if let Some(torrent) = self.torrent(torrent) {
             torrent.stats(self.config.core).peers.fetch_sub(1, Ordering::Relaxed);
+        }
+        // It may come after this core was told to stop, or heard of a ban.
+        if !welcome {
+            return Admission::Refused;
         }
         self.admit(conn, torrent, theirs, now);
         Admission::Here
@@ -146,6 +162,7 @@ impl Engine {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let shared = &torrent.shared;
+        self.strangers.open(&mut peer.counted);
         peer.stage = Stage::Open;
         peer.torrent = Some(id);
         peer.fast = theirs.has_fast();
@@ -193,7 +210,11 @@ impl Engine {
             | Message::Suggest(_)
             | Message::AllowedFast(_)
             | Message::Unknown { .. } => idle(peer),
-            Message::Choke => self.choked(conn),
+            Message::Choke => {
+                // Flapping costs us requests each time (threat P25).
+                idle(peer)?;
+                self.choked(conn)
+            }
             Message::Unchoke => self.unchoked(conn, now),
             Message::Interested => self.wants_us(conn, true),
             Message::NotInterested => self.wants_us(conn, false),
@@ -211,12 +232,14 @@ impl Engine {
             Message::HaveAll | Message::HaveNone => Err(PeerMisbehaved::BadBitfield),
             Message::Request(block) => self.requested(conn, block),
             Message::Cancel(block) => {
-                if let Some(at) = peer.requests.iter().position(|&queued| queued == block) {
-                    peer.requests.remove(at);
-                    reject(peer, block);
-                    self.make_ready(conn);
-                }
-                Ok(())
+                let Some(at) = peer.requests.iter().position(|&queued| queued == block) else {
+                    // Sent already: an honest cancel that crossed its block.
+                    return Ok(());
+                };
+                peer.requests.remove(at);
+                let outcome = reject(peer, block);
+                self.make_ready(conn);
+                outcome
             }
             Message::Reject(block) => self.rejected(conn, block, now),
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => self.greeted(conn, payload),
@@ -236,8 +259,11 @@ impl Engine {
 
     fn wants_us(&mut self, conn: ConnId, wants: bool) -> Result<(), PeerMisbehaved> {
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        if peer.flags.wants_us == wants || !wants {
+            idle(peer)?;
+        }
         if peer.flags.wants_us == wants {
-            return idle(peer);
+            return Ok(());
         }
         peer.flags.wants_us = wants;
         if wants && !peer.flags.unchoked {
@@ -325,15 +351,16 @@ impl Engine {
         let valid = shared.meta.geometry.contains(block) && block.length <= REQUEST_BYTES_MAX;
         let room = peer.requests.len() < REQUESTS_QUEUED_MAX;
         if valid && room && peer.flags.unchoked && shared.has(block.piece) {
+            peer.vain_requests = 0;
             peer.requests.push_back(block);
         } else {
             // A request that raced with our choke is no offence; one out of bounds is.
-            reject(peer, block);
-            if !valid || !room {
-                peer.strikes += 1;
-                if peer.strikes > STRIKES_MAX {
-                    return Err(PeerMisbehaved::TooManyStrikes);
-                }
+            reject(peer, block)?;
+            let offence = !valid || !room;
+            peer.strikes += u32::from(offence);
+            peer.vain_requests += u32::from(!offence);
+            if peer.strikes > STRIKES_MAX || peer.vain_requests > VAIN_REQUESTS_MAX {
+                return Err(PeerMisbehaved::TooManyStrikes);
             }
         }
         self.make_ready(conn);
@@ -358,14 +385,21 @@ impl Engine {
 /// Counts a message that changes nothing; too many in a row are a flood (threats P6, P25).
 fn idle(peer: &mut Peer) -> Result<(), PeerMisbehaved> {
     peer.idle_messages += 1;
-    if peer.idle_messages > IDLE_MESSAGES_PER_TICK_MAX { Err(PeerMisbehaved::IdleFlood) } else { Ok(()) }
+    if peer.idle_messages > IDLE_MESSAGES_MAX { Err(PeerMisbehaved::IdleFlood) } else { Ok(()) }
 }
 
-/// Says that a request will not be served, to a peer that understands it (BEP 6).
-pub(super) fn reject(peer: &mut Peer, block: BlockRef) {
-    if peer.fast {
-        Message::Reject(block).encode(&mut peer.out.frames);
+/// Says that a request will not be served, to a peer that understands it (BEP 6). One that asks on
+/// and on without reading the answers is in error: they would fill our memory (threat P13).
+pub(super) fn reject(peer: &mut Peer, block: BlockRef) -> Result<(), PeerMisbehaved> {
+    if !peer.fast {
+        return Ok(());
     }
+    if peer.rejects_waiting >= REJECTS_WAITING_MAX {
+        return Err(PeerMisbehaved::ReadsNothing);
+    }
+    peer.rejects_waiting += 1;
+    Message::Reject(block).encode(&mut peer.out.frames);
+    Ok(())
 }
 
 fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {

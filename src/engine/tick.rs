@@ -1,7 +1,7 @@
 //! Everything that time causes: handshakes that never come, silence, stalls, keep-alives, rates.
 
 use crate::base::limits::{
-    HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STALL_TIMEOUT, SNUB_TIMEOUT,
+    HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STALL_TIMEOUT, SEND_STUCK_TIMEOUT, SNUB_TIMEOUT,
 };
 use crate::base::time::Span;
 use crate::proto::wire::message::Message;
@@ -64,8 +64,9 @@ impl Engine {
     fn look_after_open(&mut self, conn: ConnId, now: Instant) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let silent = now.since(peer.heard_at) >= IDLE_TIMEOUT;
-        let stuck = peer.out.in_flight && now.since(peer.sent_at.max(peer.since)) >= SEND_STALL_TIMEOUT;
-        if silent || (stuck && now.since(peer.heard_at) >= SEND_STALL_TIMEOUT) {
+        let stuck = |span| peer.out.in_flight && now.since(peer.sent_at.max(peer.since)) >= span;
+        let deaf = stuck(SEND_STALL_TIMEOUT) && now.since(peer.heard_at) >= SEND_STALL_TIMEOUT;
+        if silent || deaf || stuck(SEND_STUCK_TIMEOUT) {
             self.close(conn, Farewell::TimedOut);
             return;
         }
@@ -96,11 +97,12 @@ impl Engine {
             self.close(conn, Farewell::Useless);
             return;
         }
-        if !peer.flags.interested {
-            return;
-        }
         let wanted = torrent.wants_pieces() && peer.bits.ones().any(|piece| !torrent.shared.has(piece));
-        if !wanted {
+        if wanted && !peer.flags.interested {
+            // A piece was lost that they have.
+            self.become_interested(conn);
+            self.hungry.push(conn);
+        } else if !wanted && peer.flags.interested {
             peer.flags.interested = false;
             Message::NotInterested.encode(&mut peer.out.frames);
         }

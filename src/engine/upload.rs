@@ -53,6 +53,7 @@ impl Engine {
         if peer.out.segments.is_empty() {
             outbox.clear();
             outbox.append(&mut peer.out.frames);
+            peer.rejects_waiting = 0;
             if !outbox.is_empty() {
                 peer.out.segments.push_back(Segment::Outbox { offset: 0, len: outbox.len() as u32 });
             }
@@ -61,6 +62,9 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(conn) else { return false };
         segments.extend(peer.out.segments.iter().take(SEGMENTS_MAX));
         peer.out.in_flight = !segments.is_empty();
+        if peer.out.in_flight {
+            peer.sent_at = now;
+        }
         peer.out.in_flight
     }
 
@@ -120,7 +124,9 @@ impl Engine {
             self.read_ahead(conn, id);
         } else if lost && let Some(peer) = self.peers.get_mut(conn) {
             peer.requests.pop_front();
-            reject(peer, block);
+            if reject(peer, block).is_err() {
+                self.close(conn, Farewell::Misbehaved);
+            }
             self.make_ready(conn);
         } else {
             // No free slot: whatever gives one back sets `food`, and the tick tries again.

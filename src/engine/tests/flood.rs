@@ -1,0 +1,110 @@
+//! Floods of connections and of messages that say nothing (P1, P3 to P6, P25, P41).
+
+use super::session::PeerMisbehaved as Bad;
+use super::*;
+use crate::base::limits::{CONNECTIONS_PER_PUBLIC_ADDRESS_MAX, HALF_OPEN_MAX, IDLE_MESSAGES_MAX};
+
+fn stranger(n: u32) -> String {
+    format!("8.{}.{}.{}:6881", n >> 16, n >> 8 & 255, n & 255)
+}
+
+#[test]
+fn p3_half_open_strangers_stop_at_the_limit_and_local_peers_do_not() {
+    let mut rig = Rig::new(3, true);
+    let conns: Vec<_> = (0..HALF_OPEN_MAX).map(|n| rig.accept(&stranger(n))).collect();
+    rig.perform();
+    assert!(conns.iter().all(|&conn| !rig.was_closed(conn)));
+    let over = rig.accept(&stranger(HALF_OPEN_MAX));
+    let local: Vec<_> = (0..100).map(|n| rig.accept(&format!("10.0.0.1:{}", 1000 + n))).collect();
+    rig.perform();
+    assert!(rig.was_closed(over) && local.iter().all(|&conn| !rig.was_closed(conn)));
+    assert_eq!(rig.shake(conns[0], true), Admission::Here);
+    let next = rig.accept(&stranger(HALF_OPEN_MAX));
+    rig.engine.handle_gone(conns[1]);
+    rig.perform();
+    let another = rig.accept(&stranger(HALF_OPEN_MAX + 1));
+    rig.perform();
+    assert!(!rig.was_closed(next) && !rig.was_closed(another), "one shook hands, one left");
+}
+
+#[test]
+fn p5_connections_of_one_stranger_stop_at_the_limit_and_counts_go_back() {
+    let mut rig = Rig::new(3, true);
+    let mut open = Vec::new();
+    for n in 0..CONNECTIONS_PER_PUBLIC_ADDRESS_MAX {
+        let conn = rig.accept(&format!("8.8.8.8:{}", 1000 + n));
+        assert_eq!(rig.shake(conn, true), Admission::Here);
+        open.push(conn);
+    }
+    let over = rig.accept("[::ffff:8.8.8.8]:7");
+    rig.perform();
+    assert!(rig.was_closed(over), "the same address, spelt otherwise");
+    for conn in open {
+        rig.engine.handle_gone(conn);
+    }
+    rig.perform();
+    assert!(rig.engine.strangers.is_empty() && rig.engine.peer_count() == 0);
+}
+
+#[test]
+fn p4_p41_strange_torrents_and_ourselves_get_no_answer() {
+    for handshake in [Handshake::new(InfoHash([8; 20]), THEIRS), Handshake::new(HASH, OURS)] {
+        let mut rig = Rig::new(3, true);
+        let conn = rig.accept("127.0.0.1:1000");
+        assert_eq!(rig.engine.handle_handshake(conn, &handshake, rig.now), Admission::Refused);
+        assert_eq!(rig.read(conn), (Vec::new(), 0));
+        assert!(rig.was_closed(conn));
+    }
+}
+
+#[test]
+fn p6_p25_messages_that_say_nothing_stop_at_the_limit_of_a_second() {
+    type Flood = (&'static str, fn(u32) -> Message<'static>, u32);
+    let floods: [Flood; 7] = [
+        ("keep-alive", |_| Message::KeepAlive, 1),
+        ("unknown", |_| Message::Unknown { id: 99 }, 1),
+        ("suggest", Message::Suggest, 1),
+        ("not interested", |_| Message::NotInterested, 1),
+        ("extension handshake", |_| Message::Extended { id: 0, payload: b"de" }, 1),
+        ("choke, unchoke", |n| if n % 2 == 0 { Message::Choke } else { Message::Unchoke }, 2),
+        ("interest and none", |n| if n % 2 == 0 { Message::Interested } else { Message::NotInterested }, 2),
+    ];
+    for (name, flood, each) in floods {
+        let mut rig = Rig::new(3, false);
+        let conn = rig.peer(false);
+        rig.say(conn, Message::Bitfield(&[0b1110_0000])).unwrap();
+        // A second's worth, twice: the next second forgives.
+        for _ in 0..2 {
+            for n in 0..IDLE_MESSAGES_MAX * each {
+                assert_eq!(rig.say(conn, flood(n)), Ok(()), "{name} {n}");
+            }
+            rig.pass(Span::from_secs(1));
+        }
+        let flooded = (0..=IDLE_MESSAGES_MAX * each + 1).try_for_each(|n| rig.say(conn, flood(n)));
+        assert_eq!(flooded, Err(Bad::IdleFlood), "{name}");
+        assert!(!rig.is_open(conn));
+    }
+}
+
+#[test]
+fn a_connection_handed_over_late_is_closed_by_a_core_that_stops_or_knows_the_peer_as_a_liar() {
+    let address = "127.0.0.1:1000".parse().unwrap();
+    let conn = ConnId { index: 0, generation: 0 };
+    let handshake = Handshake::new(HASH, THEIRS);
+    for stop in [true, false] {
+        let mut rig = Rig::new(3, true);
+        if stop {
+            rig.engine.handle_stop();
+        } else {
+            let key = rig.engine.peer_key(address);
+            rig.engine.handle_note(Note::Ban { key }, rig.now);
+        }
+        // As the core that hands over counts it.
+        rig.shared.stats[0].peers.fetch_add(1, crate::shared::sync::Ordering::Relaxed);
+        let admission = rig.engine.handle_handover(conn, address, &handshake, rig.now);
+        assert_eq!(admission, Admission::Refused);
+        rig.perform();
+        assert!(rig.was_closed(conn) && rig.engine.peer_count() == 0);
+        assert_eq!(rig.shared.stats[0].peers.load(crate::shared::sync::Ordering::Relaxed), 0);
+    }
+}

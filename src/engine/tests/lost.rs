@@ -1,0 +1,55 @@
+//! A piece whose bytes on disk are not what they were (S6, S9, S14).
+
+use super::*;
+
+#[test]
+fn s6_a_piece_that_was_damaged_on_disk_is_refused_and_collected_anew_from_end_to_end() {
+    let mut rig = Rig::new(2, true);
+    let reader = rig.leech(true);
+    // Its first chunk is read and right; a send holds it.
+    rig.say(reader, Message::Request(block(0, 0, 16 << 10))).unwrap();
+    rig.perform();
+    let (mut outbox, mut segments) = (Vec::new(), Vec::new());
+    while !rig.engine.take_send(reader, &mut outbox, &mut segments, rig.now) {
+        rig.perform();
+    }
+    let sum: u32 = segments.iter().map(Segment::len).sum();
+    assert!(rig.shared.chunks.view(0).pins > 0);
+    // Its second is not what it was.
+    let damaged = block(0, 256 << 10, 16 << 10);
+    rig.say(reader, Message::Request(damaged)).unwrap();
+    rig.engine.handle_sent(reader, Ok(1), rig.now);
+    let slot = rig.engine.allocate(TorrentId(0), 1).unwrap();
+    assert!(rig.shared.chunks.begin_load(1, slot));
+    rig.engine.handle_loaded(TorrentId(0), 1, Err(None));
+    rig.perform();
+    assert!(!rig.shared.has(0));
+    let lost = Action::Report(Report::PieceLost { torrent: TorrentId(0), piece: 0 });
+    assert_eq!(rig.done.iter().filter(|&action| *action == lost).count(), 1);
+
+    // A seed that was of no use before is asked for all of it, but for what the send still holds.
+    let seed = rig.seed();
+    let mut asked = rig.asked(seed);
+    let held = |asked: &[BlockRef]| asked.iter().any(|block| block.begin < 256 << 10);
+    assert!(!asked.is_empty() && !held(&asked), "{asked:?}");
+    let mut left = Vec::new();
+    rig.engine.take_send(reader, &mut outbox, &mut left, rig.now);
+    rig.engine.handle_sent(reader, Ok(sum - 1), rig.now);
+    let (bytes, _) = rig.read(reader);
+    assert!(frames(&bytes).contains(&Message::Reject(damaged)));
+    let mut all = Vec::new();
+    for _ in 0..200 {
+        for block in asked.drain(..) {
+            all.push(block);
+            let Ok(Landing::Into(expected)) = rig.engine.handle_piece_header(seed, block) else { panic!() };
+            rig.engine.handle_block(seed, expected.chunk, expected.index, rig.now);
+        }
+        rig.pass(Span::from_ms(60));
+        asked = rig.asked(seed);
+    }
+    all.sort_unstable();
+    let whole: Vec<BlockRef> = (0..64).map(|n| block(0, n * (16 << 10), 16 << 10)).collect();
+    assert_eq!(all, whole);
+    let first = Action::Hash { torrent: TorrentId(0), chunk: 0, first: true, last: false };
+    assert!(rig.done.contains(&first), "it is hashed from its start");
+}

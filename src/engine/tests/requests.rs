@@ -1,0 +1,272 @@
+//! Requests out of bounds, in vain and without end (P9 to P14, P16, P17, P28, P29).
+
+use super::session::PeerMisbehaved as Bad;
+use super::*;
+use crate::base::limits::{
+    REJECTS_WAITING_MAX, REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX, UNSOLICITED_BYTES_MAX,
+    VAIN_REQUESTS_MAX,
+};
+
+const BLOCK: u32 = 16 << 10;
+
+fn request(piece: u32, begin: u32, length: u32) -> Message<'static> {
+    Message::Request(block(piece, begin, length))
+}
+
+#[test]
+fn p9_p28_pieces_are_announced_once_and_first() {
+    use Message::{Bitfield as Bits, Extended, Have, HaveAll, HaveNone, Interested};
+    const GREETING: Message<'static> = Extended { id: 0, payload: b"de" };
+    let cases: &[(&[Message<'_>], bool)] = &[
+        (&[Bits(&[0b1110_0000])], true),
+        (&[GREETING, Bits(&[0b1110_0000])], true),
+        (&[Message::KeepAlive, HaveAll], true),
+        (&[HaveNone, Have(0), Have(2)], true),
+        (&[Bits(&[0b1111_0000])], false),
+        (&[Bits(&[])], false),
+        (&[Bits(&[0, 0])], false),
+        (&[Bits(&[0]), Bits(&[0])], false),
+        (&[Bits(&[0x80]), HaveAll], false),
+        (&[HaveAll, Bits(&[0x80])], false),
+        (&[HaveAll, HaveNone], false),
+        (&[HaveAll, HaveAll], false),
+        (&[HaveNone, HaveNone], false),
+        (&[HaveNone, HaveAll], false),
+        (&[Interested, Bits(&[0x80])], false),
+        (&[Have(1), HaveAll], false),
+    ];
+    for complete in [false, true] {
+        for (messages, good) in cases {
+            let mut rig = Rig::new(3, complete);
+            let conn = rig.peer(true);
+            let all = messages.iter().try_for_each(|&message| rig.say(conn, message));
+            let want = if *good { Ok(()) } else { Err(Bad::BadBitfield) };
+            assert_eq!(all, want, "{messages:?}");
+            assert_eq!(rig.is_open(conn), *good);
+            rig.perform();
+            let gone = if *good { 1 } else { 0 };
+            assert_eq!(rig.shared.stats[0].peers.load(crate::shared::sync::Ordering::Relaxed), gone);
+            rig.engine.handle_gone(conn);
+            rig.perform();
+            let left: u16 = (0..3).map(|piece| rig.shared.availability(piece)).sum();
+            assert_eq!(left, 0, "{messages:?}: what it said is forgotten with it");
+        }
+    }
+}
+
+#[test]
+fn p10_a_have_beyond_the_last_piece_is_the_end() {
+    for (piece, good) in [(0, true), (2, true), (3, false), (4, false), (u32::MAX, false)] {
+        let mut rig = Rig::new(3, true);
+        let conn = rig.peer(true);
+        assert_eq!(rig.say(conn, Message::Have(piece)).is_ok(), good, "{piece}");
+    }
+}
+
+#[test]
+fn p11_only_requests_inside_the_torrent_and_the_limit_are_taken() {
+    let last = 100_000;
+    let cases = [
+        (0, 0, BLOCK, true),
+        (0, 0, 1, true),
+        (0, 1, REQUEST_BYTES_MAX - 1, true),
+        (0, 1, REQUEST_BYTES_MAX, true),
+        (0, 1, REQUEST_BYTES_MAX + 1, false),
+        (0, (1 << 20) - BLOCK, BLOCK, true),
+        (0, (1 << 20) - BLOCK + 1, BLOCK, false),
+        (2, last - last % BLOCK, last % BLOCK, true),
+        (2, last - last % BLOCK, last % BLOCK + 1, false),
+        (2, last, 1, false),
+        (0, 0, 0, false),
+        (0, u32::MAX, 1, false),
+        (0, u32::MAX, u32::MAX, false),
+        (0, 1, u32::MAX, false),
+        (0, u32::MAX - BLOCK + 1, BLOCK, false),
+        (3, 0, BLOCK, false),
+        (u32::MAX, 0, BLOCK, false),
+        (u32::MAX, u32::MAX, u32::MAX, false),
+    ];
+    for (piece, begin, length, good) in cases {
+        let mut rig = Rig::new(3, true);
+        let conn = rig.leech(true);
+        rig.say(conn, request(piece, begin, length)).unwrap();
+        let (bytes, blocks) = rig.read(conn);
+        let rejected = frames_or_none(&bytes).contains(&Message::Reject(block(piece, begin, length)));
+        assert_eq!((rejected, blocks > 0), (!good, good), "{piece} {begin} {length}");
+        assert_eq!(rig.engine.peer(conn).unwrap().strikes, u32::from(!good));
+    }
+}
+
+/// Frames, unless a block's own header is among them.
+fn frames_or_none(bytes: &[u8]) -> Vec<Message<'_>> {
+    let mut at = 0;
+    let mut all = Vec::new();
+    while let Ok(Some((Frame::Message(message), used))) = next_frame(&bytes[at..], 0) {
+        at += used;
+        all.push(message);
+    }
+    all
+}
+
+#[test]
+fn p11_strikes_end_at_their_limit() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.leech(true);
+    for strike in 0..STRIKES_MAX {
+        assert_eq!(rig.say(conn, Message::Request(NO_BLOCK)), Ok(()), "{strike}");
+        rig.read(conn);
+    }
+    rig.say(conn, request(0, 0, BLOCK)).unwrap();
+    assert_eq!(rig.read(conn).1, 1, "at the limit it is still served");
+    assert_eq!(rig.say(conn, Message::Request(NO_BLOCK)), Err(Bad::TooManyStrikes));
+    assert!(!rig.is_open(conn));
+}
+
+#[test]
+fn p12_vain_requests_are_rejected_and_end_at_their_limit() {
+    for complete in [true, false] {
+        let mut rig = Rig::new(3, complete);
+        // Choked, or for pieces that we lack.
+        let conn = if complete { rig.peer(true) } else { rig.leech(true) };
+        for n in 0..VAIN_REQUESTS_MAX {
+            assert_eq!(rig.say(conn, request(n % 2, 0, BLOCK)), Ok(()), "{n}");
+            assert_eq!(frames(&rig.read(conn).0), [Message::Reject(block(n % 2, 0, BLOCK))]);
+        }
+        assert_eq!(rig.engine.peer(conn).unwrap().strikes, 0);
+        assert_eq!(rig.say(conn, request(0, 0, BLOCK)), Err(Bad::TooManyStrikes));
+    }
+}
+
+#[test]
+fn p12_a_request_that_is_served_forgives_those_in_vain() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.peer(false);
+    for _ in 0..VAIN_REQUESTS_MAX {
+        rig.say(conn, request(0, 0, BLOCK)).unwrap();
+    }
+    assert_eq!(rig.read(conn).0, b"", "without the fast extension nothing is said");
+    rig.say(conn, Message::Interested).unwrap();
+    rig.say(conn, request(0, 0, BLOCK)).unwrap();
+    assert_eq!(rig.engine.peer(conn).unwrap().vain_requests, 0);
+}
+
+#[test]
+fn p13_the_queue_ends_at_its_limit() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.leech(true);
+    for n in 0..REQUESTS_QUEUED_MAX as u32 {
+        rig.say(conn, request(0, n % 64 * BLOCK, BLOCK)).unwrap();
+    }
+    let peer = |rig: &Rig| {
+        let peer = rig.engine.peer(conn).unwrap();
+        (peer.requests.len(), peer.strikes)
+    };
+    assert_eq!(peer(&rig), (REQUESTS_QUEUED_MAX, 0));
+    rig.say(conn, request(0, 0, BLOCK)).unwrap();
+    assert_eq!(peer(&rig), (REQUESTS_QUEUED_MAX, 1));
+    assert_eq!(rig.read(conn).1 as usize, REQUESTS_QUEUED_MAX, "all that were taken are served");
+}
+
+#[test]
+fn p13_p16_answers_that_nobody_reads_do_not_pile_up() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.leech(true);
+    for n in 0..REJECTS_WAITING_MAX {
+        rig.say(conn, request(0, 0, BLOCK)).unwrap();
+        assert_eq!(rig.say(conn, Message::Cancel(block(0, 0, BLOCK))), Ok(()), "{n}");
+    }
+    rig.say(conn, request(0, 0, BLOCK)).unwrap();
+    assert_eq!(rig.say(conn, Message::Cancel(block(0, 0, BLOCK))), Err(Bad::ReadsNothing));
+}
+
+#[test]
+fn p16_who_reads_may_cancel_without_end() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.leech(true);
+    for n in 0..2 * REJECTS_WAITING_MAX {
+        rig.say(conn, Message::Cancel(NO_BLOCK)).unwrap();
+        rig.say(conn, request(0, 0, BLOCK)).unwrap();
+        rig.say(conn, Message::Cancel(block(0, 0, BLOCK))).unwrap();
+        if n % 100 == 0 {
+            rig.read(conn);
+        }
+    }
+    assert!(rig.is_open(conn));
+}
+
+#[test]
+fn p14_tiny_requests_read_each_chunk_once() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.leech(true);
+    for n in 0..REQUESTS_QUEUED_MAX as u32 {
+        rig.say(conn, request(0, n, 1)).unwrap();
+    }
+    assert_eq!(rig.read(conn).1 as usize, REQUESTS_QUEUED_MAX);
+    let loaded = rig.shared.stats[0].loaded_bytes.load(crate::shared::sync::Ordering::Relaxed);
+    assert_eq!(loaded, 256 << 10, "one chunk, read once");
+}
+
+#[test]
+fn p17_payload_that_nobody_asked_for_is_discarded_and_ends_at_its_limit() {
+    let mut rig = Rig::new(3, false);
+    let conn = rig.seed();
+    rig.perform();
+    rig.engine.handle_message(conn, Message::Choke, rig.now).unwrap();
+    // What was asked for before the choke may still come.
+    let graced = {
+        for block in rig.asked(conn) {
+            rig.say(conn, Message::Reject(block)).unwrap();
+        }
+        rig.engine.peer(conn).unwrap().grace
+    };
+    assert_eq!(graced, 0);
+    let blocks = UNSOLICITED_BYTES_MAX / u64::from(BLOCK);
+    for n in 0..blocks {
+        assert_eq!(rig.engine.handle_piece_header(conn, block(0, 0, BLOCK)), Ok(Landing::Discard), "{n}");
+    }
+    assert_eq!(rig.engine.handle_piece_header(conn, block(0, 0, 1)), Err(Bad::Unsolicited));
+    let wasted = rig.shared.stats[0].wasted_bytes.load(crate::shared::sync::Ordering::Relaxed);
+    assert_eq!(wasted, UNSOLICITED_BYTES_MAX + 1);
+}
+
+#[test]
+fn p17_a_block_that_does_not_match_its_request_lands_nowhere() {
+    let mut rig = Rig::new(3, false);
+    let conn = rig.seed();
+    let asked = rig.asked(conn)[0];
+    for wrong in [
+        block(asked.piece, asked.begin, asked.length - 1),
+        block(asked.piece, asked.begin + 1, asked.length),
+        block(asked.piece ^ 1, asked.begin, asked.length),
+        block(u32::MAX, u32::MAX, asked.length),
+        block(asked.piece, u32::MAX, asked.length),
+    ] {
+        assert_eq!(rig.engine.handle_piece_header(conn, wrong), Ok(Landing::Discard), "{wrong:?}");
+    }
+    assert!(matches!(rig.engine.handle_piece_header(conn, asked), Ok(Landing::Into(_))));
+}
+
+#[test]
+fn p18_a_block_that_came_twice_changes_nothing() {
+    let mut rig = Rig::new(1, false);
+    let conn = rig.seed();
+    let asked = rig.asked(conn)[0];
+    let Ok(Landing::Into(expected)) = rig.engine.handle_piece_header(conn, asked) else { panic!() };
+    rig.engine.handle_block(conn, expected.chunk, expected.index, rig.now);
+    assert_eq!(rig.engine.handle_piece_header(conn, asked), Ok(Landing::Discard));
+    let peer = rig.engine.peer(conn).unwrap();
+    assert_eq!((peer.received_bytes, peer.unsolicited_bytes), (u64::from(BLOCK), u64::from(BLOCK)));
+}
+
+#[test]
+fn p29_a_peer_that_queues_little_is_asked_for_little() {
+    for (reqq, depth) in [("1", 1), ("3", 3), ("4", 4), ("5", 5), ("0", 16), ("-1", 16)] {
+        let mut rig = Rig::new(3, false);
+        let conn = rig.peer(true);
+        let payload = format!("d4:reqqi{reqq}ee");
+        rig.say(conn, Message::Extended { id: 0, payload: payload.as_bytes() }).unwrap();
+        rig.say(conn, Message::HaveAll).unwrap();
+        rig.say(conn, Message::Unchoke).unwrap();
+        assert_eq!(rig.asked(conn).len(), depth, "reqq {reqq}");
+    }
+}

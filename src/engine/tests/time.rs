@@ -1,0 +1,92 @@
+//! Peers that are slow, silent, or neither read nor write (P1, P2, P35, P36, P37, P42).
+
+use super::*;
+use crate::base::limits::{
+    HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STUCK_TIMEOUT, SNUB_TIMEOUT,
+};
+
+/// One look at each connection before `span` has passed.
+const fn nearly(span: Span) -> Span {
+    Span(span.0 - Span::from_secs(1).0)
+}
+
+#[test]
+fn p1_p2_a_handshake_has_one_deadline_whatever_trickles_in() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.accept("127.0.0.1:1000");
+    rig.pass(Span(HANDSHAKE_TIMEOUT.0 - 1));
+    assert!(!rig.was_closed(conn), "before the deadline");
+    rig.pass(Span::from_secs(1));
+    assert!(rig.was_closed(conn), "at the first look behind it");
+    assert_eq!(rig.engine.peer_count(), 0);
+    assert_eq!(rig.engine.poll_timeout(), None, "nobody is left to look after");
+}
+
+#[test]
+fn p42_a_peer_is_silent_for_so_long_and_no_longer() {
+    let mut rig = Rig::new(3, true);
+    let (silent, alive) = (rig.peer(true), rig.peer(true));
+    rig.pass(nearly(IDLE_TIMEOUT));
+    rig.say(alive, Message::KeepAlive).unwrap();
+    assert!(rig.is_open(silent));
+    rig.pass(Span::from_secs(1));
+    assert!(!rig.is_open(silent) && rig.is_open(alive));
+}
+
+#[test]
+fn we_say_that_we_are_there() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.peer(true);
+    rig.pass(nearly(KEEPALIVE_INTERVAL));
+    assert_eq!(rig.read(conn).0, b"");
+    rig.pass(Span::from_secs(1));
+    assert_eq!(frames(&rig.read(conn).0), [Message::KeepAlive]);
+}
+
+#[test]
+fn p35_a_peer_that_writes_but_never_reads_is_dropped() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.leech(true);
+    rig.say(conn, Message::Request(block(0, 0, 16 << 10))).unwrap();
+    rig.perform();
+    let (mut outbox, mut segments) = (Vec::new(), Vec::new());
+    while !rig.engine.take_send(conn, &mut outbox, &mut segments, rig.now) {
+        rig.perform();
+    }
+    let tenth = Span(SEND_STUCK_TIMEOUT.0 / 10);
+    for _ in 0..9 {
+        rig.pass(tenth);
+        rig.say(conn, Message::KeepAlive).unwrap();
+    }
+    assert!(rig.is_open(conn));
+    rig.pass(tenth);
+    assert!(!rig.is_open(conn));
+    assert_eq!(rig.shared.chunks.view(0).pins, 0, "its block is unpinned");
+}
+
+#[test]
+fn a_keep_alive_that_is_just_being_sent_is_not_stuck() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.peer(true);
+    rig.pass(KEEPALIVE_INTERVAL);
+    let (mut outbox, mut segments) = (Vec::new(), Vec::new());
+    assert!(rig.engine.take_send(conn, &mut outbox, &mut segments, rig.now));
+    rig.pass(Span::from_secs(2));
+    assert!(rig.is_open(conn));
+}
+
+#[test]
+fn p36_p37_who_promises_and_does_not_deliver_is_asked_no_more_and_others_are() {
+    let mut rig = Rig::new(1, false);
+    let liar = rig.seed();
+    let first = rig.asked(liar);
+    assert_eq!(first.len(), 7, "the whole torrent: {first:?}");
+    rig.pass(nearly(SNUB_TIMEOUT));
+    assert!(!rig.engine.peer(liar).unwrap().snubbed);
+    rig.pass(Span::from_secs(1));
+    assert!(rig.engine.peer(liar).unwrap().snubbed);
+    let honest = rig.seed();
+    let mut second = rig.asked(honest);
+    second.sort_unstable();
+    assert_eq!(second, first, "its reservation is released");
+}

@@ -1,0 +1,94 @@
+//! A relay with a small torrent, and what the system says of a process.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::support::node::{Node, relay};
+use super::support::poll;
+use super::support::torrent::Torrent;
+use super::wire::Payload;
+
+/// Four blocks in a piece.
+pub const PIECE: u32 = 64 << 10;
+/// Sixteen pieces and a short one, whose last block is short too.
+pub const TOTAL: u64 = (1 << 20) + 20_000;
+
+/// A torrent on disk in a directory of its own.
+pub struct Scene {
+    /// The directory; removed at the end.
+    pub temp: TempDir,
+    /// The torrent; its payload lies in `source`.
+    pub torrent: Torrent,
+    /// Its .torrent file.
+    pub file: PathBuf,
+    /// Its bytes.
+    pub payload: Arc<Payload>,
+}
+
+impl Scene {
+    /// The usual small one.
+    pub fn new() -> Self {
+        Self::sized(TOTAL, PIECE)
+    }
+
+    /// One of so many bytes.
+    pub fn sized(total: u64, piece_bytes: u32) -> Self {
+        let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
+        let torrent = Torrent::single(&temp.path().join("source"), "whole", total, piece_bytes.into(), 1);
+        let file = torrent.write(&temp.path().join("a.torrent"), None);
+        let payload = Payload::of(&torrent, piece_bytes);
+        Self { temp, torrent, file, payload }
+    }
+
+    /// A path in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    /// Where the payload of the source lies.
+    pub fn source_file(&self) -> PathBuf {
+        self.torrent.source.join(&self.torrent.name)
+    }
+
+    /// A relay that serves it.
+    pub fn relay(&self) -> Relay {
+        let mut command = relay(&self.file, &self.torrent.source, self.temp.path());
+        let mut node = Node::spawn("relay", &mut command, self.temp.path());
+        let addr = node.wait_seeding();
+        Relay { node, addr }
+    }
+}
+
+/// A running one.
+pub struct Relay {
+    /// The process.
+    pub node: Node,
+    /// Where it accepts.
+    pub addr: SocketAddr,
+}
+
+impl Relay {
+    /// Waits until it holds no more than `base` descriptors.
+    pub fn wait_descriptors(&self, base: usize) {
+        let pid = self.node.process.pid();
+        poll("descriptors go back", || (descriptors(pid) <= base).then_some(()));
+    }
+}
+
+/// Open descriptors of a process.
+pub fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a living process").count()
+}
+
+/// A line `name: value` of a file in /proc.
+pub fn proc_value(pid: u32, file: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("a living process");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the line is there");
+    let number = line.trim_start_matches(':').split_whitespace().next().expect("a value");
+    number.parse().expect("a number")
+}
