@@ -12,5 +12,6 @@ pub mod hash;
 pub mod io;
 pub mod proto;
 pub mod shared;
+pub mod sim;
 pub mod storage;
 pub mod worker;

@@ -115,6 +115,55 @@ pub const MAGNET_PEERS_MAX: usize = 64;
 /// Most files of a torrent that get another name because theirs is taken.
 pub const PATH_CLASHES_MAX: usize = 500;
 
+// ---- Announces (threats N11 to N13) ----
+
+/// Wait after a tracker's first failure; doubles with each further one.
+pub const TRACKER_BACKOFF_MIN: Span = Span::from_secs(5);
+/// Longest wait after failures of a tracker.
+pub const TRACKER_BACKOFF_MAX: Span = Span::from_secs(30 * 60);
+/// Total time for the announce that says good-bye; the process waits for it when it ends.
+pub const TRACKER_STOP_TIMEOUT: Span = Span::from_secs(5);
+/// First wait for an answer of a UDP tracker; doubles with each copy of the request.
+pub const TRACKER_UDP_FIRST_WAIT: Span = Span::from_secs(3);
+/// Header of a tracker's HTTP reply.
+pub const TRACKER_HEADER_BYTES_MAX: usize = 16 << 10;
+/// Announces under way at once, over all torrents.
+pub const TRACKER_ANNOUNCES_MAX: usize = 50;
+/// Hosts of trackers whose failures are remembered.
+pub const TRACKER_HOSTS_MAX: usize = 1024;
+/// A host that did not answer as a tracker does is left alone so long, by all torrents together,
+/// when a stranger named it: no torrent list makes us hammer a web server.
+pub const TRACKER_HOST_GAP: Span = Span::from_secs(30);
+/// The same when the operator named it.
+pub const TRACKER_HOST_GAP_OPERATOR: Span = Span::from_secs(5);
+/// Time for one name look-up.
+pub const DNS_TIMEOUT: Span = Span::from_secs(5);
+/// Look-ups under way at once; one that stalls keeps its place until the system gives up.
+pub const DNS_LOOKUPS_MAX: usize = 16;
+/// Addresses used of one name.
+pub const DNS_ADDRESSES_MAX: usize = 8;
+/// Names whose addresses are remembered.
+pub const DNS_CACHE_MAX: usize = 256;
+/// How long they are remembered.
+pub const DNS_CACHE_AGE: Span = Span::from_secs(60);
+
+// ---- Storage (threats S1 to S22) ----
+
+/// Longest body of one journal record: the fingerprints of the longest piece, and its index.
+pub const JOURNAL_RECORD_BYTES_MAX: usize = 4 + 8 * (PIECE_BYTES_MAX / super::units::CHUNK_BYTES) as usize;
+/// Longest journal that is read.
+pub const JOURNAL_BYTES_MAX: u64 = 4 << 30;
+/// Written bytes that may wait for their fdatasync before one is asked for.
+pub const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
+/// Time that written bytes may wait for their fdatasync before one is asked for.
+pub const UNSYNCED_TIME_MAX: Span = Span::from_secs(2);
+/// Files of one torrent that are synced at the same time.
+pub const SYNCS_IN_FLIGHT_MAX: usize = 16;
+/// Files of one torrent that are held open, with two descriptors each; the longest unused is closed first.
+pub const OPEN_FILES_MAX: usize = 256;
+/// Bytes by which a journal may exceed twice what it has to say before it is rewritten.
+pub const JOURNAL_SLACK_BYTES: u64 = 256 << 10;
+
 // ---- Load tests (`troc bench`) ----
 
 /// Connections of one load generator or source.

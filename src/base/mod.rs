@@ -1,7 +1,9 @@
 //! Values: units, identifiers, limits, time, randomness, slots, bit fields. No I/O, no policy.
 
+pub mod address;
 pub mod bitfield;
 pub mod geometry;
+pub mod human;
 pub mod ids;
 pub mod limits;
 pub mod rng;

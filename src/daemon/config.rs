@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::base::time::Span;
 use crate::proto::metainfo::Metainfo;
 
 /// Whether the node ends when its torrents are complete.
@@ -43,4 +44,6 @@ pub struct NodeConfig {
     pub download_limit: Option<u64>,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
+    /// How often the status is told.
+    pub status_interval: Span,
 }

@@ -1,4 +1,24 @@
 //! The process: configuration, supervisor, control thread, trackers, state store.
+//!
+//! The control thread runs on a tokio-uring runtime and does everything that may block or wait:
+//! opening and syncing files, the journal, trackers, signals, status. Payload never passes through
+//! it, but for the edges of chunks that do not fill a page.
 
+pub mod clock;
 pub mod config;
+mod control;
+mod error;
+pub mod files;
+pub mod hashing;
+mod keeping;
+mod run;
+mod start;
 pub mod status;
+pub mod store;
+mod supervisor;
+mod swarm;
+pub mod tracker;
+
+pub use error::NodeError;
+pub use run::run;
+pub use supervisor::allowed_cpus;

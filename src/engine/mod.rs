@@ -1,1 +1,309 @@
-//! Decisions: sans-io state machines, one instance per core.
+//! Decisions: what to ask whom, whom to serve, what to hash, write and announce. Sans-io, one
+//! instance per core.
+//!
+//! Four kinds of method. Getters. `handle_*` take facts in: a message came, a block landed, a chunk
+//! was hashed, written or read, a core or a clock said something. `plan_*` and `take_*` compose one
+//! receive or send. `poll_action` hands intentions out, one at a time, until it returns `None`;
+//! `poll_timeout` says when `handle_tick` is next due. Time is an argument and never goes back.
+//!
+//! ```text
+//! session.rs    handshakes and messages            peer.rs      one connection
+//! download.rs   requests out, blocks in            claims.rs    who writes which block
+//! picker.rs     which chunk to ask a peer for      torrent.rs   one torrent on this core
+//! assembly.rs   hash, verify, blame, write         action.rs    the intentions
+//! upload.rs     the scheduler: whom to send what   tick.rs      everything that time causes
+//! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
+//! ```
+
+pub mod action;
+pub mod announcer;
+mod assembly;
+pub mod candidates;
+pub mod claims;
+mod download;
+pub mod peer;
+mod picker;
+mod session;
+mod tick;
+pub mod torrent;
+mod upload;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::base::address::AddressClass;
+use crate::base::ids::{ConnId, CoreId, InfoHash, PeerId, TorrentId};
+use crate::base::limits::BANS_MAX;
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
+use crate::shared::budget::Budget;
+use crate::shared::cache::Cache;
+use crate::shared::torrent::SharedTorrent;
+
+use action::{Action, Farewell, Note, Report, To};
+use peer::{Origin, Peer, Peers, Stage};
+use torrent::Torrent;
+
+pub use assembly::piece_chunks as assembly_chunks;
+pub use download::Expected;
+pub use download::Landing;
+pub use session::Admission;
+
+/// What an engine is told at its start.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Which core it decides for.
+    pub core: CoreId,
+    /// How many there are.
+    pub cores: usize,
+    /// Our name in handshakes; the same on all cores.
+    pub peer_id: PeerId,
+    /// The port we accept on, for the extension handshake.
+    pub listen_port: Option<u16>,
+    /// Ask for pieces in order instead of rarest first.
+    pub sequential: bool,
+    /// Seed of choices that nobody gains from guessing.
+    pub seed: u64,
+    /// Secret under which peers' addresses are hashed; the same on all cores.
+    pub secret: u64,
+    /// Limit of payload sent, over all cores.
+    pub upload: Option<Arc<Budget>>,
+    /// Limit of payload asked for, over all cores.
+    pub download: Option<Arc<Budget>>,
+}
+
+/// One core's decisions. See the module.
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    cache: Arc<Cache>,
+    peers: Peers,
+    torrents: Vec<Option<Torrent>>,
+    by_hash: HashMap<InfoHash, TorrentId>,
+    actions: VecDeque<Action>,
+    /// Connections with something to send and no send in flight, in the order of service.
+    ready: VecDeque<ConnId>,
+    /// Connections whose next block waits for the upload limit.
+    throttled: Vec<ConnId>,
+    /// Connections that could be asked for more but there was nothing to ask, or no slot for it.
+    hungry: Vec<ConnId>,
+    /// Something happened that may feed the hungry.
+    food: bool,
+    bans: HashSet<u64>,
+    rng: Rng,
+    ticked_at: Instant,
+    rolled_at: Instant,
+    stopping: bool,
+}
+
+impl Engine {
+    /// An engine without torrents or peers.
+    pub fn new(config: EngineConfig, cache: Arc<Cache>, now: Instant) -> Self {
+        assert!((config.core.0 as usize) < config.cores);
+        let rng = Rng::new(config.seed);
+        Self {
+            config,
+            cache,
+            peers: Peers::default(),
+            torrents: Vec::new(),
+            by_hash: HashMap::new(),
+            actions: VecDeque::new(),
+            ready: VecDeque::new(),
+            throttled: Vec::new(),
+            hungry: Vec::new(),
+            food: false,
+            bans: HashSet::new(),
+            rng,
+            ticked_at: now,
+            rolled_at: now,
+            stopping: false,
+        }
+    }
+
+    /// The slots that it allocates from.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// A torrent of this core.
+    pub fn torrent(&self, id: TorrentId) -> Option<&Torrent> {
+        self.torrents.get(id.0 as usize)?.as_ref()
+    }
+
+    /// A connection of this core.
+    pub fn peer(&self, conn: ConnId) -> Option<&Peer> {
+        self.peers.get(conn)
+    }
+
+    /// How many connections there are.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// The next intention, or `None` when there is nothing more to do for now.
+    pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        if self.food && !self.hungry.is_empty() {
+            self.feed_hungry(now);
+        }
+        self.food = false;
+        self.flush_haves();
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        self.ready.pop_front().map(|conn| {
+            if let Some(peer) = self.peers.get_mut(conn) {
+                peer.out.queued = false;
+            }
+            Action::Send(conn)
+        })
+    }
+
+    /// A torrent to fetch and serve from now on.
+    pub fn handle_torrent(&mut self, shared: Arc<SharedTorrent>) {
+        let id = shared.meta.id;
+        let index = id.0 as usize;
+        if self.torrents.len() <= index {
+            self.torrents.resize_with(index + 1, || None);
+        }
+        self.by_hash.insert(shared.meta.info_hash, id);
+        self.torrents[index] = Some(Torrent::new(shared, self.config.sequential, &mut self.rng));
+    }
+
+    /// What another core said.
+    pub fn handle_note(&mut self, note: Note, now: Instant) {
+        match note {
+            Note::Have { torrent, piece } => self.note_have(torrent, piece),
+            Note::Filled { torrent, chunk } => self.chunk_filled(torrent, chunk),
+            Note::Loaded { torrent, chunk } => self.wake_waiting(torrent, chunk),
+            Note::Offer { torrent, chunk } => self.note_offer(torrent, chunk),
+            Note::Idle { torrent } => self.offer_slowest(torrent, now),
+            Note::Missing { torrent, piece } => self.note_missing(torrent, piece),
+            Note::Ban { key } => self.ban(key),
+        }
+    }
+
+    /// The node stops: no more requests go out, peers are closed once what is verified is written.
+    pub fn handle_stop(&mut self) {
+        self.stopping = true;
+        let open: Vec<ConnId> = self.peers.iter().map(|peer| peer.conn).collect();
+        for conn in open {
+            self.close(conn, Farewell::Useless);
+        }
+    }
+
+    /// Whether verified bytes still wait to be written.
+    pub fn is_writing(&self) -> bool {
+        self.torrents.iter().flatten().any(|torrent| !torrent.writing.is_empty())
+    }
+
+    /// By what a peer's blocks are attributed and it is banned: its address, with the port where
+    /// many honest peers may share an address.
+    pub fn peer_key(&self, address: SocketAddr) -> u64 {
+        let port = if AddressClass::of(address.ip()).is_stranger() { 0 } else { address.port() };
+        let text = match crate::base::address::canonical(address.ip()) {
+            std::net::IpAddr::V4(ip) => u128::from(ip.to_bits()),
+            std::net::IpAddr::V6(ip) => ip.to_bits(),
+        };
+        let mut bytes = [0; 18];
+        bytes[..16].copy_from_slice(&text.to_be_bytes());
+        bytes[16..].copy_from_slice(&port.to_be_bytes());
+        // Zero means "nobody" in slot bookkeeping.
+        xxh3_64_with_seed(&bytes, self.config.secret) | 1
+    }
+
+    fn close(&mut self, conn: ConnId, why: Farewell) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        if peer.stage == Stage::Closing {
+            return;
+        }
+        let was_open = peer.is_open();
+        peer.stage = Stage::Closing;
+        peer.farewell = Some(why);
+        peer.requests.clear();
+        peer.out.frames.clear();
+        self.actions.push_back(Action::Close(conn));
+        if was_open {
+            self.drop_requests(conn);
+            self.leave_swarm(conn);
+        }
+    }
+
+    /// Takes an open peer out of its torrent's list and counts.
+    fn leave_swarm(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get(conn) else { return };
+        let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) else {
+            return;
+        };
+        torrent.peers.retain(|&other| other != conn);
+        for piece in peer.bits.ones() {
+            torrent.shared.sub_availability(piece);
+        }
+        use crate::shared::sync::Ordering;
+        let stats = torrent.stats(self.config.core);
+        stats.peers.fetch_sub(1, Ordering::Relaxed);
+        if peer.is_seed() {
+            stats.seeds.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection's last operation has ended: nothing lands in its blocks' places any more.
+    pub fn handle_closed(&mut self, conn: ConnId) {
+        if self.peers.get(conn).is_some_and(|peer| peer.stage != Stage::Closing) {
+            self.close(conn, Farewell::Gone);
+        }
+        let Some(mut peer) = self.peers.remove(conn) else { return };
+        if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {
+            for chunk in peer.out.pins.drain(..) {
+                torrent.shared.chunks.unpin(chunk);
+            }
+            let id = torrent.id();
+            let mut released = Vec::new();
+            for (&chunk, claim) in &mut torrent.claims {
+                (0..claim.blocks).for_each(|block| claim.unland(block, conn));
+                if claim.releasing && !claim.is_landing() {
+                    released.push(chunk);
+                }
+            }
+            for chunk in released {
+                self.finish_release(id, chunk);
+            }
+            let why = peer.farewell.unwrap_or(Farewell::Gone);
+            let report = Report::Disconnected { torrent: id, address: peer.address, why };
+            self.actions.push_back(Action::Report(report));
+        }
+        self.food = true;
+    }
+
+    /// The connection is another core's now.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.peers.remove(conn);
+    }
+
+    fn ban(&mut self, key: u64) {
+        if self.bans.len() < BANS_MAX {
+            self.bans.insert(key);
+        }
+        let liars: Vec<ConnId> =
+            self.peers.iter().filter(|peer| peer.key == key).map(|peer| peer.conn).collect();
+        for conn in liars {
+            self.close(conn, Farewell::Misbehaved);
+        }
+    }
+
+    fn ban_everywhere(&mut self, key: u64) {
+        self.ban(key);
+        self.actions.push_back(Action::Tell(To::Others, Note::Ban { key }));
+    }
+
+    fn make_ready(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let sendable = matches!(peer.stage, Stage::Handshaking | Stage::Open);
+        if sendable && !peer.out.in_flight && !peer.out.queued && peer.has_output() {
+            peer.out.queued = true;
+            self.ready.push_back(conn);
+        }
+    }
+}

@@ -10,6 +10,7 @@
 //! by an operation must stay allocated until it has completed; the caller pins them.
 
 pub mod arena;
+pub mod sockets;
 pub mod uring;
 
 use std::fmt;

@@ -5,8 +5,8 @@
 //! have them), and the exact bytes of any value, for the info-hash. `bendy` 0.3.3 has the depth
 //! limit and raw slices, but no token limit, refuses unsorted keys, and depends on the abandoned
 //! `failure` crate (RUSTSEC-2020-0036, unsound by RUSTSEC-2019-0036) and through it on `syn` 1.
-//! The serde ones (`serde_bencode`, `bt_bencode`) recurse by nesting and take the last of
-//! duplicate keys.
+//! The serde ones (`serde_bencode` 0.2, `bt_bencode` 0.8) recurse by nesting without a limit of
+//! their own and have no token limit.
 //!
 //! The rules. [`parse`] checks the whole input once, iteratively: nesting and tokens within the
 //! given bounds; lengths and integers without leading zeros, `-0` or `+`; integers within i64;

@@ -4,5 +4,6 @@ pub mod bencode;
 pub mod magnet;
 pub mod metainfo;
 pub mod text;
+pub mod tracker;
 pub mod urls;
 pub mod wire;

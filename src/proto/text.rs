@@ -2,19 +2,7 @@
 
 use std::fmt::Write;
 
-/// Whether `char` is invisible or changes how its neighbours look: control characters (C0, C1,
-/// DEL), bidirectional marks and overrides, zero-width and other format characters, and the
-/// line and paragraph separators. Not the joiners and variation selectors: names in Persian,
-/// Hindi, Japanese and emoji need them.
-pub fn is_hidden(char: char) -> bool {
-    char.is_control()
-        || matches!(char,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
-            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e007f}')
-}
+pub use crate::base::human::is_hidden;
 
 /// `bytes` as one line of printable text of at most `bytes_max` bytes: hidden characters become
 /// `\u{..}`, invalid UTF-8 becomes U+FFFD, what is too long ends in `...`.

@@ -71,9 +71,14 @@ pub struct ReadOp {
 /// covers `len` bytes from `start` of the torrent.
 pub fn residue(layout: &Layout, start: u64, len: u32) -> u32 {
     let mut best: Option<Extent> = None;
-    for extent in layout.extents(start, len).filter(|extent| extent.file.is_some()) {
-        if best.is_none_or(|best| best.len < extent.len) {
+    for extent in layout.extents(start, len) {
+        let best_len = best.map_or(0, |best| best.len);
+        if extent.file.is_some() && extent.len > best_len {
             best = Some(extent);
+        }
+        // Nothing that follows can be longer: with few files this ends at the first.
+        if len - extent.offset - extent.len <= best.map_or(0, |best| best.len) {
+            break;
         }
     }
     best.map_or(0, |extent| page_offset(extent.file_offset.wrapping_sub(u64::from(extent.offset))))

@@ -1,1 +1,531 @@
-//! One core: the turn that binds the engine to the kernel.
+//! One core: the turn that binds the engine to the kernel. The only production module that sees
+//! both.
+//!
+//! ```text
+//! io.turn()          submit, wait, collect a bounded number of completions
+//! dispatch           each completion to inbound.rs, disk.rs or the engine; O(1) each
+//! mail               a bounded number of messages from other cores and the control thread
+//! engine.handle_tick
+//! perform            the engine's actions, under a budget of hashing
+//! ```
+
+pub mod disk;
+mod inbound;
+pub mod mesh;
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::base::ids::{ConnId, CoreId, TorrentId};
+use crate::base::segment::Segment;
+use crate::base::time::Instant;
+use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
+use crate::engine::action::{Action, To};
+use crate::engine::{Admission, Engine};
+use crate::hash::fingerprint::Fingerprint;
+use crate::hash::sha1::Sha1;
+use crate::io::arena::Arena;
+use crate::io::{Completion, Errno, Io};
+use crate::proto::wire::handshake::Handshake;
+use crate::shared::torrent::SharedTorrent;
+use crate::storage::plan;
+
+use disk::{Direction, Disk, Finished, Place};
+use inbound::{Flow, Inbound};
+use mesh::{Files, Mailbox, Sender, ToControl, ToWorker};
+
+/// Bytes that one turn hashes at most: about a millisecond.
+const HASH_BYTES_PER_TURN: u32 = 8 * CHUNK_BYTES;
+
+/// Messages taken from the mailbox in one turn.
+const MAIL_PER_TURN: usize = 256;
+
+/// Actions performed in one turn.
+const ACTIONS_PER_TURN: usize = 4096;
+
+/// Whom a worker talks to.
+pub struct Links<I: Io> {
+    /// Its own mailbox.
+    pub mailbox: Arc<Mailbox<ToWorker<I>>>,
+    /// One sender per core, the own one included.
+    pub cores: Vec<Sender<ToWorker<I>>>,
+    /// The control thread.
+    pub control: Sender<ToControl>,
+}
+
+/// A piece's hash that waits for its share of a turn.
+#[derive(Clone, Copy, Debug)]
+struct HashJob {
+    torrent: TorrentId,
+    chunk: u32,
+    first: bool,
+    last: bool,
+}
+
+/// How a worker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// Call `turn` again.
+    Yes,
+    /// It was told to stop and nothing is in flight any more.
+    Stopped,
+}
+
+/// See the module.
+pub struct Worker<I: Io> {
+    core: CoreId,
+    io: I,
+    arena: Arc<Arena>,
+    engine: Engine,
+    links: Links<I>,
+    inbound: Vec<Option<Inbound>>,
+    files: Vec<Option<Files<I::File>>>,
+    disk: Disk,
+    hashes: VecDeque<HashJob>,
+    hashers: HashMap<(TorrentId, u32), Sha1>,
+    fingerprint: Fingerprint,
+    done: Vec<Completion>,
+    segments: Vec<Segment>,
+    /// Arena regions that are known to be in use.
+    regions_touched: u32,
+    stopping: bool,
+}
+
+impl<I: Io> fmt::Debug for Worker<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Worker({})", self.core.0)
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// A worker that is about to take its first turn.
+    pub fn new(
+        core: CoreId,
+        io: I,
+        arena: Arc<Arena>,
+        engine: Engine,
+        links: Links<I>,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        Self {
+            core,
+            io,
+            arena,
+            engine,
+            links,
+            inbound: Vec::new(),
+            files: Vec::new(),
+            disk: Disk::default(),
+            hashes: VecDeque::new(),
+            hashers: HashMap::new(),
+            fingerprint,
+            done: Vec::new(),
+            segments: Vec::new(),
+            regions_touched: 0,
+            stopping: false,
+        }
+    }
+
+    /// The decisions of this core, for checks.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The kernel side of this core, for the simulator.
+    pub const fn io(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// One round. Waits in the kernel for as long as there is nothing to do.
+    pub fn turn(&mut self) -> Running {
+        let mut done = std::mem::take(&mut self.done);
+        let deadline = self.deadline();
+        self.io.turn(deadline, &mut done);
+        self.links.mailbox.unpark();
+        let now = self.io.now();
+        for completion in done.drain(..) {
+            self.dispatch(completion, now);
+        }
+        self.done = done;
+        self.take_mail(now);
+        self.engine.handle_tick(now);
+        self.perform_all(now);
+        self.run_hashes(now);
+        self.note_touched();
+        self.flush();
+        if self.stopping && self.is_quiet() { Running::Stopped } else { Running::Yes }
+    }
+
+    /// Until when the kernel may let this core sleep: not at all while there is work.
+    fn deadline(&mut self) -> Option<Instant> {
+        let busy = !self.hashes.is_empty() || !self.flush();
+        if busy || !self.links.mailbox.park() {
+            return Some(Instant(0));
+        }
+        self.engine.poll_timeout()
+    }
+
+    fn flush(&mut self) -> bool {
+        let mut all = self.links.control.flush();
+        for core in &mut self.links.cores {
+            all &= core.flush();
+        }
+        all
+    }
+
+    /// Tells the control thread when the arena grows into a new region, so that the next one can be
+    /// zeroed before it is needed: 64 MiB take milliseconds that no turn can spare.
+    fn note_touched(&mut self) {
+        let regions = self.engine.cache().touched_count().div_ceil(self.arena.slots_per_region());
+        if regions > self.regions_touched {
+            self.regions_touched = regions;
+            self.links.control.send(ToControl::Touched { region: regions - 1 });
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.disk.is_idle()
+            && self.hashes.is_empty()
+            && self.engine.peer_count() == 0
+            && !self.engine.is_writing()
+    }
+
+    fn dispatch(&mut self, completion: Completion, now: Instant) {
+        match completion {
+            Completion::Accepted { conn, address } => {
+                self.place_inbound(conn);
+                self.engine.handle_accepted(conn, address, now);
+                self.receive(conn);
+            }
+            Completion::Dialed { conn, result } => {
+                self.engine.handle_dialed(conn, result.is_ok(), now);
+                if result.is_ok() {
+                    self.receive(conn);
+                }
+            }
+            Completion::Received { conn, result } => self.received(conn, result, now),
+            Completion::Sent { conn, result } => {
+                self.engine.handle_sent(conn, result.map_err(|errno| errno.0), now);
+            }
+            Completion::Closed { conn } => {
+                if let Some(place) = self.inbound.get_mut(conn.index as usize) {
+                    *place = None;
+                }
+                self.engine.handle_closed(conn);
+            }
+            Completion::Read { token, result } | Completion::Written { token, result } => {
+                let files = &self.files;
+                let find = |id: TorrentId| files.get(id.0 as usize)?.clone();
+                let finished = self.disk.handle_done(&mut self.io, find, token, result);
+                self.finish(finished, now);
+            }
+        }
+    }
+
+    fn place_inbound(&mut self, conn: ConnId) {
+        let index = conn.index as usize;
+        if self.inbound.len() <= index {
+            self.inbound.resize_with(index + 1, || None);
+        }
+        self.inbound[index] = Some(Inbound::default());
+    }
+
+    /// Starts the next receive, unless the connection is closing.
+    fn receive(&mut self, conn: ConnId) {
+        use crate::engine::peer::Stage;
+        let alive = self.engine.peer(conn).is_some_and(|peer| peer.stage != Stage::Closing);
+        let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize).filter(|_| alive) else { return };
+        if !inbound.in_flight {
+            let inbox = self.io.inbox(conn);
+            // Planning needs the inbox and the engine, receiving needs the whole of `io`.
+            let mut taken = std::mem::take(inbox);
+            let segments = inbound.plan(conn, &mut self.engine, &mut taken);
+            *self.io.inbox(conn) = taken;
+            self.io.recv(conn, segments);
+        }
+    }
+
+    fn received(&mut self, conn: ConnId, result: Result<u32, Errno>, now: Instant) {
+        let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize) else { return };
+        match result {
+            Ok(bytes @ 1..) => {
+                let mut inbox = std::mem::take(self.io.inbox(conn));
+                let flow = inbound.received(conn, bytes, &mut inbox, &mut self.engine, &self.arena, now);
+                if flow == Flow::Shaken {
+                    self.shake(conn, &mut inbox, now);
+                }
+                *self.io.inbox(conn) = inbox;
+            }
+            Err(Errno::CANCELED) => inbound.cancel(conn, &mut self.engine),
+            Ok(0) | Err(_) => {
+                inbound.cancel(conn, &mut self.engine);
+                self.engine.handle_gone(conn);
+            }
+        }
+        self.receive(conn);
+    }
+
+    /// Bytes of a handshake came.
+    fn shake(&mut self, conn: ConnId, inbox: &mut [u8], now: Instant) {
+        let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize) else { return };
+        match Handshake::parse(&inbox[..inbound.rest()]) {
+            Ok(None) => {}
+            Err(_) => self.engine.handle_broken(conn),
+            Ok(Some(handshake)) => match self.engine.handle_handshake(conn, &handshake, now) {
+                Admission::Here => {
+                    inbound.begin_messages(inbox, crate::proto::wire::handshake::HANDSHAKE_BYTES);
+                    inbound.parse_inbox(conn, inbox, &mut self.engine, &self.arena, now);
+                }
+                // No receive until the hand-over is performed, in this very turn.
+                Admission::Elsewhere => inbound.in_flight = true,
+                Admission::Refused => {}
+            },
+        }
+    }
+
+    fn take_mail(&mut self, now: Instant) {
+        for _ in 0..MAIL_PER_TURN {
+            let Some(message) = self.links.mailbox.pop() else { return };
+            match message {
+                ToWorker::Note(note) => self.engine.handle_note(note, now),
+                ToWorker::Add { torrent, files } => {
+                    let index = torrent.meta.id.0 as usize;
+                    if self.files.len() <= index {
+                        self.files.resize_with(index + 1, || None);
+                    }
+                    self.files[index] = Some(files);
+                    self.engine.handle_torrent(torrent);
+                }
+                ToWorker::Dial { torrent, address } => {
+                    if let Some(conn) = self.io.dial(address) {
+                        self.place_inbound(conn);
+                        self.engine.handle_dialing(conn, address, torrent, now);
+                    }
+                }
+                ToWorker::HandOver { socket, address, handshake, rest } => {
+                    if let Ok(conn) = self.io.attach(socket) {
+                        self.take_over(conn, address, &handshake, &rest, now);
+                    }
+                }
+                ToWorker::Edges { job, result } => {
+                    let finished = self.disk.handle_edges(job, result);
+                    self.finish(finished, now);
+                }
+                ToWorker::Stop => {
+                    self.stopping = true;
+                    self.engine.handle_stop();
+                }
+            }
+        }
+    }
+
+    fn take_over(
+        &mut self,
+        conn: ConnId,
+        address: std::net::SocketAddr,
+        handshake: &Handshake,
+        rest: &[u8],
+        now: Instant,
+    ) {
+        self.place_inbound(conn);
+        if self.engine.handle_handover(conn, address, handshake, now) != Admission::Here {
+            return;
+        }
+        let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize) else { return };
+        let mut inbox = std::mem::take(self.io.inbox(conn));
+        inbound.adopt(&mut inbox, rest);
+        inbound.parse_inbox(conn, &mut inbox, &mut self.engine, &self.arena, now);
+        *self.io.inbox(conn) = inbox;
+        self.receive(conn);
+    }
+
+    fn perform_all(&mut self, now: Instant) {
+        for _ in 0..ACTIONS_PER_TURN {
+            let Some(action) = self.engine.poll_action(now) else { return };
+            self.perform(action, now);
+        }
+    }
+
+    fn perform(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Interrupt(conn) => {
+                if let Some(Some(inbound)) = self.inbound.get(conn.index as usize)
+                    && inbound.in_flight
+                    && self.engine.peer(conn).is_some()
+                {
+                    self.io.interrupt_recv(conn);
+                }
+            }
+            Action::Close(conn) => self.io.close(conn),
+            Action::Send(conn) => {
+                if self.engine.peer(conn).is_none_or(|peer| peer.out.in_flight) {
+                    return;
+                }
+                self.segments.clear();
+                if self.engine.take_send(conn, self.io.outbox(conn), &mut self.segments, now) {
+                    self.io.send(conn, &self.segments);
+                }
+            }
+            Action::HandOver { conn, to, handshake } => self.hand_over(conn, to, handshake),
+            Action::Hash { torrent, chunk, first, last } => {
+                self.hashes.push_back(HashJob { torrent, chunk, first, last });
+            }
+            Action::Autopsy { torrent, piece } => self.autopsy(torrent, piece),
+            Action::Write { torrent, chunk } => self.write(torrent, chunk, now),
+            Action::Load { torrent, chunk, slot } => {
+                let Some((shared, files)) = self.place(torrent) else { return };
+                let place = Place { torrent: &shared, files: &files };
+                let finished = self.disk.load(&mut self.io, &self.arena, &place, chunk, slot);
+                self.finish(finished, now);
+            }
+            Action::Tell(to, note) => self.tell(to, note),
+            Action::Report(report) => self.links.control.send(ToControl::Report(report)),
+        }
+    }
+
+    fn tell(&mut self, to: To, note: crate::engine::action::Note) {
+        let own = self.core;
+        let told = |core: CoreId| match to {
+            To::Core(one) => core == one,
+            To::Others => core != own,
+            To::Mask(mask) => mask & (1 << core.0) != 0,
+        };
+        for (index, sender) in self.links.cores.iter_mut().enumerate() {
+            if told(CoreId(index as u8)) {
+                sender.send(ToWorker::Note(note));
+            }
+        }
+    }
+
+    fn hand_over(&mut self, conn: ConnId, to: CoreId, handshake: Handshake) {
+        let Some(inbound) = self.inbound.get_mut(conn.index as usize).and_then(Option::take) else { return };
+        let Some(peer) = self.engine.peer(conn) else { return };
+        let address = peer.address;
+        let inbox = self.io.inbox(conn);
+        let rest = inbox[crate::proto::wire::handshake::HANDSHAKE_BYTES..inbound.rest()].to_vec();
+        let Some(socket) = self.io.detach(conn) else {
+            self.engine.handle_gone(conn);
+            return;
+        };
+        self.engine.forget(conn);
+        self.links.cores[to.0 as usize].send(ToWorker::HandOver { socket, address, handshake, rest });
+    }
+
+    fn place(&self, torrent: TorrentId) -> Option<(Arc<SharedTorrent>, Files<I::File>)> {
+        let shared = Arc::clone(&self.engine.torrent(torrent)?.shared);
+        Some((shared, self.files.get(torrent.0 as usize)?.clone()?))
+    }
+
+    fn write(&mut self, torrent: TorrentId, chunk: u32, now: Instant) {
+        let Some((shared, files)) = self.place(torrent) else { return };
+        let slot = shared.chunks.view(chunk).slot;
+        let print = disk::fingerprint(&self.arena, &shared, chunk, slot, &self.fingerprint);
+        shared.set_fingerprint(chunk, print);
+        let place = Place { torrent: &shared, files: &files };
+        let control = &mut self.links.control;
+        let finished =
+            self.disk.write(&mut self.io, &self.arena, &place, (chunk, slot), self.core, &mut |message| {
+                control.send(message);
+            });
+        self.finish(finished, now);
+    }
+
+    /// A disk job ended.
+    fn finish(&mut self, finished: Option<Finished>, _now: Instant) {
+        let Some(Finished { torrent, chunk, slot, direction, result }) = finished else { return };
+        match direction {
+            Direction::Write => {
+                let result = result.map_err(|errno| errno.unwrap_or(libc::EIO));
+                self.engine.handle_written(torrent, chunk, result);
+            }
+            Direction::Load => {
+                let result = result.and_then(|()| self.check_loaded(torrent, chunk, slot));
+                self.engine.handle_loaded(torrent, chunk, result);
+            }
+        }
+    }
+
+    /// Bytes that were read are served only if they are what was once verified.
+    fn check_loaded(
+        &self,
+        torrent: TorrentId,
+        chunk: u32,
+        slot: crate::base::ids::SlotId,
+    ) -> Result<(), Option<i32>> {
+        let Some(torrent) = self.engine.torrent(torrent) else { return Err(None) };
+        let shared = &torrent.shared;
+        let print = disk::fingerprint(&self.arena, shared, chunk, slot, &self.fingerprint);
+        match shared.fingerprint(chunk) {
+            0 => shared.set_fingerprint(chunk, print),
+            known if known != print => return Err(None),
+            _ => {}
+        }
+        self.write_headers(shared, chunk, slot);
+        Ok(())
+    }
+
+    fn write_headers(&self, shared: &SharedTorrent, chunk: u32, slot: crate::base::ids::SlotId) {
+        let geometry = shared.meta.geometry;
+        let (piece, begin) = (geometry.chunk_piece(chunk), geometry.chunk_begin(chunk));
+        self.arena.write_headers(slot, piece, begin, geometry.chunk_len(chunk));
+    }
+
+    /// Hashes up to a turn's budget, then lets the engine go on with the outcome.
+    fn run_hashes(&mut self, now: Instant) {
+        let mut bytes = 0;
+        while bytes < HASH_BYTES_PER_TURN {
+            let Some(job) = self.hashes.pop_front() else { break };
+            bytes += self.hash(job);
+        }
+        if bytes > 0 {
+            self.perform_all(now);
+        }
+    }
+
+    fn hash(&mut self, job: HashJob) -> u32 {
+        let Some(torrent) = self.engine.torrent(job.torrent) else { return 0 };
+        let shared = Arc::clone(&torrent.shared);
+        let geometry = shared.meta.geometry;
+        let slot = shared.chunks.view(job.chunk).slot;
+        let len = geometry.chunk_len(job.chunk);
+        let offset = plan::residue(&shared.meta.layout, geometry.chunk_start(job.chunk), len);
+        // Headers go in before the chunk can be published and served.
+        self.write_headers(&shared, job.chunk, slot);
+        let key = (job.torrent, geometry.chunk_piece(job.chunk));
+        let mut hasher = if job.first { Sha1::new() } else { self.hashers.remove(&key).unwrap_or_default() };
+        hasher.update(self.arena.payload(slot, offset, len));
+        let digest = if job.last {
+            Some(hasher.finish())
+        } else {
+            self.hashers.insert(key, hasher);
+            None
+        };
+        self.engine.handle_hashed(job.torrent, job.chunk, digest);
+        len
+    }
+
+    fn autopsy(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.engine.torrent(id) else { return };
+        let shared = Arc::clone(&torrent.shared);
+        let geometry = shared.meta.geometry;
+        let mut prints = Vec::new();
+        let first = geometry.chunk_of(piece, 0);
+        for chunk in
+            (first..first + geometry.chunks_per_piece()).filter(|&chunk| geometry.chunk_len(chunk) > 0)
+        {
+            let slot = shared.chunks.view(chunk).slot;
+            let residue =
+                plan::residue(&shared.meta.layout, geometry.chunk_start(chunk), geometry.chunk_len(chunk));
+            for block in 0..geometry.chunk_blocks(chunk) {
+                let length = geometry.block(chunk, block).length;
+                prints.push(self.fingerprint.of(self.arena.payload(
+                    slot,
+                    residue + block * BLOCK_BYTES,
+                    length,
+                )));
+            }
+        }
+        self.engine.handle_autopsy(id, piece, &prints);
+    }
+}

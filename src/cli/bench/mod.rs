@@ -175,7 +175,8 @@ fn check_local(addr: SocketAddr, allow_remote: bool) -> Result<(), BenchError> {
         return Ok(());
     }
     Err(BenchError::Usage(format!(
-        "{addr} is not a loopback address: use 127.0.0.1 or [::1], or add --allow-remote for machines of your own"
+        "{addr} is not a loopback address: use 127.0.0.1 or [::1], or add --allow-remote for machines \
+         of your own"
     )))
 }
 

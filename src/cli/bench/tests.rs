@@ -17,7 +17,8 @@ fn torrent(dir: &Path) -> Metainfo {
     std::fs::write(dir.join("two/b"), second).expect("payload");
     let hashes: Vec<u8> = bytes.chunks(32 << 10).flat_map(digest).collect();
     let mut text = format!(
-        "d4:infod5:filesld6:lengthi{}e4:pathl1:aeed6:lengthi{}e4:pathl1:beee4:name3:two12:piece lengthi32768e6:pieces{}:",
+        "d4:infod5:filesld6:lengthi{}e4:pathl1:aeed6:lengthi{}e4:pathl1:beee4:name3:two\
+         12:piece lengthi32768e6:pieces{}:",
         first.len(),
         second.len(),
         hashes.len()

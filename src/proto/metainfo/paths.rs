@@ -50,33 +50,28 @@ pub(super) fn shown(path: &[String]) -> String {
 
 /// Gives each file that shares its path with an earlier one, or whose path is a directory of
 /// another, a path of its own: `a.txt` becomes `a.1.txt`. Padding files have no path on disk.
+///
+/// The numbers count through the whole torrent, so that a torrent full of such names costs one
+/// look-up for each, not one for each clash.
 pub(super) fn resolve_clashes(files: &mut [FileEntry]) -> Result<(), MetainfoError> {
-    let clashing = clashes(&keys(files, |name| name.to_owned()));
-    if clashing.is_empty() {
-        return Ok(());
-    }
+    let keys = sorted_keys(files, str::to_owned);
+    let clashing = clashes(&keys);
     if clashing.len() > PATH_CLASHES_MAX {
         return Err(MetainfoError::Clashes);
     }
-    let mut taken: HashSet<Vec<String>> = HashSet::new();
-    for file in files.iter().filter(|file| !file.pad) {
-        taken.extend((1..=file.path.len()).map(|len| file.path[..len].to_vec()));
-    }
+    let mut given = HashSet::new();
+    let mut numbers = 1u32..;
     for (_, index) in clashing {
         let Some(file) = files.get_mut(index) else { continue };
-        let mut path = file.path.clone();
-        let Some(name) = path.pop() else { continue };
-        // One of these is free: clashes took fewer than PATH_CLASHES_MAX of them, files that
-        // happen to have such a name the others, and those are finite.
-        let free = (1u32..).map(|n| with_mark(&name, &format!(".{n}"))).find(|candidate| {
-            path.push(candidate.clone());
-            let is_new = taken.insert(path.clone());
-            path.pop();
-            is_new
+        let Some(name) = file.path.pop() else { continue };
+        let directory = key(&file.path, str::to_owned);
+        // Far fewer than 2^32 paths are taken: a free one is found.
+        let free = numbers.by_ref().map(|n| with_mark(&name, &format!(".{n}"))).find(|candidate| {
+            let path = format!("{directory}{candidate}\0");
+            !has_path(&keys, &path) && given.insert(path)
         });
-        path.extend(free);
-        check_length(&path)?;
-        file.path = path;
+        file.path.extend(free);
+        check_length(&file.path)?;
     }
     Ok(())
 }
@@ -87,28 +82,47 @@ pub(super) fn resolve_clashes(files: &mut [FileEntry]) -> Result<(), MetainfoErr
 pub fn case_twins(files: &[FileEntry]) -> Option<(usize, usize)> {
     let nfd = DecomposingNormalizerBorrowed::new_nfd();
     let fold = |name: &str| nfd.normalize(&nfd.normalize(name).to_lowercase()).into_owned();
-    clashes(&keys(files, fold)).first().copied()
+    clashes(&sorted_keys(files, fold)).first().copied()
 }
 
-/// The paths of all but padding files, as strings that sort a directory right before its content.
-fn keys(files: &[FileEntry], fold: impl Fn(&str) -> String) -> Vec<(String, usize)> {
-    let key = |file: &FileEntry| file.path.iter().map(|name| fold(name) + "\0").collect();
-    files.iter().enumerate().filter(|(_, file)| !file.pad).map(|(index, file)| (key(file), index)).collect()
+/// The paths of all but padding files, each with its place in `files`, sorted.
+fn sorted_keys(files: &[FileEntry], fold: impl Fn(&str) -> String) -> Vec<(String, usize)> {
+    let on_disk = files.iter().enumerate().filter(|(_, file)| !file.pad);
+    let mut keys: Vec<_> = on_disk.map(|(index, file)| (key(&file.path, &fold), index)).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// `path` as one string. NUL is in no name and sorts before everything, so in sorted order all
+/// that lies below a path follows it directly.
+fn key(path: &[String], fold: impl Fn(&str) -> String) -> String {
+    path.iter().map(|name| fold(name) + "\0").collect()
+}
+
+/// Whether `path` is one of the sorted `keys` or a directory of one.
+fn has_path(keys: &[(String, usize)], path: &str) -> bool {
+    let at = keys.partition_point(|(key, _)| key.as_str() < path);
+    keys.get(at).is_some_and(|(key, _)| key.starts_with(path))
 }
 
 /// Pairs of files of which the second cannot have its path because of the first, in file order.
-///
-/// NUL is in no name and sorts before everything, so all that starts with a path follows it
-/// directly in sorted order: n log n.
 fn clashes(keys: &[(String, usize)]) -> Vec<(usize, usize)> {
-    let mut order: Vec<&(String, usize)> = keys.iter().collect();
-    order.sort_unstable();
-    let mut pairs: Vec<(usize, usize)> = order
-        .windows(2)
-        .filter(|pair| pair[1].0.starts_with(&pair[0].0))
-        // Equal paths: the later file gives way. A file that is also a directory: the file does.
-        .map(|pair| if pair[0].0 == pair[1].0 { (pair[0].1, pair[1].1) } else { (pair[1].1, pair[0].1) })
-        .collect();
+    let mut pairs = Vec::new();
+    // The earliest file with the path that the walk is at.
+    let mut first = keys.first().map_or(0, |key| key.1);
+    for pair in keys.windows(2) {
+        let [(path, index), (next_path, next)] = pair else { continue };
+        if path == next_path {
+            // The later file gives way.
+            pairs.push((first, *next));
+            continue;
+        }
+        if next_path.starts_with(path) {
+            // A file that is also a directory gives way, with all that share its path.
+            pairs.extend([(*next, first), (*next, *index)]);
+        }
+        first = *next;
+    }
     pairs.sort_unstable_by_key(|&(_, loser)| loser);
     pairs.dedup_by_key(|&mut (_, loser)| loser);
     pairs

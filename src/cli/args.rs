@@ -1,0 +1,277 @@
+//! What may stand on the command line. This file reflects the text; each verb's own file gives it meaning.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+use crate::base::human;
+use crate::cli::bench::BenchArgs;
+
+/// A thread-per-core BitTorrent relay.
+#[derive(Debug, Parser)]
+#[command(
+    name = "troc",
+    version,
+    about = "A thread-per-core BitTorrent relay: serves chunks from many sources at line rate",
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage. TROC_LOG=info logs to standard error.",
+    max_term_width = 100,
+    propagate_version = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs, one file each.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Turn a file or a directory into a .torrent
+    Create(CreateArgs),
+    /// Show what a .torrent or a magnet link says
+    Show(ShowArgs),
+    /// Fetch a torrent; what is there already is checked and kept
+    Get(GetArgs),
+    /// Serve and fetch torrents until told to stop
+    Relay(RelayArgs),
+    /// Check every piece on disk and name what is bad
+    Verify(VerifyArgs),
+    /// Measure any BitTorrent seeder or fetcher
+    Bench(BenchArgs),
+    /// Say what this host allows and how to mend what it does not
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one page per verb
+    Man(ManArgs),
+}
+
+/// `troc create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// File or directory with the payload
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+    /// Where to write the .torrent; an older one is replaced, any other file is not
+    #[arg(short, long, value_name = "OUT.torrent", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Length of a piece, a power of two from 16KiB to 64MiB [default: by size]
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
+    pub piece_size: Option<u64>,
+    /// Tracker (http, https or udp); each further one is a tier of its own
+    #[arg(long = "tracker", value_name = "URL", value_hint = ValueHint::Url)]
+    pub trackers: Vec<String>,
+    /// HTTP source of the same bytes (BEP 19)
+    #[arg(long = "web-seed", value_name = "URL", value_hint = ValueHint::Url)]
+    pub web_seeds: Vec<String>,
+    /// Let only its trackers name peers (BEP 27)
+    #[arg(long)]
+    pub private: bool,
+    /// A v1 torrent, which every client reads (the default)
+    #[arg(long, group = "format")]
+    pub v1: bool,
+    /// A v2 torrent (BEP 52); not yet
+    #[arg(long, group = "format")]
+    pub v2: bool,
+    /// A torrent for v1 and v2 at once; not yet
+    #[arg(long, group = "format")]
+    pub hybrid: bool,
+    /// Print the result as JSON, and one line a second while hashing
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `troc show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// A .torrent file or a magnet link
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub source: String,
+    /// Print one JSON object, with every file
+    #[arg(long)]
+    pub json: bool,
+    /// List every file instead of the first 20
+    #[arg(long)]
+    pub files: bool,
+}
+
+/// `troc verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A .torrent file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub source: String,
+    /// Directory into which it was fetched
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Print the result as JSON, and one line a second while checking
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `get` and `relay` have in common.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// Where to accept peers; port 0 takes any free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// A peer to connect to, an address or a host name; may be repeated
+    #[arg(long = "peer", value_name = "ADDR:PORT")]
+    pub peers: Vec<String>,
+    /// Number of worker threads [default: one per allowed CPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub cores: Option<u16>,
+    /// Memory for chunks [default: a quarter of what is available]
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
+    pub cache: Option<u64>,
+    /// Journals and locks, outside the payload [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    /// Most to send to all peers together, such as 100MiB/s or 1Gbit/s
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
+    pub upload_limit: Option<u64>,
+    /// Most to receive from all peers together
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
+    pub download_limit: Option<u64>,
+    /// Do not look for peers in the distributed hash table
+    #[arg(long, overrides_with = "dht")]
+    pub no_dht: bool,
+    /// Look for peers in the distributed hash table; not yet
+    #[arg(long, overrides_with = "no_dht", hide = true)]
+    pub dht: bool,
+    /// Do not look for peers on the local network
+    #[arg(long, overrides_with = "lsd")]
+    pub no_lsd: bool,
+    /// Look for peers on the local network; not yet
+    #[arg(long, overrides_with = "no_lsd", hide = true)]
+    pub lsd: bool,
+    /// Do not exchange addresses with peers
+    #[arg(long, overrides_with = "pex")]
+    pub no_pex: bool,
+    /// Exchange addresses with peers; not yet
+    #[arg(long, overrides_with = "no_pex", hide = true)]
+    pub pex: bool,
+    /// Print one JSON object per line and second instead of a progress bar
+    #[arg(long)]
+    pub json: bool,
+    /// Time between two lines of --json
+    #[arg(long, value_name = "N", default_value_t = 1000, hide = true,
+          value_parser = clap::value_parser!(u32).range(10..=3_600_000))]
+    pub status_interval_ms: u32,
+}
+
+/// `troc get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// A .torrent file (magnet links: not yet)
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub source: String,
+    /// Directory to fetch into; made if it is missing
+    #[arg(short, long = "output", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
+    /// Go on serving after all is fetched
+    #[arg(long)]
+    pub seed: bool,
+    /// Fetch pieces in order instead of rarest first
+    #[arg(long)]
+    pub sequential: bool,
+    /// See [`NodeArgs`].
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// `troc relay`.
+#[derive(Debug, Args)]
+pub struct RelayArgs {
+    /// .torrent files (magnet links: not yet)
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub sources: Vec<String>,
+    /// Directory that holds the payload, or into which it is fetched
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// See [`NodeArgs`].
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// `troc doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Directory whose file system is looked at
+    #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `troc completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// `troc man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write troc.1 and one page per verb into this directory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, action = ArgAction::Set)]
+    pub dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_that_other_tools_rely_on_are_read() {
+        for line in [
+            "create p -o o --piece-size 1MiB --tracker http://a/ --tracker udp://b:1 --web-seed http://c/",
+            "create p -o o.torrent --private --hybrid",
+            "show magnet:?xt=urn:btih:00 --json",
+            "get x -o d --peer 1.2.3.4:5 --peer [::1]:6 --listen 0.0.0.0:0 --seed --cores 2 --cache 1GiB",
+            "get x -o d --upload-limit 1MiB/s --download-limit 1Gbit/s --no-dht --no-lsd --no-pex --json",
+            "get x.torrent -o d --sequential --status-interval-ms 100",
+            "relay --dir d",
+            "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",
+            "verify x.torrent d",
+            "bench leech 127.0.0.1:1 --torrent f --connections 16 --depth 64 --seconds 3 --pid 1",
+            "bench seed --torrent f --data d --listen 127.0.0.1:0",
+            "doctor --json",
+            "completions bash",
+            "man",
+        ] {
+            let words = std::iter::once("troc").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for line in [
+            "create p",
+            "create p -o o --v1 --v2",
+            "get x -o d --cores 0",
+            "get x -o d --cores 65",
+            "get x -o d --listen 6881",
+            "get x -o d --upload-limit 5Mb/s",
+            "get x",
+            "relay a",
+            "verify x",
+            "frobnicate",
+        ] {
+            let words = std::iter::once("troc").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Progress of `create` and `verify`: a bar on a terminal, JSON lines if asked for, else a line now and then.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::base::human::{format_duration, format_eta, format_percent, format_rate, format_size};
+
+use super::out;
+
+/// Between two lines of `--json`.
+const JSON_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two lines for people without a terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks of the bar.
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How far along the reading of a known number of bytes is.
+pub struct HashProgress {
+    verb: &'static str,
+    total_bytes: u64,
+    done_bytes: u64,
+    started: Instant,
+    shown: Instant,
+    form: Form,
+}
+
+enum Form {
+    Json,
+    Lines,
+    Bar(ProgressBar),
+}
+
+impl HashProgress {
+    /// `verb` is what goes on, such as "hashing".
+    pub fn new(verb: &'static str, total_bytes: u64, json: bool) -> Self {
+        let form = match json {
+            true => Form::Json,
+            false if io::stderr().is_terminal() => Form::Bar(bar(verb, total_bytes)),
+            false => Form::Lines,
+        };
+        let now = now();
+        Self { verb, total_bytes, done_bytes: 0, started: now, shown: now, form }
+    }
+
+    /// `bytes` more are done.
+    pub fn advance(&mut self, bytes: u64) {
+        self.done_bytes += bytes;
+        let now = now();
+        let interval = match &self.form {
+            Form::Json => JSON_INTERVAL,
+            Form::Lines => LINE_INTERVAL,
+            Form::Bar(_) => BAR_INTERVAL,
+        };
+        if now - self.shown >= interval {
+            self.shown = now;
+            self.show();
+        }
+    }
+
+    /// Takes the bar away; how long it took and the mean rate, as text.
+    pub fn finish(self) -> (Duration, String) {
+        if let Form::Bar(bar) = &self.form {
+            bar.finish_and_clear();
+        }
+        let took = now() - self.started;
+        (took, format!("{} at {}", duration_text(took), format_rate(mean(self.done_bytes, took))))
+    }
+
+    fn show(&self) {
+        let rate = mean(self.done_bytes, now() - self.started);
+        let (done, total) = (self.done_bytes, self.total_bytes);
+        let text = || {
+            let eta = format_eta(total.saturating_sub(done), rate);
+            format!("{} of {}  {}  ETA {eta}", format_size(done), format_size(total), format_rate(rate))
+        };
+        match &self.form {
+            Form::Json => {
+                let line = format!(r#"{{"done_bytes":{done},"total_bytes":{total},"rate":{rate}}}"#);
+                drop(out::line(&line));
+            }
+            Form::Lines => {
+                out::complain(&format!("{}: {}%  {}", self.verb, format_percent(done, total), text()));
+            }
+            Form::Bar(bar) => {
+                bar.set_position(done);
+                bar.set_message(text());
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell of the program may read the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn bar(verb: &'static str, total_bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr());
+    // The template is ours; if it were unsound the default one would do.
+    if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}%  {msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_prefix(verb);
+    bar
+}
+
+/// Bytes per second.
+fn mean(bytes: u64, took: Duration) -> u64 {
+    let rate = u128::from(bytes) * 1_000_000_000 / took.as_nanos().max(1);
+    u64::try_from(rate).unwrap_or(u64::MAX)
+}
+
+fn duration_text(took: Duration) -> String {
+    if took < Duration::from_secs(60) {
+        format!("{:.1}s", took.as_secs_f64())
+    } else {
+        format_duration(took.as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_survive_no_time_at_all() {
+        assert_eq!(mean(5, Duration::from_secs(2)), 2);
+        assert_eq!(mean(u64::MAX, Duration::ZERO), u64::MAX);
+        assert_eq!(duration_text(Duration::from_millis(1_540)), "1.5s");
+        assert_eq!(duration_text(Duration::from_secs(61)), "1m 01s");
+    }
+}

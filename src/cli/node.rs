@@ -1,0 +1,186 @@
+//! From the arguments of `get` and `relay` to a running node.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::time::Span;
+use crate::daemon;
+use crate::daemon::config::{NodeConfig, Role};
+use crate::proto::metainfo::Metainfo;
+
+use super::args::NodeArgs;
+use super::error::CliError;
+use super::out;
+use super::progress::NodeProgress;
+
+/// Between two looks of a progress bar.
+const BAR_INTERVAL: Span = Span::from_ms(250);
+
+/// What a verb settles before the arguments that both have in common.
+pub struct Plan<'a> {
+    /// `get` or `relay`.
+    pub role: Role,
+    /// Parsed and validated.
+    pub torrents: Vec<Arc<Metainfo>>,
+    /// Where the payload lies.
+    pub dir: &'a Path,
+    /// Where to accept peers.
+    pub listen: SocketAddr,
+    /// Pieces in order.
+    pub sequential: bool,
+}
+
+/// Switches that a later version brings. The `--no-...` ones are accepted: they ask for what is so anyway.
+pub fn check_switches(args: &NodeArgs) -> Result<(), CliError> {
+    for (wanted, flag) in [(args.dht, "--dht"), (args.lsd, "--lsd"), (args.pex, "--pex")] {
+        if wanted {
+            let remedy = "peers come from trackers and --peer";
+            return Err(CliError::NotYet(format!("{flag}: leave it out; {remedy}")));
+        }
+    }
+    for (limit, flag) in [(args.upload_limit, "--upload-limit"), (args.download_limit, "--download-limit")] {
+        if limit == Some(0) {
+            return Err(CliError::Usage(format!(
+                "{flag} 0 would stop everything: leave it out for no limit"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a node and shows how it goes until it ends.
+pub fn run(plan: Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
+    if rustix::process::geteuid().is_root() {
+        out::warn("running as root; a node needs no privileges: give it a user of its own");
+    }
+    let config = config(plan, args)?;
+    let mut progress = NodeProgress::new(args.json);
+    let last = daemon::run(config, &mut |status| progress.update(status))
+        .map_err(|error| CliError::Failed(error.to_string()))?;
+    progress.finish(&last)
+}
+
+fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
+    let state_dir = state_dir(args.state.as_deref(), |name| std::env::var_os(name).map(PathBuf::from))?;
+    check_apart(&state_dir, plan.dir)?;
+    Ok(NodeConfig {
+        role: plan.role,
+        torrents: plan.torrents,
+        dir: plan.dir.to_owned(),
+        state_dir,
+        listen: Some(plan.listen),
+        peers: resolve(&args.peers)?,
+        cores: args.cores.map(usize::from),
+        cache_bytes: args.cache,
+        upload_limit: args.upload_limit,
+        download_limit: args.download_limit,
+        sequential: plan.sequential,
+        status_interval: if args.json { Span::from_ms(args.status_interval_ms.into()) } else { BAR_INTERVAL },
+    })
+}
+
+/// Every address of every peer that was named.
+fn resolve(peers: &[String]) -> Result<Vec<SocketAddr>, CliError> {
+    let mut addresses = Vec::new();
+    for peer in peers {
+        let port = peer.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none_or(|port| port == 0) {
+            let remedy = "write it like 192.0.2.1:6881, [2001:db8::1]:6881 or host.example:6881";
+            return Err(CliError::Usage(format!("bad peer, {peer}: {remedy}")));
+        }
+        let found = peer.to_socket_addrs().map_err(|error| {
+            CliError::Failed(format!("cannot find peer, {peer}: {error}: check the name"))
+        })?;
+        addresses.extend(found);
+    }
+    Ok(addresses)
+}
+
+/// `--state`, TROC_STATE, XDG_STATE_HOME/troc or ~/.local/state/troc: the first that is set.
+fn state_dir(given: Option<&Path>, env: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, CliError> {
+    let set = |name: &str| env(name).filter(|path| !path.as_os_str().is_empty());
+    given
+        .map(Path::to_owned)
+        .or_else(|| set("TROC_STATE"))
+        // The XDG specification tells programs to ignore relative paths.
+        .or_else(|| set("XDG_STATE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("troc")))
+        .or_else(|| set("HOME").map(|path| path.join(".local/state/troc")))
+        .ok_or_else(|| {
+            CliError::Usage("no place for the state, HOME is not set: give --state DIR".to_owned())
+        })
+}
+
+/// State below the payload could be overwritten by a torrent that names its files (T20).
+fn check_apart(state: &Path, dir: &Path) -> Result<(), CliError> {
+    if resolved(state).starts_with(resolved(dir)) {
+        return Err(CliError::Usage(format!(
+            "state inside the payload, {} in {}: give --state a directory outside",
+            state.display(),
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The absolute path without links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for ancestor in absolute.ancestors() {
+        if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), absolute.strip_prefix(ancestor)) {
+            return real.join(rest);
+        }
+    }
+    absolute
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_lies_where_it_was_asked_for_first() {
+        let find = |given: Option<&str>, set: &[(&str, &str)]| {
+            let env =
+                |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| PathBuf::from(value));
+            state_dir(given.map(Path::new), env).ok()
+        };
+        let all = [("TROC_STATE", "/t"), ("XDG_STATE_HOME", "/x"), ("HOME", "/h")];
+        assert_eq!(find(Some("s"), &all), Some("s".into()));
+        assert_eq!(find(None, &all), Some("/t".into()));
+        assert_eq!(find(None, &all[1..]), Some("/x/troc".into()));
+        assert_eq!(find(None, &all[2..]), Some("/h/.local/state/troc".into()));
+        assert_eq!(
+            find(None, &[("XDG_STATE_HOME", "relative"), ("HOME", "/h")]),
+            Some("/h/.local/state/troc".into())
+        );
+        assert_eq!(find(None, &[("HOME", "")]), None);
+    }
+
+    #[test]
+    fn t20_state_inside_the_payload_is_refused_through_links_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir(path("payload")).unwrap();
+        std::os::unix::fs::symlink("payload", path("link")).unwrap();
+        for (state, apart) in [
+            ("payload", false),
+            ("payload/state", false),
+            ("link/a/b", false),
+            ("payload2", true),
+            ("state/payload", true),
+        ] {
+            assert_eq!(check_apart(&path(state), &path("payload")).is_ok(), apart, "{state}");
+        }
+    }
+
+    #[test]
+    fn peers_are_addresses_with_a_port() {
+        let resolve = |peer: &str| resolve(&[peer.to_owned()]).map_err(|error| error.exit_status());
+        assert_eq!(resolve("127.0.0.1:6881"), Ok(vec!["127.0.0.1:6881".parse().unwrap()]));
+        assert_eq!(resolve("[::1]:1"), Ok(vec!["[::1]:1".parse().unwrap()]));
+        for peer in ["127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "", ":", "::1"] {
+            assert!(resolve(peer).is_err(), "{peer}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! A running node for people (a bar, or a line now and then) and for programs (`--json`).
+//!
+//! Time is what the node says of itself (`uptime_ns`), so that the same code runs in tests without a clock.
+
+use std::io::{self, IsTerminal};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::base::human::{Escaped, format_duration, format_eta, format_percent, format_rate, format_size};
+use crate::daemon::status::{NodeStatus, TorrentState, TorrentStatus};
+
+use super::error::CliError;
+use super::out;
+
+const NS_PER_MS: u64 = 1_000_000;
+const NS_PER_SEC: u64 = 1_000_000_000;
+/// Between two plain lines.
+const LINE_INTERVAL_NS: u64 = 5 * NS_PER_SEC;
+/// More torrents than this share one bar.
+const BARS_MAX: usize = 8;
+
+/// Renders each status of a node as the command line asked.
+pub struct NodeProgress {
+    form: Form,
+    interval_ns: u64,
+    shown_ns: Option<u64>,
+    listening: bool,
+}
+
+enum Form {
+    /// JSON lines on standard output.
+    Json,
+    /// Text lines on standard error.
+    Lines,
+    /// One bar per torrent, or one for all.
+    Bars { all: MultiProgress, bars: Vec<ProgressBar> },
+}
+
+impl NodeProgress {
+    /// JSON if asked for, else a bar on a terminal, else lines.
+    pub fn new(json: bool) -> Self {
+        let (form, interval_ns) = match json {
+            // The node itself tells its status as often as a line is wanted.
+            true => (Form::Json, 0),
+            false if io::stderr().is_terminal() => {
+                let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+                (Form::Bars { all, bars: Vec::new() }, 0)
+            }
+            false => (Form::Lines, LINE_INTERVAL_NS),
+        };
+        Self { form, interval_ns, shown_ns: None, listening: false }
+    }
+
+    /// Shows `status`, unless the last one was shown too short a time ago.
+    pub fn update(&mut self, status: &NodeStatus) {
+        let due = |shown| status.uptime_ns >= self.interval_ns.saturating_add(shown);
+        if self.shown_ns.is_none_or(due) {
+            self.show(status);
+        }
+    }
+
+    /// Shows the last status of all, and for people a summary of each torrent.
+    pub fn finish(mut self, status: &NodeStatus) -> Result<(), CliError> {
+        match &self.form {
+            Form::Json => {
+                if self.shown_ns != Some(status.uptime_ns) {
+                    self.show(status);
+                }
+                Ok(())
+            }
+            Form::Lines | Form::Bars { .. } => {
+                if let Form::Bars { all, .. } = &self.form {
+                    let _ = all.clear();
+                }
+                status.torrents.iter().try_for_each(|torrent| out::line(&summary(torrent, status.uptime_ns)))
+            }
+        }
+    }
+
+    fn show(&mut self, status: &NodeStatus) {
+        self.shown_ns = Some(status.uptime_ns);
+        self.announce_listen(status);
+        match &mut self.form {
+            // A reader that went away, or a full disk behind it, does not stop a node that serves others.
+            Form::Json => drop(out::line(&json_line(status))),
+            Form::Lines => rows(status).iter().for_each(|row| out::complain(&row.line())),
+            Form::Bars { all, bars } => draw(all, bars, &rows(status)),
+        }
+    }
+
+    /// Says once where peers can connect, the kernel's choice of port included.
+    fn announce_listen(&mut self, status: &NodeStatus) {
+        let Some(address) = status.listen.filter(|_| !self.listening) else { return };
+        self.listening = true;
+        let text = format!("accepting peers at {address}");
+        match &self.form {
+            Form::Json => {}
+            Form::Lines => out::complain(&text),
+            Form::Bars { all, .. } => drop(all.println(text)),
+        }
+    }
+}
+
+/// What one bar or line shows.
+struct Row {
+    name: String,
+    done: u64,
+    total: u64,
+    text: String,
+}
+
+impl Row {
+    fn line(&self) -> String {
+        format!("{}: {}% {}", self.name, format_percent(self.done, self.total), self.text)
+    }
+}
+
+/// One row per torrent, or one for all if they are many.
+fn rows(status: &NodeStatus) -> Vec<Row> {
+    if status.torrents.len() <= BARS_MAX {
+        return status.torrents.iter().map(row).collect();
+    }
+    let sum =
+        |field: fn(&TorrentStatus) -> u64| status.torrents.iter().map(field).fold(0, u64::saturating_add);
+    let (done, total) = (sum(|t| t.verified_bytes), sum(|t| t.total_bytes));
+    let (down, up) = (sum(|t| t.download_rate), sum(|t| t.upload_rate));
+    let text = rates_text(done, total, down, up, sum(|t| u64::from(t.peers)));
+    vec![Row { name: format!("{} torrents", status.torrents.len()), done, total, text }]
+}
+
+fn row(torrent: &TorrentStatus) -> Row {
+    let (done, total) = (torrent.verified_bytes, torrent.total_bytes);
+    let rates = rates_text(done, total, torrent.download_rate, torrent.upload_rate, u64::from(torrent.peers));
+    let mut text = format!("{}  {rates}", state_name(&torrent.state));
+    let problem = match &torrent.state {
+        TorrentState::Stopped(why) => Some(why),
+        _ => torrent.tracker_error.as_ref(),
+    };
+    if let Some(problem) = problem {
+        text = format!("{text}  ({})", Escaped(problem));
+    }
+    Row { name: Escaped(&torrent.name).to_string(), done, total, text }
+}
+
+fn rates_text(done: u64, total: u64, down: u64, up: u64, peers: u64) -> String {
+    let mut text = format!("{} of {}", format_size(done), format_size(total));
+    if done < total {
+        text = format!("{text}  down {}  ETA {}", format_rate(down), format_eta(total - done, down));
+    }
+    let noun = if peers == 1 { "peer" } else { "peers" };
+    format!("{text}  up {}  {peers} {noun}", format_rate(up))
+}
+
+const fn state_name(state: &TorrentState) -> &'static str {
+    match state {
+        TorrentState::Checking => "checking",
+        TorrentState::Fetching => "fetching",
+        TorrentState::Seeding => "seeding",
+        TorrentState::Stopped(_) => "stopped",
+    }
+}
+
+fn draw(all: &MultiProgress, bars: &mut Vec<ProgressBar>, rows: &[Row]) {
+    while bars.len() < rows.len() {
+        let bar = all.add(ProgressBar::new(1));
+        // The template is ours; if it were unsound the default one would do.
+        if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:25}] {percent:>3}%  {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bars.push(bar);
+    }
+    for (bar, row) in bars.iter().zip(rows) {
+        let (done, total) = if row.total == 0 { (1, 1) } else { (row.done, row.total) };
+        bar.set_length(total);
+        bar.set_position(done);
+        bar.set_prefix(row.name.clone());
+        bar.set_message(row.text.clone());
+    }
+}
+
+/// What became of one torrent: `name: 2.00 GiB complete in 3s, fetched 2.00 GiB at 640 MiB/s, ...`.
+fn summary(torrent: &TorrentStatus, uptime_ns: u64) -> String {
+    let (down, up) = (torrent.downloaded_bytes, torrent.uploaded_bytes);
+    let mean = |bytes: u64| {
+        let rate = u128::from(bytes) * u128::from(NS_PER_SEC) / u128::from(uptime_ns.max(1));
+        format_rate(u64::try_from(rate).unwrap_or(u64::MAX))
+    };
+    let have = if torrent.verified_bytes >= torrent.total_bytes {
+        format!("{} complete", format_size(torrent.total_bytes))
+    } else {
+        let percent = format_percent(torrent.verified_bytes, torrent.total_bytes);
+        format!("{percent}% of {}", format_size(torrent.total_bytes))
+    };
+    let ratio_hundredths = u128::from(up) * 100 / u128::from(down.max(torrent.total_bytes).max(1));
+    format!(
+        "{}: {have}, {}; fetched {} at {}, sent {} at {}, ratio {}.{:02}",
+        Escaped(&torrent.name),
+        format_duration(uptime_ns / NS_PER_SEC),
+        format_size(down),
+        mean(down),
+        format_size(up),
+        mean(up),
+        ratio_hundredths / 100,
+        ratio_hundredths % 100,
+    )
+}
+
+#[derive(Serialize)]
+struct NodeLine<'a> {
+    uptime_ms: u64,
+    listen: Option<String>,
+    torrents: Vec<TorrentLine<'a>>,
+    per_core: Vec<CoreLine>,
+}
+
+#[derive(Serialize)]
+struct TorrentLine<'a> {
+    info_hash: String,
+    name: &'a str,
+    state: &'static str,
+    error: Option<&'a str>,
+    total_bytes: u64,
+    verified_bytes: u64,
+    durable_bytes: u64,
+    downloaded_bytes: u64,
+    uploaded_bytes: u64,
+    wasted_bytes: u64,
+    download_rate: u64,
+    upload_rate: u64,
+    peers: u32,
+    seeds: u32,
+}
+
+#[derive(Serialize)]
+struct CoreLine {
+    sent_bytes: u64,
+    received_bytes: u64,
+}
+
+fn json_line(status: &NodeStatus) -> String {
+    let torrents = status.torrents.iter().map(|torrent| TorrentLine {
+        info_hash: torrent.info_hash.to_hex(),
+        name: &torrent.name,
+        state: state_name(&torrent.state),
+        error: match &torrent.state {
+            TorrentState::Stopped(why) => Some(why),
+            _ => None,
+        },
+        total_bytes: torrent.total_bytes,
+        verified_bytes: torrent.verified_bytes,
+        durable_bytes: torrent.durable_bytes,
+        downloaded_bytes: torrent.downloaded_bytes,
+        uploaded_bytes: torrent.uploaded_bytes,
+        wasted_bytes: torrent.wasted_bytes,
+        download_rate: torrent.download_rate,
+        upload_rate: torrent.upload_rate,
+        peers: torrent.peers,
+        seeds: torrent.seeds,
+    });
+    let cores = status
+        .per_core_bytes
+        .iter()
+        .map(|&(sent_bytes, received_bytes)| CoreLine { sent_bytes, received_bytes });
+    let line = NodeLine {
+        uptime_ms: status.uptime_ns / NS_PER_MS,
+        listen: status.listen.map(|address| address.to_string()),
+        torrents: torrents.collect(),
+        per_core: cores.collect(),
+    };
+    // Numbers and strings only: there is nothing in it that JSON could not say.
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::InfoHash;
+
+    fn status(torrents: usize) -> NodeStatus {
+        let torrent = TorrentStatus {
+            info_hash: InfoHash([0xab; 20]),
+            name: "data\u{1b}[31m".to_owned(),
+            state: TorrentState::Fetching,
+            total_bytes: 4 << 20,
+            verified_bytes: 1 << 20,
+            durable_bytes: 1 << 19,
+            downloaded_bytes: 2 << 20,
+            uploaded_bytes: 1 << 20,
+            wasted_bytes: 7,
+            download_rate: 1 << 20,
+            upload_rate: 512,
+            peers: 3,
+            seeds: 1,
+            tracker_error: None,
+        };
+        NodeStatus {
+            uptime_ns: 2 * NS_PER_SEC,
+            listen: "127.0.0.1:12345".parse().ok(),
+            torrents: vec![torrent; torrents],
+            per_core_bytes: vec![(1, 2), (3, 4)],
+        }
+    }
+
+    #[test]
+    fn a_json_line_has_the_shape_that_programs_rely_on() {
+        let want = concat!(
+            r#"{"uptime_ms":2000,"listen":"127.0.0.1:12345","torrents":[{"info_hash":""#,
+            "abababababababababababababababababababab",
+            r#"","name":"data\u001b[31m","state":"fetching","error":null,"total_bytes":4194304,"#,
+            r#""verified_bytes":1048576,"durable_bytes":524288,"downloaded_bytes":2097152,"#,
+            r#""uploaded_bytes":1048576,"wasted_bytes":7,"download_rate":1048576,"upload_rate":512,"#,
+            r#""peers":3,"seeds":1}],"#,
+            r#""per_core":[{"sent_bytes":1,"received_bytes":2},{"sent_bytes":3,"received_bytes":4}]}"#,
+        );
+        assert_eq!(json_line(&status(1)), want);
+        let mut stopped = status(1);
+        stopped.listen = None;
+        stopped.torrents[0].state = TorrentState::Stopped("disk full".to_owned());
+        let line = json_line(&stopped);
+        assert!(
+            line.contains(r#""listen":null"#) && line.contains(r#""state":"stopped","error":"disk full""#)
+        );
+    }
+
+    #[test]
+    fn a_line_for_people_tells_rates_peers_and_eta() {
+        assert_eq!(
+            rows(&status(1))[0].line(),
+            "data\\u{1b}[31m: 25.0% fetching  1.00 MiB of 4.00 MiB  down 1.00 MiB/s  ETA 3s  \
+             up 512 B/s  3 peers"
+        );
+        let many = rows(&status(BARS_MAX + 1));
+        assert_eq!((many.len(), many[0].name.as_str()), (1, "9 torrents"));
+        let mut trouble = status(1);
+        trouble.torrents[0].tracker_error = Some("go\naway".to_owned());
+        assert!(rows(&trouble)[0].line().ends_with("(go\\u{a}away)"));
+    }
+
+    #[test]
+    fn the_summary_survives_zero_and_huge_numbers() {
+        let mut status = status(1);
+        let torrent = &mut status.torrents[0];
+        assert_eq!(
+            summary(torrent, 2 * NS_PER_SEC),
+            "data\\u{1b}[31m: 25.0% of 4.00 MiB, 2s; fetched 2.00 MiB at 1.00 MiB/s, \
+             sent 1.00 MiB at 512 KiB/s, ratio 0.25"
+        );
+        (torrent.total_bytes, torrent.downloaded_bytes, torrent.uploaded_bytes) = (0, 0, u64::MAX);
+        assert!(summary(torrent, 0).contains("0 B complete"));
+    }
+
+    #[test]
+    fn what_was_shown_lately_is_not_shown_again() {
+        let mut progress =
+            NodeProgress { form: Form::Lines, interval_ns: 1000, shown_ns: None, listening: true };
+        let mut now = NodeStatus { torrents: Vec::new(), ..status(0) };
+        for (uptime_ns, shown_ns) in [(5, 5), (1004, 5), (1005, 1005), (u64::MAX, u64::MAX)] {
+            now.uptime_ns = uptime_ns;
+            progress.update(&now);
+            assert_eq!(progress.shown_ns, Some(shown_ns));
+        }
+    }
+}

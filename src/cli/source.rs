@@ -1,0 +1,88 @@
+//! SOURCE: a .torrent file or a magnet link.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::base::limits::METAINFO_BYTES_MAX;
+use crate::proto::magnet::Magnet;
+use crate::proto::metainfo::Metainfo;
+
+use super::error::CliError;
+
+/// What a SOURCE turned out to be.
+pub enum Source {
+    /// A .torrent file.
+    Torrent(Box<Metainfo>),
+    /// A magnet link.
+    Magnet(Box<Magnet>),
+}
+
+impl Source {
+    /// Reads the file or parses the link.
+    pub fn read(text: &str) -> Result<Self, CliError> {
+        if is_magnet(text) {
+            let magnet = Magnet::parse(text).map_err(|error| CliError::Failed(error.to_string()))?;
+            return Ok(Self::Magnet(Box::new(magnet)));
+        }
+        let bytes = read_torrent_file(Path::new(text))?;
+        let metainfo = Metainfo::parse(&bytes).map_err(|error| failed("bad torrent", text, &error))?;
+        Ok(Self::Torrent(Box::new(metainfo)))
+    }
+
+    /// Reads a .torrent file; magnet links are for a later version.
+    pub fn read_torrent(text: &str) -> Result<Metainfo, CliError> {
+        match is_magnet(text) {
+            true => Err(CliError::NotYet("magnet links: give the .torrent file".to_owned())),
+            false => match Self::read(text)? {
+                Self::Torrent(metainfo) => Ok(*metainfo),
+                Self::Magnet(_) => Err(CliError::NotYet("magnet links: give the .torrent file".to_owned())),
+            },
+        }
+    }
+}
+
+fn is_magnet(text: &str) -> bool {
+    text.trim_start().get(..7).is_some_and(|start| start.eq_ignore_ascii_case("magnet:"))
+}
+
+/// At most [`METAINFO_BYTES_MAX`] bytes of a regular file; a FIFO or a device in its place cannot hold us up.
+fn read_torrent_file(path: &Path) -> Result<Vec<u8>, CliError> {
+    let shown = path.display();
+    let io = |error: std::io::Error| {
+        CliError::Failed(format!("cannot read torrent, {shown}: {error}: check the path and its permissions"))
+    };
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(nonblock).open(path).map_err(io)?;
+    if !file.metadata().map_err(io)?.is_file() {
+        let text = format!("not a regular file, {shown}: give the path of a .torrent file");
+        return Err(CliError::Failed(text));
+    }
+    let mut bytes = Vec::new();
+    file.take(METAINFO_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
+
+fn failed(what: &str, place: &str, why: &dyn std::fmt::Display) -> CliError {
+    CliError::Failed(format!("{what}, {place}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_told_from_files_whatever_their_case() {
+        assert!(is_magnet("magnet:?xt=urn:btih:00") && is_magnet(" MAGNET:?"));
+        assert!(!is_magnet("magnet.torrent") && !is_magnet("é") && !is_magnet("magnet"));
+    }
+
+    #[test]
+    fn devices_and_missing_files_are_refused_in_one_line() {
+        for (path, why) in [("/dev/zero", "not a regular file"), ("/nonexistent", "cannot read torrent")] {
+            let Err(error) = Source::read(path) else { panic!("{path} was read") };
+            assert!(error.to_string().starts_with(why), "{error}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `troc verify`: every piece, at the speed of the disk; names what is bad.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::base::human::{Escaped, format_size};
+use crate::daemon::hashing::{HashOptions, HashSource, PieceOutcome, hash_pieces};
+use crate::proto::metainfo::Metainfo;
+
+use super::args::VerifyArgs;
+use super::error::CliError;
+use super::hash_progress::HashProgress;
+use super::out;
+use super::source::Source;
+
+/// Most lines about bad pieces.
+const LINES_MAX: usize = 1000;
+/// Most files named for one range of pieces.
+const FILES_NAMED: usize = 5;
+
+/// Why a piece is not right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    /// Its bytes have another digest.
+    Bad,
+    /// A file is missing or too short.
+    Missing,
+    /// A file cannot be read.
+    Unreadable,
+}
+
+impl Trouble {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bad => "bad",
+            Self::Missing => "missing",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// Consecutive pieces with the same trouble in the same files.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    trouble: Trouble,
+    first: u32,
+    last: u32,
+    files: Vec<usize>,
+}
+
+/// Checks every piece; fails if one is not right.
+pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
+    let metainfo = Source::read_torrent(&args.source)?;
+    let source = HashSource::of_torrent(&metainfo, &args.dir);
+    let geometry = metainfo.geometry;
+    let mut progress = HashProgress::new("verifying", geometry.total_bytes, args.json);
+    let mut troubles: Vec<(u32, Trouble)> = Vec::new();
+    let mut reason = None;
+    let mut on_piece = |piece: u32, outcome: PieceOutcome| {
+        match outcome {
+            PieceOutcome::Hashed { digest, .. }
+                if metainfo.piece_hashes.get(piece as usize) == Some(&digest) => {}
+            PieceOutcome::Hashed { .. } => troubles.push((piece, Trouble::Bad)),
+            PieceOutcome::Absent { .. } => troubles.push((piece, Trouble::Missing)),
+            PieceOutcome::Failed(error) => {
+                troubles.push((piece, Trouble::Unreadable));
+                reason.get_or_insert_with(|| error.to_string());
+            }
+        }
+        progress.advance(u64::from(geometry.piece_len(piece)));
+        ControlFlow::Continue(())
+    };
+    hash_pieces(&source, 0..geometry.piece_count(), &HashOptions::default(), &mut on_piece)
+        .map_err(|error| CliError::Failed(error.to_string()))?;
+    let (took, rate) = progress.finish();
+    troubles.sort_unstable();
+    let findings = gather(&troubles, &source);
+    let empty = missing_empty_files(&metainfo, &args.dir);
+    if args.json {
+        let seconds = took.as_secs_f64();
+        out::line(&json_text(&metainfo, troubles.len(), &findings, &empty, seconds))?;
+    } else {
+        describe(&metainfo, &findings, &empty)?;
+        let good = geometry.piece_count() as usize - troubles.len();
+        let (count, size) = (geometry.piece_count(), format_size(geometry.total_bytes));
+        let name = Escaped(&metainfo.name);
+        out::line(&format!("{name}: {good} of {count} pieces are right, {size} read in {rate}"))?;
+    }
+    verdict(args, &metainfo, troubles.len(), empty.len(), reason)
+}
+
+fn verdict(
+    args: &VerifyArgs,
+    metainfo: &Metainfo,
+    pieces: usize,
+    empty_files: usize,
+    reason: Option<String>,
+) -> Result<(), CliError> {
+    if pieces == 0 && empty_files == 0 {
+        return Ok(());
+    }
+    let dir = args.dir.display();
+    let what = match pieces {
+        0 => format!("{empty_files} empty files are missing"),
+        _ => format!("{pieces} of {} pieces are bad or missing", metainfo.geometry.piece_count()),
+    };
+    let remedy = match reason {
+        Some(reason) => reason,
+        None if !args.dir.join(&metainfo.name).exists() => {
+            format!("give the directory that holds {}", metainfo.name)
+        }
+        None => format!("fetch them again with troc get {} -o {dir}", args.source),
+    };
+    Err(CliError::Failed(format!("{what}, {} in {dir}: {remedy}", metainfo.name)))
+}
+
+/// Troubles in ascending order, as ranges.
+fn gather(troubles: &[(u32, Trouble)], source: &HashSource) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for &(piece, trouble) in troubles {
+        let files = source.files_of_piece(piece);
+        match findings.last_mut() {
+            Some(last) if last.trouble == trouble && last.last + 1 == piece && last.files == files => {
+                last.last = piece;
+            }
+            _ => findings.push(Finding { trouble, first: piece, last: piece, files }),
+        }
+    }
+    findings
+}
+
+/// No piece tells whether these are there.
+fn missing_empty_files(metainfo: &Metainfo, dir: &Path) -> Vec<String> {
+    let empty = metainfo.files.iter().filter(|file| file.length == 0 && !file.pad);
+    let is_missing = |path: &String| std::fs::symlink_metadata(dir.join(path)).is_err();
+    empty.map(|file| file.path.join("/")).filter(is_missing).collect()
+}
+
+fn describe(metainfo: &Metainfo, findings: &[Finding], empty: &[String]) -> Result<(), CliError> {
+    let path = |index: &usize| metainfo.files.get(*index).map(|file| file.path.join("/")).unwrap_or_default();
+    for finding in findings.iter().take(LINES_MAX) {
+        let range = match finding.last - finding.first {
+            0 => format!("piece {}", finding.first),
+            _ => format!("pieces {}-{}", finding.first, finding.last),
+        };
+        let mut names: Vec<String> = finding.files.iter().take(FILES_NAMED).map(path).collect();
+        if finding.files.len() > FILES_NAMED {
+            names.push(format!("and {} more", finding.files.len() - FILES_NAMED));
+        }
+        let line = format!("{}: {range} in {}", finding.trouble.name(), names.join(", "));
+        out::line(&Escaped(&line).to_string())?;
+    }
+    if findings.len() > LINES_MAX {
+        out::line(&format!("... and {} more ranges (--json names all)", findings.len() - LINES_MAX))?;
+    }
+    empty
+        .iter()
+        .take(LINES_MAX)
+        .try_for_each(|path| out::line(&Escaped(&format!("missing: empty file {path}")).to_string()))
+}
+
+fn json_text(
+    metainfo: &Metainfo,
+    troubled: usize,
+    findings: &[Finding],
+    empty: &[String],
+    seconds: f64,
+) -> String {
+    let path = |index: &usize| metainfo.files.get(*index).map(|file| file.path.join("/"));
+    let finding = |finding: &Finding| {
+        json!({
+            "trouble": finding.trouble.name(),
+            "first_piece": finding.first,
+            "last_piece": finding.last,
+            "files": finding.files.iter().filter_map(path).collect::<Vec<_>>(),
+        })
+    };
+    let pieces = metainfo.geometry.piece_count();
+    json!({
+        "name": metainfo.name,
+        "info_hash": metainfo.info_hash.to_hex(),
+        "total_bytes": metainfo.geometry.total_bytes,
+        "pieces": pieces,
+        "good_pieces": pieces as usize - troubled,
+        "findings": findings.iter().map(finding).collect::<Vec<_>>(),
+        "missing_empty_files": empty,
+        "seconds": seconds,
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::geometry::Geometry;
+    use crate::daemon::hashing::SourceFile;
+
+    #[test]
+    fn neighbours_with_one_trouble_in_one_file_are_one_line() {
+        let file = |path: &str, length| SourceFile { path: path.into(), length, pad: false };
+        let files = vec![file("a", 50_000), file("b", 100_000)];
+        let source = HashSource::new(Path::new("."), Geometry::new(150_000, 16 << 10), files);
+        let all: Vec<(u32, Trouble)> = (0..10).map(|piece| (piece, Trouble::Bad)).collect();
+        let ranges = |troubles: &[(u32, Trouble)]| -> Vec<(u32, u32)> {
+            gather(troubles, &source).iter().map(|finding| (finding.first, finding.last)).collect()
+        };
+        assert_eq!(ranges(&all), [(0, 2), (3, 3), (4, 9)]);
+        assert_eq!(
+            ranges(&[(5, Trouble::Bad), (6, Trouble::Missing), (8, Trouble::Missing)]),
+            [(5, 5), (6, 6), (8, 8)]
+        );
+    }
+}

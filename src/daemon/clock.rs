@@ -1,0 +1,14 @@
+//! The control thread's clock: the same monotonic clock as the workers'.
+
+use crate::base::time::Instant;
+
+/// Now, on CLOCK_MONOTONIC.
+pub fn now() -> Instant {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Instant(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// The same moment for tokio's timers.
+pub fn tokio_at(at: Instant) -> tokio::time::Instant {
+    tokio::time::Instant::now() + std::time::Duration::from_nanos(at.since(now()).0)
+}

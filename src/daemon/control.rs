@@ -1,0 +1,577 @@
+//! The control thread's loop: one task that decides, and small ones that wait for things.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::clock;
+use super::config::{NodeConfig, Role};
+use super::error::NodeError;
+use super::keeping::{News, Order, keep};
+use super::start::{StartConfig, Started, start};
+use super::status::{NodeStatus, TorrentState};
+use super::store::StateDir;
+use super::swarm::{Live, Swarm};
+use super::tracker::{AnnounceError, TrackerClient, TrackerSettings};
+use crate::base::address::AddressClass;
+use crate::base::ids::{PeerId, TorrentId};
+use crate::base::rng::Rng;
+use crate::base::time::{Instant, Span};
+use crate::engine::action::Report;
+use crate::engine::announcer::{Announce, Announcer, TrackerIndex, TrackerOrigin};
+use crate::engine::candidates::Source;
+use crate::io::Wake;
+use crate::io::arena::Arena;
+use crate::io::uring::Uring;
+use crate::proto::tracker::AnnounceReply;
+use crate::shared::sync::Ordering;
+use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
+
+/// A `get` without any peer for so long gives up.
+const NO_PEERS_TIMEOUT: Span = Span::from_secs(60);
+
+/// Trackers are told good-bye for at most so long.
+const GOOD_BYE_TIMEOUT: Span = Span::from_secs(3);
+
+/// A worker that carries so many more connections than the least loaded gets no new ones.
+const LOAD_SLACK: u32 = 4;
+
+/// What the control thread knows of the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// Our name.
+    pub peer_id: PeerId,
+    /// By which trackers know us again.
+    pub key: u32,
+    /// Seed of choices that nobody gains from guessing.
+    pub seed: u64,
+    /// Where peers are accepted.
+    pub listen: Option<SocketAddr>,
+}
+
+/// What the small tasks tell the loop.
+enum Event {
+    Checked(TorrentId),
+    Started(TorrentId, Box<Result<Started, NodeError>>),
+    Kept(TorrentId, News),
+    Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>),
+}
+
+/// How far the node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Workers were told to stop; so many have not ended.
+    Draining(usize),
+    /// Workers have ended; journals are being closed and trackers told.
+    Closing(Instant),
+}
+
+/// See the module.
+pub struct Control<'a> {
+    config: NodeConfig,
+    shared: Shared,
+    state: Rc<StateDir>,
+    mailbox: Arc<Mailbox<ToControl>>,
+    bell: Arc<Notify>,
+    workers: Vec<Sender<ToWorker<Uring>>>,
+    swarms: Vec<Swarm>,
+    trackers: Rc<TrackerClient>,
+    events: UnboundedReceiver<Event>,
+    tell: UnboundedSender<Event>,
+    arena: Arc<Arena>,
+    /// Regions of the arena below this are zeroed, or about to be.
+    regions_ready: u32,
+    on_status: &'a mut dyn FnMut(&NodeStatus),
+    phase: Phase,
+    failure: Option<NodeError>,
+    started_at: Instant,
+    status_at: Instant,
+}
+
+struct Bell(Arc<Notify>);
+
+impl Wake for Bell {
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+impl<'a> Control<'a> {
+    /// A control thread that has not begun. Torrents start when it runs.
+    pub fn new(
+        config: NodeConfig,
+        shared: Shared,
+        state: StateDir,
+        (mailbox, arena): (Arc<Mailbox<ToControl>>, Arc<Arena>),
+        workers: &[Arc<Mailbox<ToWorker<Uring>>>],
+        on_status: &'a mut dyn FnMut(&NodeStatus),
+    ) -> Self {
+        let bell = Arc::new(Notify::new());
+        mailbox.set_waker(Arc::new(Bell(Arc::clone(&bell))));
+        let (tell, events) = unbounded_channel();
+        let now = clock::now();
+        Self {
+            config,
+            shared,
+            state: Rc::new(state),
+            mailbox,
+            bell,
+            workers: workers.iter().map(|worker| Sender::new(Arc::clone(worker))).collect(),
+            swarms: Vec::new(),
+            trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
+            events,
+            tell,
+            arena,
+            regions_ready: 0,
+            on_status,
+            phase: Phase::Running,
+            failure: None,
+            started_at: now,
+            status_at: now,
+        }
+    }
+
+    /// Runs the node to its end.
+    pub async fn run(&mut self) -> Result<NodeStatus, NodeError> {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Control)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Control)?;
+        self.prefault(0);
+        self.start_torrents();
+        self.show_status();
+        loop {
+            self.take_mail();
+            self.look_after(clock::now());
+            if self.is_over() {
+                break;
+            }
+            let at = clock::tokio_at(self.wake_at());
+            if !self.mailbox.park() {
+                self.mailbox.unpark();
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                () = self.bell.notified() => {}
+                Some(event) = self.events.recv() => self.handle_event(event),
+                () = stop_asked(&mut interrupt, &mut terminate) => {
+                    if self.phase != Phase::Running {
+                        return Err(NodeError::Killed);
+                    }
+                    self.stop();
+                }
+                () = tokio::time::sleep_until(at) => {}
+            }
+            self.mailbox.unpark();
+        }
+        let last = self.status(clock::now());
+        (self.on_status)(&last);
+        self.failure.take().map_or(Ok(last), Err)
+    }
+
+    fn start_torrents(&mut self) {
+        let now = clock::now();
+        for (index, metainfo) in self.config.torrents.clone().into_iter().enumerate() {
+            let id = TorrentId(index as u32);
+            let rng = Rng::new(self.shared.seed ^ index as u64);
+            let announcer = Announcer::new(&metainfo.trackers, TrackerOrigin::Operator, rng);
+            let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, now);
+            for &peer in &self.config.peers {
+                swarm.candidates.add(peer, Source::Operator, now);
+            }
+            self.swarms.push(swarm);
+            let config = StartConfig {
+                id,
+                metainfo,
+                dir: self.config.dir.clone(),
+                cores: self.workers.len(),
+                fingerprint: self.state.fingerprint(),
+            };
+            let (state, tell) = (Rc::clone(&self.state), self.tell.clone());
+            tokio_uring::spawn(async move {
+                let hear = tell.clone();
+                let on_checked = move |_| drop(hear.send(Event::Checked(id)));
+                let started = start(config, &state, on_checked).await;
+                let _ = tell.send(Event::Started(id, Box::new(started)));
+            });
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Checked(id) => self.swarms[id.0 as usize].checked += 1,
+            Event::Started(id, started) => match *started {
+                Ok(started) => self.torrent_started(id, started),
+                Err(error) => self.torrent_failed(id, error),
+            },
+            Event::Kept(id, news) => self.torrent_kept(id, news),
+            Event::Announced(id, tracker, result) => self.announced(id, tracker, result),
+        }
+    }
+
+    fn torrent_failed(&mut self, id: TorrentId, error: NodeError) {
+        self.swarms[id.0 as usize].stop(error.to_string());
+        // A relay of several torrents goes on with the others.
+        if self.config.torrents.len() == 1 || matches!(self.config.role, Role::Get { .. }) {
+            self.fail(error);
+        }
+    }
+
+    fn torrent_started(&mut self, id: TorrentId, started: Started) {
+        let now = clock::now();
+        let Started { shared, pairs, open, durable, keeper, files } = started;
+        let (orders, inbox) = unbounded_channel();
+        let tell = self.tell.clone();
+        let torrent = Arc::clone(&shared);
+        tokio_uring::spawn(async move {
+            keep(keeper, files, torrent, inbox, move |news| drop(tell.send(Event::Kept(id, news)))).await;
+        });
+        let swarm = &mut self.swarms[id.0 as usize];
+        if shared.is_complete() {
+            swarm.begin_complete();
+        }
+        swarm.peer_at = now;
+        swarm.live = Some(Live { shared: Arc::clone(&shared), open, orders, durable, closed: false });
+        for worker in &mut self.workers {
+            worker.send(ToWorker::Add { torrent: Arc::clone(&shared), files: Arc::clone(&pairs) });
+        }
+        if self.phase != Phase::Running {
+            self.close_journals();
+        }
+    }
+
+    fn torrent_kept(&mut self, id: TorrentId, news: News) {
+        let swarm = &mut self.swarms[id.0 as usize];
+        match news {
+            News::Settled(settled) => {
+                swarm.note_durable(&settled.durable);
+                let mut errors = settled.errors.into_iter();
+                if let Some(why) = errors.next() {
+                    self.disk_failed(id, why);
+                }
+            }
+            News::Closed { clean } => {
+                if !clean {
+                    tracing::warn!("{}: not closed cleanly", swarm.metainfo.name.escape_debug());
+                }
+                if let Some(live) = &mut swarm.live {
+                    live.closed = true;
+                }
+            }
+        }
+    }
+
+    fn take_mail(&mut self) {
+        while let Some(message) = self.mailbox.pop() {
+            match message {
+                ToControl::Report(report) => self.handle_report(report),
+                ToControl::Edges { core, job, torrent, edges } => self.write_edges(core, job, torrent, edges),
+                ToControl::Touched { region } => self.prefault(region + 1),
+                ToControl::Stopped { .. } => self.worker_ended(),
+                ToControl::Failed { core, why } => {
+                    self.fail(NodeError::Worker { core, why });
+                    self.worker_ended();
+                }
+            }
+        }
+    }
+
+    /// Has a region of the arena zeroed in the background, once.
+    fn prefault(&mut self, region: u32) {
+        if region >= self.regions_ready && region < self.arena.region_count() {
+            self.regions_ready = region + 1;
+            let arena = Arc::clone(&self.arena);
+            drop(tokio::task::spawn_blocking(move || arena.prefault(region)));
+        }
+    }
+
+    fn worker_ended(&mut self) {
+        if let Phase::Draining(left) = self.phase {
+            self.phase = Phase::Draining(left - 1);
+            if left == 1 {
+                self.close_journals();
+            }
+        }
+    }
+
+    fn handle_report(&mut self, report: Report) {
+        let now = clock::now();
+        let order = |swarm: &Swarm, order| {
+            if let Some(live) = &swarm.live {
+                let _ = live.orders.send(order);
+            }
+        };
+        match report {
+            Report::PieceWritten { torrent, piece } => {
+                let swarm = &mut self.swarms[torrent.0 as usize];
+                order(swarm, Order::Written(piece));
+                swarm.note_progress();
+                if swarm.live.as_ref().is_some_and(|live| live.shared.is_complete()) {
+                    order(swarm, Order::Flush);
+                }
+            }
+            Report::PieceLost { torrent, piece } => {
+                let swarm = &mut self.swarms[torrent.0 as usize];
+                tracing::warn!(
+                    "{}: piece {piece} on disk is not what it was; it is fetched again",
+                    swarm.metainfo.name.escape_debug()
+                );
+                if let Some(live) = &mut swarm.live {
+                    live.durable.clear(piece);
+                }
+                order(swarm, Order::Lost(piece));
+            }
+            Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
+            Report::Connected { torrent, address } => {
+                self.swarms[torrent.0 as usize].note_peer(address, None, now);
+            }
+            Report::Listens { torrent, address, port } => {
+                let swarm = &mut self.swarms[torrent.0 as usize];
+                let listens = SocketAddr::new(address.ip(), port);
+                if listens != address {
+                    swarm.candidates.handle_connected(listens);
+                }
+            }
+            Report::Disconnected { torrent, address, why } => {
+                self.swarms[torrent.0 as usize].note_peer(address, Some(why), now);
+            }
+        }
+    }
+
+    fn disk_failed(&mut self, id: TorrentId, why: String) {
+        let swarm = &mut self.swarms[id.0 as usize];
+        let first = swarm.stopped.is_none();
+        swarm.stop(why.clone());
+        if first && matches!(self.config.role, Role::Get { .. }) {
+            let name = crate::proto::text::escape(swarm.metainfo.name.as_bytes(), 255);
+            self.fail(NodeError::Disk { name, why });
+        }
+    }
+
+    /// Edges of a chunk go through the page cache, on this thread's ring.
+    fn write_edges(&mut self, core: u8, job: u32, torrent: TorrentId, edges: Vec<Edge>) {
+        let Some(live) = self.swarms[torrent.0 as usize].live.as_ref() else { return };
+        let open: Vec<_> =
+            edges.iter().map(|edge| live.open.get(edge.file.0 as usize).cloned().flatten()).collect();
+        let worker = self.workers[core as usize].mailbox();
+        tokio_uring::spawn(async move {
+            let mut result = Ok(());
+            for (edge, open) in edges.into_iter().zip(open) {
+                let Some(open) = open else { continue };
+                if let Err(error) = open.write_all(edge.bytes, edge.offset).await {
+                    result = Err(error.raw_os_error().unwrap_or(libc::EIO));
+                }
+            }
+            let mut message = ToWorker::Edges { job, result };
+            while let Err(back) = worker.push(message) {
+                message = back;
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// What time and changed circumstances call for.
+    fn look_after(&mut self, now: Instant) {
+        for worker in &mut self.workers {
+            worker.flush();
+        }
+        for index in 0..self.swarms.len() {
+            let id = TorrentId(index as u32);
+            self.dial(id, now);
+            while let Some(announce) = self.swarms[index].announcer.poll_announce(now) {
+                self.announce(id, announce);
+            }
+        }
+        if now.since(self.status_at) >= self.config.status_interval {
+            self.show_status();
+        }
+        if self.phase == Phase::Running {
+            self.check_role(now);
+        }
+    }
+
+    /// A `get` ends when all is durable, or when there is nobody to get anything from.
+    fn check_role(&mut self, now: Instant) {
+        let Role::Get { seed } = self.config.role else { return };
+        if !seed && self.swarms.iter().all(Swarm::is_done) {
+            self.stop();
+            return;
+        }
+        let connected = |swarm: &Swarm| {
+            let stats = swarm.live.as_ref().map(|live| live.shared.stats.iter());
+            stats.into_iter().flatten().any(|stats| stats.peers.load(Ordering::Relaxed) > 0)
+        };
+        for swarm in &mut self.swarms {
+            if !swarm.is_fetching() || connected(swarm) {
+                swarm.peer_at = now;
+            } else if now.since(swarm.peer_at) >= NO_PEERS_TIMEOUT {
+                let tracker =
+                    swarm.tracker_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+                let name = crate::proto::text::escape(swarm.metainfo.name.as_bytes(), 255);
+                self.fail(NodeError::NoPeers { seconds: NO_PEERS_TIMEOUT.as_ms() / 1000, name, tracker });
+                return;
+            }
+        }
+    }
+
+    fn dial(&mut self, id: TorrentId, now: Instant) {
+        let swarm = &mut self.swarms[id.0 as usize];
+        let Some(live) = swarm.live.as_ref().filter(|_| self.phase == Phase::Running) else { return };
+        let loads: Vec<u32> =
+            live.shared.stats.iter().map(|stats| stats.peers.load(Ordering::Relaxed)).collect();
+        while let Some(address) = swarm.candidates.poll_dial(now) {
+            let core = place(address, &loads);
+            self.workers[core].send(ToWorker::Dial { torrent: id, address });
+        }
+    }
+
+    fn announce(&self, id: TorrentId, announce: Announce) {
+        let port = self.shared.listen.map_or(0, |address| address.port());
+        let swarm = &self.swarms[id.0 as usize];
+        let request = swarm.request(announce.event, self.shared.peer_id, port, self.shared.key);
+        let (trackers, tell) = (Rc::clone(&self.trackers), self.tell.clone());
+        tokio_uring::spawn(async move {
+            let result = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
+            let _ = tell.send(Event::Announced(id, announce.tracker, result));
+        });
+    }
+
+    fn announced(
+        &mut self,
+        id: TorrentId,
+        tracker: TrackerIndex,
+        result: Result<AnnounceReply, AnnounceError>,
+    ) {
+        let now = clock::now();
+        let swarm = &mut self.swarms[id.0 as usize];
+        match result {
+            Ok(reply) => {
+                swarm.tracker_error = reply.warning.clone();
+                swarm.announcer.handle_reply(now, tracker, &reply);
+                let me = self.shared.listen;
+                for peer in reply.peers.into_iter().filter(|&peer| !is_self(peer, me)) {
+                    swarm.candidates.add(peer, Source::Hint, now);
+                }
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                swarm.tracker_error = Some(error.to_string());
+                swarm.announcer.handle_failure(now, tracker);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: NodeError) {
+        self.failure.get_or_insert(error);
+        self.stop();
+    }
+
+    /// Tells the workers to stop; journals are closed when they have.
+    fn stop(&mut self) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.phase = Phase::Draining(self.workers.len());
+        for swarm in &mut self.swarms {
+            if let Some(live) = &swarm.live {
+                live.shared.stop_fetch();
+            }
+            swarm.announcer.handle_stop();
+        }
+        for worker in &mut self.workers {
+            worker.send(ToWorker::Stop);
+        }
+    }
+
+    fn close_journals(&mut self) {
+        self.phase = Phase::Closing(clock::now());
+        for live in self.swarms.iter().filter_map(|swarm| swarm.live.as_ref()) {
+            let _ = live.orders.send(Order::Close);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Phase::Closing(since) = self.phase else { return false };
+        let closed = self.swarms.iter().all(|swarm| swarm.live.as_ref().is_none_or(|live| live.closed));
+        let told = self.swarms.iter().all(|swarm| swarm.announcer.is_stopped());
+        closed && (told || clock::now().since(since) >= GOOD_BYE_TIMEOUT)
+    }
+
+    fn wake_at(&self) -> Instant {
+        let mut at = self.status_at + self.config.status_interval;
+        for swarm in &self.swarms {
+            let announcer = swarm.announcer.poll_timeout();
+            let candidates = swarm
+                .candidates
+                .poll_timeout()
+                .filter(|_| swarm.live.is_some() && self.phase == Phase::Running);
+            at = announcer.into_iter().chain(candidates).fold(at, Instant::min);
+        }
+        at
+    }
+
+    fn show_status(&mut self) {
+        let now = clock::now();
+        self.status_at = now;
+        let status = self.status(now);
+        (self.on_status)(&status);
+    }
+
+    fn status(&mut self, now: Instant) -> NodeStatus {
+        let mut per_core_bytes = vec![(0, 0); self.workers.len()];
+        for live in self.swarms.iter().filter_map(|swarm| swarm.live.as_ref()) {
+            for (sum, stats) in per_core_bytes.iter_mut().zip(&live.shared.stats) {
+                sum.0 += stats.sent_bytes.load(Ordering::Relaxed);
+                sum.1 += stats.received_bytes.load(Ordering::Relaxed);
+            }
+        }
+        let torrents: Vec<_> = self.swarms.iter_mut().map(|swarm| swarm.status(now)).collect();
+        debug_assert!(
+            torrents.iter().all(|torrent| torrent.state != TorrentState::Checking || torrent.peers == 0)
+        );
+        NodeStatus {
+            uptime_ns: now.since(self.started_at).0,
+            listen: self.shared.listen,
+            torrents,
+            per_core_bytes,
+        }
+    }
+}
+
+async fn stop_asked(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// The core for a dialled connection: by the hash of its address, unless that core is busier.
+fn place(address: SocketAddr, loads: &[u32]) -> usize {
+    let core = xxh3_64(address.to_string().as_bytes()) as usize % loads.len();
+    let least = (0..loads.len()).min_by_key(|&core| loads[core]).unwrap_or(0);
+    if loads[core] > loads[least] + LOAD_SLACK { least } else { core }
+}
+
+/// A tracker names us to ourselves; told apart only where the address is sure to be ours.
+fn is_self(peer: SocketAddr, listen: Option<SocketAddr>) -> bool {
+    let loopback = AddressClass::of(peer.ip()) == AddressClass::Loopback;
+    listen.is_some_and(|listen| listen.port() == peer.port() && (listen.ip() == peer.ip() || loopback))
+}
+
+fn disk_advice(errno: i32) -> String {
+    let error = std::io::Error::from_raw_os_error(errno);
+    match errno {
+        libc::ENOSPC | libc::EDQUOT => {
+            format!("the disk is full ({error}): free space and start again; what is there is kept")
+        }
+        libc::EROFS | libc::EACCES | libc::EPERM => {
+            format!("the files may not be written ({error}): check permissions and mount, then start again")
+        }
+        _ => format!("reading or writing failed ({error}): check the disk, then start again"),
+    }
+}

@@ -1,0 +1,72 @@
+//! Why a node could not start or had to stop: one line each, with what to do.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::files::FileError;
+use super::hashing::HashError;
+use super::store::StoreError;
+use crate::io::arena::ArenaError;
+use crate::io::sockets::ListenError;
+
+/// See the module.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The download directory is not there.
+    #[error("no such directory, {}: create it first, or name another", .0.display())]
+    NoDirectory(PathBuf),
+    /// The state directory or a journal.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A payload file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Existing files could not be checked.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// The address to accept peers on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Payload memory.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// A worker could not start or died.
+    #[error("worker {core}: {why}")]
+    Worker {
+        /// Which.
+        core: u8,
+        /// One line.
+        why: String,
+    },
+    /// The control thread could not start.
+    #[error("control thread: {0}: run `troc doctor` to see what this host allows")]
+    Control(std::io::Error),
+    /// Randomness.
+    #[error("no randomness from the kernel: {0}")]
+    Random(String),
+    /// Nobody to fetch from.
+    #[error(
+        "no peers for {seconds} s, {name}: check --peer and the trackers, then start again; \
+         what is there is kept{tracker}"
+    )]
+    NoPeers {
+        /// For so long.
+        seconds: u64,
+        /// The torrent.
+        name: String,
+        /// What a tracker said last, if anything.
+        tracker: String,
+    },
+    /// Reading or writing payload failed.
+    #[error("{name}: {why}")]
+    Disk {
+        /// The torrent.
+        name: String,
+        /// What happened and what to do.
+        why: String,
+    },
+    /// Stopped twice.
+    #[error("stopped at once, as asked; the next start checks what was being written")]
+    Killed,
+}

@@ -1,0 +1,287 @@
+//! Digests of what lies on disk, at the speed of the disk: `create`, `verify`, and the node's check of
+//! existing files.
+//!
+//! One thread reads ahead (io_uring, `O_DIRECT` where the file system allows it) into a fixed set of
+//! buffers; one thread per core digests them; the caller's thread hears of each piece as it is done, in
+//! no particular order. Memory is bounded by the buffers, whatever the piece length.
+//!
+//! Missing and short files are no errors: their pieces are [`PieceOutcome::Absent`].
+
+mod read;
+mod source;
+mod units;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{io, thread};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use thiserror::Error;
+
+use crate::base::geometry::Geometry;
+use crate::base::units::CHUNK_BYTES;
+use crate::hash::fingerprint::Fingerprint;
+use crate::hash::sha1::{self, Sha1};
+use crate::proto::metainfo::Metainfo;
+
+use source::Fault;
+use units::Job;
+
+/// Largest single read, and the share of a piece that is digested at once.
+const UNIT_BYTES: u32 = 1 << 20;
+/// Reads in flight.
+const READS_MAX: usize = 16;
+/// Buffers that wait for, or are with, each digest thread.
+const BUFFERS_PER_THREAD: usize = 4;
+
+/// One file of what is digested, in payload order.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    /// Path below the directory.
+    pub path: PathBuf,
+    /// Size in bytes that it must have at least.
+    pub length: u64,
+    /// All zero bytes and never on disk (BEP 47).
+    pub pad: bool,
+}
+
+/// What is digested: files below a directory, cut into pieces.
+pub struct HashSource {
+    dir: PathBuf,
+    job: Arc<Job>,
+}
+
+/// How to digest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HashOptions {
+    /// Digest threads; `None` is one per allowed CPU.
+    pub threads: Option<usize>,
+    /// Also compute the fingerprint of each chunk.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// What became of one piece.
+#[derive(Debug)]
+pub enum PieceOutcome {
+    /// All of it was read.
+    Hashed {
+        /// SHA-1 of the piece.
+        digest: [u8; 20],
+        /// One per chunk, in order; empty unless asked for.
+        fingerprints: Vec<u64>,
+    },
+    /// A file is missing or too short to have it.
+    Absent {
+        /// Index of that file.
+        file: usize,
+    },
+    /// A file could not be read.
+    Failed(ReadError),
+}
+
+/// Why a file could not be read.
+#[derive(Debug, Error)]
+#[error("{}: {fault}", path.display())]
+pub struct ReadError {
+    /// The file, below the directory.
+    pub path: PathBuf,
+    /// What went wrong.
+    pub fault: String,
+}
+
+/// Why nothing could be digested at all.
+#[derive(Debug, Error)]
+pub enum HashError {
+    /// The directory that holds the files.
+    #[error("cannot open directory, {}: {source}; check the path and its permissions", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A thread or its runtime.
+    #[error("cannot start a thread, {0}: raise the limit on processes (ulimit -u)")]
+    Thread(io::Error),
+}
+
+impl HashSource {
+    /// `files` below `dir`, which together hold `geometry.total_bytes`.
+    pub fn new(dir: &Path, geometry: Geometry, files: Vec<SourceFile>) -> Self {
+        Self { dir: dir.to_owned(), job: Arc::new(Job::new(geometry, files)) }
+    }
+
+    /// The files of a torrent below the download directory `dir`.
+    pub fn of_torrent(metainfo: &Metainfo, dir: &Path) -> Self {
+        let files = metainfo.files.iter().map(|file| SourceFile {
+            path: file.path.iter().collect(),
+            length: file.length,
+            pad: file.pad,
+        });
+        Self::new(dir, metainfo.geometry, files.collect())
+    }
+
+    /// Indices of the files that piece `piece` touches, empty ones and padding left out.
+    pub fn files_of_piece(&self, piece: u32) -> Vec<usize> {
+        let files = self.job.layout.files_of_piece(self.job.geometry, piece);
+        files.map(|file| file.0 as usize).collect()
+    }
+
+    /// The files, in payload order.
+    pub fn files(&self) -> &[SourceFile] {
+        &self.job.files
+    }
+}
+
+/// Digests `pieces` (ascending; others than those of the torrent are left out) and reports each to
+/// `on_piece` on the caller's thread, until it breaks. True if all were reported.
+pub fn hash_pieces(
+    source: &HashSource,
+    pieces: impl IntoIterator<Item = u32>,
+    options: &HashOptions,
+    on_piece: &mut dyn FnMut(u32, PieceOutcome) -> ControlFlow<()>,
+) -> Result<bool, HashError> {
+    let dir = source::open_dir(&source.dir)
+        .map_err(|error| HashError::Directory { path: source.dir.clone(), source: error })?;
+    let count = source.job.geometry.piece_count();
+    let pieces: Vec<u32> = pieces.into_iter().filter(|&piece| piece < count).collect();
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.unwrap_or(cores).clamp(1, pieces.len().max(1));
+    let stop = AtomicBool::new(false);
+    let (result_tx, results) = bounded(1024);
+    let pool = Pool::new(READS_MAX + threads * BUFFERS_PER_THREAD);
+
+    thread::scope(|scope| {
+        let mut lanes = Vec::new();
+        for index in 0..threads {
+            let (lane, work) = bounded(BUFFERS_PER_THREAD);
+            let digester = Digester {
+                geometry: source.job.geometry,
+                fingerprint: options.fingerprint,
+                results: result_tx.clone(),
+                pool: &pool,
+            };
+            lanes.push(lane);
+            let builder = thread::Builder::new().name(format!("digest-{index}"));
+            builder.spawn_scoped(scope, move || digester.run(&work)).map_err(HashError::Thread)?;
+        }
+        drop(result_tx);
+        let job = Arc::clone(&source.job);
+        let reader = read::Reader { job, dir, lanes, pool: &pool, stop: &stop };
+        let builder = thread::Builder::new().name("digest-read".to_owned());
+        builder.spawn_scoped(scope, move || reader.run(&pieces)).map_err(HashError::Thread)?;
+        for (piece, outcome) in &results {
+            if !stop.load(Ordering::Relaxed) && on_piece(piece, outcome).is_break() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(!stop.load(Ordering::Relaxed))
+    })
+}
+
+/// What the reader hands to a digest thread; a piece's parts arrive in order.
+enum Work {
+    /// Bytes `range` of `buffer` begin at offset `begin` of piece `piece` and may go on into later ones.
+    Bytes { piece: u32, begin: u32, buffer: Buffer, range: std::ops::Range<usize> },
+    /// The piece cannot be digested; none of it follows.
+    Fault { piece: u32, fault: PieceOutcome },
+}
+
+/// A recycled read buffer.
+type Buffer = Vec<u8>;
+
+/// A fixed number of buffers, made on first use.
+struct Pool {
+    free: Receiver<Option<Buffer>>,
+    give: Sender<Option<Buffer>>,
+}
+
+impl Pool {
+    fn new(count: usize) -> Self {
+        let (give, free) = bounded(count);
+        for _ in 0..count {
+            let _ = give.try_send(None);
+        }
+        Self { free, give }
+    }
+
+    /// Waits for a buffer; the digest threads give theirs back without waiting for anything.
+    fn take(&self) -> Buffer {
+        // Both ends live in `self`: it cannot be disconnected.
+        let free = self.free.recv().ok().flatten();
+        free.unwrap_or_else(|| vec![0; read::BUFFER_BYTES])
+    }
+
+    fn give(&self, buffer: Buffer) {
+        let _ = self.give.try_send(Some(buffer));
+    }
+}
+
+/// One digest thread.
+struct Digester<'a> {
+    geometry: Geometry,
+    fingerprint: Option<Fingerprint>,
+    results: Sender<(u32, PieceOutcome)>,
+    pool: &'a Pool,
+}
+
+impl Digester<'_> {
+    fn run(&self, work: &Receiver<Work>) {
+        let (mut hasher, mut fingerprints) = (Sha1::new(), Vec::new());
+        for item in work {
+            match item {
+                Work::Fault { piece, fault } => {
+                    (hasher, fingerprints) = (Sha1::new(), Vec::new());
+                    let _ = self.results.send((piece, fault));
+                }
+                Work::Bytes { mut piece, mut begin, buffer, range } => {
+                    let mut bytes = &buffer[range];
+                    while !bytes.is_empty() {
+                        let len = self.geometry.piece_len(piece);
+                        let (part, rest) = bytes.split_at(bytes.len().min((len - begin) as usize));
+                        self.fingerprint_chunks(part, &mut fingerprints);
+                        let digest = if begin == 0 && part.len() == len as usize {
+                            Some(sha1::digest(part))
+                        } else {
+                            hasher.update(part);
+                            (begin + part.len() as u32 == len).then(|| std::mem::take(&mut hasher).finish())
+                        };
+                        if let Some(digest) = digest {
+                            let fingerprints = std::mem::take(&mut fingerprints);
+                            let _ = self.results.send((piece, PieceOutcome::Hashed { digest, fingerprints }));
+                        }
+                        bytes = rest;
+                        (piece, begin) = (piece + 1, 0);
+                    }
+                    self.pool.give(buffer);
+                }
+            }
+        }
+    }
+
+    /// Parts of a piece begin at chunk boundaries: a unit is a whole number of chunks.
+    fn fingerprint_chunks(&self, part: &[u8], fingerprints: &mut Vec<u64>) {
+        if let Some(fingerprint) = self.fingerprint {
+            fingerprints.extend(part.chunks(CHUNK_BYTES as usize).map(|chunk| fingerprint.of(chunk)));
+        }
+    }
+}
+
+const _: () = assert!(UNIT_BYTES.is_multiple_of(CHUNK_BYTES));
+
+impl Fault {
+    /// The outcome of a piece that needs file `file` of `files`.
+    fn outcome(self, file: usize, files: &[SourceFile]) -> PieceOutcome {
+        match self {
+            Self::Absent => PieceOutcome::Absent { file },
+            Self::Unusable(fault) => {
+                PieceOutcome::Failed(ReadError { path: files[file].path.clone(), fault })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

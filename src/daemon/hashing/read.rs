@@ -1,0 +1,254 @@
+//! The reading thread: keeps [`READS_MAX`] reads in flight and deals them out in order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::channel::Sender;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+use crate::base::units::PAGE_BYTES;
+use crate::storage::layout::{Extent, FileIndex};
+
+use super::source::{Backend, Fault, Files, Handle};
+use super::units::{Job, Step, Unit};
+use super::{Buffer, Pool, READS_MAX, UNIT_BYTES, Work};
+
+const PAGE: usize = PAGE_BYTES as usize;
+
+/// Room for a unit, the rest of its first and last page, and the alignment of the buffer itself.
+pub(super) const BUFFER_BYTES: usize = UNIT_BYTES as usize + 3 * PAGE;
+
+/// The reading thread's view of the job.
+pub(super) struct Reader<'a> {
+    pub(super) job: Arc<Job>,
+    pub(super) dir: OwnedFd,
+    /// To the digest threads.
+    pub(super) lanes: Vec<Sender<Work>>,
+    pub(super) pool: &'a Pool,
+    /// Nobody wants more.
+    pub(super) stop: &'a AtomicBool,
+}
+
+/// A unit that is being read.
+struct Pending {
+    step: Step,
+    reading: JoinHandle<Filled>,
+}
+
+/// A finished read: where the bytes lie in the buffer, or which file would not give them.
+struct Filled {
+    buffer: Buffer,
+    result: Result<Range<usize>, (usize, Fault)>,
+}
+
+impl Reader<'_> {
+    /// Reads `pieces` and deals them out; returns when all are dealt or nobody wants more.
+    pub(super) fn run(self, pieces: &[u32]) {
+        let mut rings = tokio_uring::builder();
+        rings.entries(READS_MAX.next_power_of_two() as u32 * 2);
+        let Self { job, dir, lanes, pool, stop } = self;
+        let deal = |backend| {
+            let files = Rc::new(Files::new(dir, job, backend));
+            let lost = vec![usize::MAX; lanes.len()];
+            Deal { files, lanes, pool, stop, pending: VecDeque::with_capacity(READS_MAX), lost }
+        };
+        match tokio_uring::Runtime::new(&rings) {
+            Ok(runtime) => runtime.block_on(deal(Backend::Uring).run(pieces)),
+            // Containers often refuse io_uring: slower, yet right. `troc doctor` says why.
+            Err(_) => match tokio::runtime::Builder::new_current_thread().build() {
+                Ok(runtime) => LocalSet::new().block_on(&runtime, deal(Backend::Plain).run(pieces)),
+                Err(error) => unreachable!("a runtime without drivers asks the kernel for nothing: {error}"),
+            },
+        }
+    }
+}
+
+/// [`Reader`] inside a runtime.
+struct Deal<'a> {
+    files: Rc<Files>,
+    lanes: Vec<Sender<Work>>,
+    pool: &'a Pool,
+    stop: &'a AtomicBool,
+    /// In the order in which the digest threads get them.
+    pending: VecDeque<Pending>,
+    /// Per lane the run that lost a part last: its other parts are not wanted.
+    lost: Vec<usize>,
+}
+
+impl Deal<'_> {
+    async fn run(mut self, pieces: &[u32]) {
+        let job = Arc::clone(&self.files.job);
+        for step in job.schedule(pieces, self.lanes.len()) {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if self.pending.len() == READS_MAX {
+                self.settle().await;
+            }
+            if self.lost[step.lane] != step.run {
+                let reading = self.start(step.unit);
+                self.pending.push_back(Pending { step, reading });
+            }
+        }
+        while !self.pending.is_empty() {
+            self.settle().await;
+        }
+    }
+
+    fn start(&self, unit: Unit) -> JoinHandle<Filled> {
+        let buffer = self.pool.take();
+        spawn_local(read_unit(Rc::clone(&self.files), unit, buffer))
+    }
+
+    /// Waits for the oldest read and deals it out.
+    async fn settle(&mut self) {
+        let Some(Pending { step, reading }) = self.pending.pop_front() else { return };
+        let Filled { buffer, result } = join(reading).await;
+        if self.lost[step.lane] == step.run {
+            return self.pool.give(buffer);
+        }
+        match result {
+            Ok(range) => self.send(step.lane, step.unit, buffer, range),
+            Err((file, fault)) if step.pieces == 1 => {
+                self.pool.give(buffer);
+                self.lost[step.lane] = step.run;
+                self.send_fault(step.lane, step.unit.piece, file, fault);
+            }
+            Err(_) => {
+                self.pool.give(buffer);
+                self.read_one_by_one(step).await;
+            }
+        }
+    }
+
+    /// Some piece of a read that covers several cannot be had: find out which.
+    async fn read_one_by_one(&self, step: Step) {
+        for piece in step.unit.piece..step.unit.piece + step.pieces {
+            let unit = Unit { piece, begin: 0, len: self.files.job.geometry.piece_len(piece) };
+            let Filled { buffer, result } = join(self.start(unit)).await;
+            match result {
+                Ok(range) => self.send(step.lane, unit, buffer, range),
+                Err((file, fault)) => {
+                    self.pool.give(buffer);
+                    self.send_fault(step.lane, piece, file, fault);
+                }
+            }
+        }
+    }
+
+    fn send(&self, lane: usize, unit: Unit, buffer: Buffer, range: Range<usize>) {
+        // A digest thread ends before its lane only by a panic, which the scope passes on.
+        let _ = self.lanes[lane].send(Work::Bytes { piece: unit.piece, begin: unit.begin, buffer, range });
+    }
+
+    fn send_fault(&self, lane: usize, piece: u32, file: usize, fault: Fault) {
+        let fault = fault.outcome(file, &self.files.job.files);
+        let _ = self.lanes[lane].send(Work::Fault { piece, fault });
+    }
+}
+
+async fn join(reading: JoinHandle<Filled>) -> Filled {
+    match reading.await {
+        Ok(filled) => filled,
+        // Nobody aborts these tasks.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Reads one unit: directly if it lies in one file, else part by part through the page cache.
+async fn read_unit(files: Rc<Files>, unit: Unit, mut buffer: Buffer) -> Filled {
+    // Where the buffer's first page boundary is; allocators promise no such alignment.
+    let base = buffer.as_ptr().align_offset(PAGE).min(PAGE);
+    let start = files.job.unit_start(unit);
+    let mut at = base;
+    for extent in files.job.layout.extents(start, unit.len) {
+        let len = extent.len as usize;
+        let Some(FileIndex(file)) = extent.file else {
+            buffer[at..at + len].fill(0);
+            at += len;
+            continue;
+        };
+        let fault = |fault| (file as usize, fault);
+        let opened = match files.get(file as usize) {
+            Ok(opened) => opened,
+            Err(cause) => return Filled { buffer, result: Err(fault(cause)) },
+        };
+        if let (Some(direct), true) = (opened.direct(), extent.len == unit.len) {
+            let (result, back) = read_direct(direct, extent, buffer, base).await;
+            buffer = back;
+            match result {
+                // A device of larger sectors, or a file system that takes the flag and not the reads.
+                Err(Refused::Direct) => {}
+                Err(Refused::Fault(cause)) => return Filled { buffer, result: Err(fault(cause)) },
+                Ok(range) => return Filled { buffer, result: Ok(range) },
+            }
+        }
+        let (result, back) = read_all(opened.buffered(), buffer, (at, at + len), extent.file_offset).await;
+        buffer = back;
+        match result {
+            Ok(got) if got == len => at += len,
+            Ok(_) => return Filled { buffer, result: Err(fault(Fault::Absent)) },
+            Err(error) => return Filled { buffer, result: Err(fault(error.into())) },
+        }
+    }
+    Filled { buffer, result: Ok(base..at) }
+}
+
+/// Why a direct read gave nothing.
+enum Refused {
+    /// Try again through the page cache.
+    Direct,
+    Fault(Fault),
+}
+
+/// Reads the whole pages around `extent` to `base` and says where its bytes lie.
+async fn read_direct(
+    file: &Handle,
+    extent: Extent,
+    buffer: Buffer,
+    base: usize,
+) -> (Result<Range<usize>, Refused>, Buffer) {
+    let skew = (extent.file_offset % PAGE as u64) as usize;
+    let need = skew + extent.len as usize;
+    let end = base + need.next_multiple_of(PAGE);
+    let (result, buffer) = read_all(file, buffer, (base, end), extent.file_offset - skew as u64).await;
+    let result = match result {
+        Ok(got) if got >= need => Ok(base + skew..base + need),
+        Ok(_) => Err(Refused::Fault(Fault::Absent)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(Refused::Direct),
+        Err(error) => Err(Refused::Fault(error.into())),
+    };
+    (result, buffer)
+}
+
+/// Reads until `buffer[from..to]` is full or the file ends; the bytes read.
+async fn read_all(
+    file: &Handle,
+    mut buffer: Buffer,
+    (from, to): (usize, usize),
+    offset: u64,
+) -> (io::Result<usize>, Buffer) {
+    let mut got = 0;
+    while from + got < to {
+        let (result, back) = file.read(buffer, (from + got, to), offset + got as u64).await;
+        buffer = back;
+        match result {
+            Ok(0) => break,
+            Ok(more) => {
+                got += more;
+                // A direct read that ends inside a page ended with the file: going on is not aligned.
+                if file.is_direct && !got.is_multiple_of(PAGE) {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (Err(error), buffer),
+        }
+    }
+    (Ok(got), buffer)
+}

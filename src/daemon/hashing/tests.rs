@@ -1,0 +1,150 @@
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::*;
+use crate::base::rng::Rng;
+
+/// Files of `lengths` with bytes from a seed below a fresh directory, and their bytes end to end.
+fn tree(lengths: &[u64]) -> (tempfile::TempDir, Vec<SourceFile>, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rng = Rng::new(7);
+    let (mut files, mut payload) = (Vec::new(), Vec::new());
+    for (index, &length) in lengths.iter().enumerate() {
+        let path = PathBuf::from(format!("d{}/f{index}", index % 2));
+        let bytes: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8).collect();
+        fs::create_dir_all(dir.path().join(path.parent().unwrap())).unwrap();
+        fs::write(dir.path().join(&path), &bytes).unwrap();
+        payload.extend(bytes);
+        files.push(SourceFile { path, length, pad: false });
+    }
+    (dir, files, payload)
+}
+
+fn digest_all(source: &HashSource, threads: usize) -> BTreeMap<u32, PieceOutcome> {
+    let options = HashOptions { threads: Some(threads), fingerprint: Some(Fingerprint::new(3)) };
+    let mut outcomes = BTreeMap::new();
+    let done = hash_pieces(source, 0..u32::MAX >> 8, &options, &mut |piece, outcome| {
+        assert!(outcomes.insert(piece, outcome).is_none(), "piece {piece} twice");
+        ControlFlow::Continue(())
+    });
+    assert!(done.unwrap());
+    outcomes
+}
+
+fn assert_hashed(outcome: &PieceOutcome, bytes: &[u8]) {
+    let PieceOutcome::Hashed { digest, fingerprints } = outcome else { panic!("{outcome:?}") };
+    let want: Vec<u64> =
+        bytes.chunks(CHUNK_BYTES as usize).map(|chunk| Fingerprint::new(3).of(chunk)).collect();
+    assert_eq!((*digest, fingerprints), (sha1::digest(bytes), &want));
+}
+
+#[test]
+fn digests_equal_those_of_the_whole_payload_in_any_shape() {
+    for (lengths, piece_bytes) in [
+        (&[5_000_000u64][..], 16 << 10),
+        (&[5_000_000], 1 << 20),
+        (&[9_999_999], 4 << 20),
+        (&[0, 1, 0, 4096, 4095, 300_001, 0, 2_500_000, 17, 0], 32 << 10),
+        (&[1_048_577, 1_048_575, 3_000_003], 2 << 20),
+        (&[1], 64 << 10),
+        (&[0], 64 << 10),
+    ] {
+        let (dir, files, payload) = tree(lengths);
+        let geometry = Geometry::new(payload.len() as u64, piece_bytes);
+        let source = HashSource::new(dir.path(), geometry, files);
+        for threads in [1, 3] {
+            let outcomes = digest_all(&source, threads);
+            assert_eq!(outcomes.len(), geometry.piece_count() as usize);
+            for (outcome, bytes) in outcomes.values().zip(payload.chunks(piece_bytes as usize)) {
+                assert_hashed(outcome, bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn padding_is_zero_bytes_that_nobody_stored() {
+    let (dir, mut files, mut payload) = tree(&[100_000, 31_072, 50_000]);
+    fs::remove_file(dir.path().join(&files[1].path)).unwrap();
+    files[1].pad = true;
+    payload[100_000..131_072].fill(0);
+    let source = HashSource::new(dir.path(), Geometry::new(181_072, 64 << 10), files);
+    for (outcome, bytes) in digest_all(&source, 2).values().zip(payload.chunks(64 << 10)) {
+        assert_hashed(outcome, bytes);
+    }
+    assert_eq!(source.files_of_piece(1), [0]);
+    assert_eq!(source.files_of_piece(2), [2]);
+}
+
+#[test]
+fn missing_and_short_files_lose_their_own_pieces_only() {
+    for piece_bytes in [16 << 10, 1 << 20, 2 << 20] {
+        let (dir, files, payload) = tree(&[3_000_000, 200_000, 3_000_000, 3_000_000]);
+        fs::remove_file(dir.path().join(&files[1].path)).unwrap();
+        let short = fs::OpenOptions::new().write(true).open(dir.path().join(&files[3].path)).unwrap();
+        short.set_len(2_999_999).unwrap();
+        let geometry = Geometry::new(payload.len() as u64, piece_bytes);
+        let source = HashSource::new(dir.path(), geometry, files);
+        let last = geometry.piece_count() - 1;
+        for (piece, outcome) in digest_all(&source, 2) {
+            let touched = source.files_of_piece(piece);
+            match outcome {
+                PieceOutcome::Absent { file: 1 } => assert!(touched.contains(&1), "{piece}"),
+                PieceOutcome::Absent { file: 3 } => assert_eq!(piece, last),
+                outcome => {
+                    assert!(!touched.contains(&1) && piece != last, "{piece}");
+                    let start = geometry.piece_start(piece) as usize;
+                    assert_hashed(&outcome, &payload[start..start + geometry.piece_len(piece) as usize]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn t18_t19_links_and_special_files_are_refused_not_followed() {
+    let (dir, files, payload) = tree(&[40_000, 40_000, 40_000, 40_000]);
+    let path = |index: usize| dir.path().join(&files[index].path);
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    fs::write(outside.path(), &payload[..40_000]).unwrap();
+    fs::remove_file(path(0)).unwrap();
+    std::os::unix::fs::symlink(outside.path(), path(0)).unwrap();
+    fs::remove_file(path(1)).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        path(1),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    fs::remove_file(path(2)).unwrap();
+    fs::create_dir(path(2)).unwrap();
+    let source = HashSource::new(dir.path(), Geometry::new(160_000, 16 << 10), files.clone());
+    let outcomes = digest_all(&source, 2);
+    for (piece, why) in [(0, "symbolic link"), (3, "not a regular file"), (6, "not a regular file")] {
+        let PieceOutcome::Failed(error) = &outcomes[&piece] else { panic!("{:?}", outcomes[&piece]) };
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    assert_hashed(&outcomes[&9], &payload[9 << 14..]);
+}
+
+#[test]
+fn breaking_off_ends_early_and_says_so() {
+    let (dir, files, payload) = tree(&[4_000_000]);
+    let source = HashSource::new(dir.path(), Geometry::new(payload.len() as u64, 16 << 10), files);
+    let mut calls = 0;
+    let done = hash_pieces(&source, 0..1000, &HashOptions::default(), &mut |_, _| {
+        calls += 1;
+        ControlFlow::Break(())
+    });
+    assert!(!done.unwrap());
+    assert_eq!(calls, 1);
+}
+
+#[test]
+fn a_missing_directory_is_an_error_with_its_name() {
+    let source = HashSource::new(Path::new("/nonexistent/payload"), Geometry::new(1, 16 << 10), Vec::new());
+    let error = hash_pieces(&source, 0..1, &HashOptions::default(), &mut |_, _| ControlFlow::Continue(()));
+    assert!(error.unwrap_err().to_string().contains("/nonexistent/payload"));
+}

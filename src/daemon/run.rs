@@ -1,0 +1,118 @@
+//! From a configuration to a running node and back.
+
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::clock;
+use super::config::NodeConfig;
+use super::control::{Control, Shared};
+use super::error::NodeError;
+use super::status::NodeStatus;
+use super::store::StateDir;
+use super::supervisor::{Crew, Workers, allowed_cpus};
+use crate::base::ids::CoreId;
+use crate::base::limits::CORES_MAX;
+use crate::engine::EngineConfig;
+use crate::io::arena::Arena;
+use crate::io::sockets;
+use crate::proto::wire::peer_id::peer_id;
+use crate::shared::budget::Budget;
+use crate::shared::cache::Cache;
+use crate::worker::mesh::Mailbox;
+
+/// Smallest arena that is of use: the chunks of a few fast peers.
+const CACHE_BYTES_MIN: u64 = 64 << 20;
+
+/// Runs a node until it is done or told to stop (SIGINT, SIGTERM). `on_status` hears how it goes, at
+/// the configured interval and once more at the end; the last status is returned.
+pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result<NodeStatus, NodeError> {
+    if !config.dir.is_dir() {
+        return Err(NodeError::NoDirectory(config.dir));
+    }
+    sockets::raise_nofile();
+    let state = StateDir::open(&config.state_dir)?;
+    state.check_outside(&config.dir)?;
+    let cpus = cpus(&config);
+    let listeners = match config.listen {
+        Some(address) => sockets::listen(address, cpus.len())?,
+        None => Vec::new(),
+    };
+    let listen = listeners.first().and_then(|listener| listener.local_addr().ok());
+    let arena = Arc::new(Arena::new(cache_bytes(&config))?);
+    let cache = Arc::new(Cache::new(arena.slot_count()));
+    let random = random()?;
+    let engine = engine_config(&config, &random, cpus.len(), listen.map(|address| address.port()));
+    let mailbox = Arc::new(Mailbox::new());
+    let shared = Shared {
+        peer_id: engine.peer_id,
+        key: u32::from_le_bytes([random[12], random[13], random[14], random[15]]),
+        seed: engine.seed,
+        listen,
+    };
+    let crew = Crew {
+        arena: Arc::clone(&arena),
+        cache,
+        fingerprint: state.fingerprint(),
+        engine,
+        control: Arc::clone(&mailbox),
+    };
+    let builder = tokio_uring::uring_builder();
+    let mut ring = tokio_uring::builder();
+    ring.entries(256).uring_builder(&builder);
+    let runtime = tokio_uring::Runtime::new(&ring).map_err(NodeError::Control)?;
+    let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
+    let mut control = Control::new(config, shared, state, (mailbox, arena), &workers.mailboxes, on_status);
+    let outcome = runtime.block_on(control.run());
+    if !matches!(outcome, Err(NodeError::Killed)) {
+        workers.join();
+    }
+    outcome
+}
+
+/// The CPUs to work on: as many as asked for, out of those allowed, more than once if need be.
+fn cpus(config: &NodeConfig) -> Vec<usize> {
+    let allowed = allowed_cpus();
+    let count = config.cores.unwrap_or(allowed.len()).clamp(1, CORES_MAX);
+    allowed.iter().copied().cycle().take(count).collect()
+}
+
+fn engine_config(
+    config: &NodeConfig,
+    random: &[u8; 32],
+    cores: usize,
+    listen_port: Option<u16>,
+) -> EngineConfig {
+    let mut id = [0; 12];
+    id.copy_from_slice(&random[..12]);
+    let now = clock::now();
+    let budget =
+        |rate: Option<u64>| rate.filter(|&rate| rate > 0).map(|rate| Arc::new(Budget::new(rate, now)));
+    EngineConfig {
+        core: CoreId(0),
+        cores,
+        peer_id: peer_id(id),
+        listen_port,
+        sequential: config.sequential,
+        seed: xxh3_64_with_seed(random, 1),
+        secret: xxh3_64_with_seed(random, 2),
+        upload: budget(config.upload_limit),
+        download: budget(config.download_limit),
+    }
+}
+
+fn random() -> Result<[u8; 32], NodeError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| NodeError::Random(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// The arena's size: what was asked for, or a quarter of the memory that is available.
+fn cache_bytes(config: &NodeConfig) -> u64 {
+    let available = || {
+        let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
+    };
+    config.cache_bytes.unwrap_or_else(|| available().unwrap_or(1 << 30) / 4).max(CACHE_BYTES_MIN)
+}

@@ -1,0 +1,268 @@
+//! The state directory: journals with their locks, and the node's secret.
+//!
+//! One journal per torrent and download directory, named after both, so that the same torrent
+//! may lie in two places. State never lies inside a download directory, where a torrent could name it
+//! (threats T20).
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use thiserror::Error;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::files::shown;
+use crate::base::geometry::Geometry;
+use crate::base::ids::InfoHash;
+use crate::base::limits::JOURNAL_BYTES_MAX;
+use crate::hash::fingerprint::Fingerprint;
+use crate::storage::journal::{Corrupt, Replay, Subject, replay};
+
+mod journal_file;
+mod keeper;
+
+pub use journal_file::JournalFile;
+pub use keeper::{Keeper, Settled};
+
+const SECRET_BYTES: usize = 32;
+const SECRET_NAME: &str = "secret";
+
+/// What can go wrong with the state directory: one line each.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The node's secret has the wrong size.
+    #[error("{}: is damaged: delete it, and all torrents will be checked again", shown(path))]
+    BadSecret {
+        /// Of the secret.
+        path: PathBuf,
+    },
+    /// Another process has the torrent in the same directory.
+    #[error(
+        "another troc ({holder}) already uses this torrent in {}: stop it or choose another directory",
+        shown(dir)
+    )]
+    InUse {
+        /// The process, as far as known.
+        holder: String,
+        /// Download directory.
+        dir: PathBuf,
+    },
+    /// State would lie where torrents may write.
+    #[error(
+        "state directory {} lies inside download directory {}: choose another with --state or TROC_STATE",
+        shown(state),
+        shown(dir)
+    )]
+    Inside {
+        /// State directory.
+        state: PathBuf,
+        /// Download directory.
+        dir: PathBuf,
+    },
+    /// The journal has another version of the format.
+    #[error("{}: {source}, or move the file away to have the torrent checked again", shown(path))]
+    Version {
+        /// Of the journal.
+        path: PathBuf,
+        /// Which.
+        source: Corrupt,
+    },
+    /// The kernel refused.
+    #[error("{}: {source}: choose another state directory with --state or TROC_STATE", shown(path))]
+    Other {
+        /// Of the file or directory.
+        path: PathBuf,
+        /// As the kernel says it.
+        source: io::Error,
+    },
+}
+
+/// Where state lies unless the command line says otherwise: `$TROC_STATE`, else `/var/lib/troc` for
+/// root, else `$XDG_STATE_HOME/troc`, else `~/.local/state/troc`; `None` without a home.
+pub fn default_state_dir(var: impl Fn(&str) -> Option<OsString>, root: bool) -> Option<PathBuf> {
+    let path = |name| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // The XDG specification has relative paths ignored.
+    let xdg = || path("XDG_STATE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("troc"));
+    let home = || path("HOME").map(|path| path.join(".local/state/troc"));
+    let system = || root.then(|| PathBuf::from("/var/lib/troc"));
+    path("TROC_STATE").or_else(system).or_else(xdg).or_else(home)
+}
+
+/// The state directory of this node.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    secret: Secret,
+}
+
+struct Secret([u8; SECRET_BYTES]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// A journal, locked for this process.
+#[derive(Debug)]
+pub struct OpenedJournal {
+    /// For what comes.
+    pub file: JournalFile,
+    /// What it is about.
+    pub subject: Subject,
+    /// What it said; `None` if there was none, or none that could be used.
+    pub replay: Option<Replay>,
+    /// Why it, or its end, could not be used, and where a copy was put.
+    pub set_aside: Option<(Corrupt, PathBuf)>,
+}
+
+impl StateDir {
+    /// Opens `path`, which is created for this user alone if missing.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let at = |source| StoreError::Other { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
+        let path = path.canonicalize().map_err(at)?;
+        let secret = Secret(load_secret(&path)?);
+        Ok(Self { path, secret })
+    }
+
+    /// Refuses a download directory in which the state would lie.
+    pub fn check_outside(&self, download_dir: &Path) -> Result<(), StoreError> {
+        let dir = canonical(download_dir)?;
+        if self.path.starts_with(&dir) {
+            return Err(StoreError::Inside { state: self.path.clone(), dir });
+        }
+        Ok(())
+    }
+
+    /// The function that makes this node's fingerprints of chunks.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::new(xxh3_64_with_seed(&self.secret.0, 1))
+    }
+
+    /// Opens and locks the journal of a torrent in `download_dir`, which must exist. A journal that
+    /// cannot be used is set aside. `file_count` counts padding.
+    pub fn open_journal(
+        &self,
+        download_dir: &Path,
+        info_hash: InfoHash,
+        geometry: Geometry,
+        file_count: u32,
+    ) -> Result<OpenedJournal, StoreError> {
+        self.check_outside(download_dir)?;
+        let dir = canonical(download_dir)?;
+        let dir_hash = xxh3_64(dir.as_os_str().as_encoded_bytes());
+        let path = self.path.join(format!("{info_hash}-{dir_hash:016x}.journal"));
+        let lock = lock(&path.with_extension("lock"), &dir)?;
+        let secret_id = xxh3_64_with_seed(&self.secret.0, 2);
+        let subject = Subject { info_hash, geometry, file_count, secret_id };
+
+        let at = |source| StoreError::Other { path: path.clone(), source };
+        let bytes = read_journal(&path, JOURNAL_BYTES_MAX).map_err(at)?;
+        let found = bytes.map(|bytes| replay(&bytes, &subject));
+        let bad = match &found {
+            Some(Err(source @ Corrupt::Version { .. })) => {
+                return Err(StoreError::Version { path, source: *source });
+            }
+            Some(Err(reason)) => Some(*reason),
+            Some(Ok(replay)) if !replay.whole => Some(Corrupt::Tail),
+            _ => None,
+        };
+        let set_aside = bad.map(|reason| set_aside(&path).map(|copy| (reason, copy))).transpose();
+        let replay = found.and_then(Result::ok);
+        let end = replay.as_ref().map_or(0, |replay| replay.valid_bytes);
+        let set_aside = set_aside.map_err(at)?;
+        let file = JournalFile::open(path.clone(), end, lock).map_err(at)?;
+        Ok(OpenedJournal { file, subject, replay, set_aside })
+    }
+}
+
+fn canonical(dir: &Path) -> Result<PathBuf, StoreError> {
+    dir.canonicalize().map_err(|source| StoreError::Other { path: dir.to_owned(), source })
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    options
+}
+
+/// The secret, made at the first start. Two nodes that start at once end up with the same.
+fn load_secret(dir: &Path) -> Result<[u8; SECRET_BYTES], StoreError> {
+    let path = dir.join(SECRET_NAME);
+    let at = |source| StoreError::Other { path: path.clone(), source };
+    if !path.try_exists().map_err(at)? {
+        make_secret(dir, &path).map_err(at)?;
+    }
+    let mut bytes = Vec::new();
+    let file = private().read(true).open(&path).map_err(at)?;
+    file.take(SECRET_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(at)?;
+    bytes.try_into().map_err(|_| StoreError::BadSecret { path: path.clone() })
+}
+
+fn make_secret(dir: &Path, path: &Path) -> io::Result<()> {
+    let mut secret = [0; SECRET_BYTES];
+    getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
+    let temp = dir.join(format!("{SECRET_NAME}.{}", std::process::id()));
+    let _ = std::fs::remove_file(&temp);
+    let mut file = private().write(true).create_new(true).open(&temp)?;
+    file.write_all(&secret)?;
+    file.sync_all()?;
+    // Unlike a rename, a link never replaces the secret of a node that was faster.
+    let linked = std::fs::hard_link(&temp, path);
+    std::fs::remove_file(&temp)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(dir)?.sync_all(),
+    }
+}
+
+/// Takes the lock that a journal's replacement does not lose, and writes down who has it.
+fn lock(path: &Path, dir: &Path) -> Result<File, StoreError> {
+    let at = |source| StoreError::Other { path: path.to_owned(), source };
+    let mut file = private().read(true).write(true).create(true).truncate(false).open(path).map_err(at)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let _ = file.take(20).read_to_string(&mut text);
+            let pid = text.trim().parse::<u32>();
+            let holder = pid.map_or_else(|_| "process unknown".to_owned(), |pid| format!("process {pid}"));
+            return Err(StoreError::InUse { holder, dir: dir.to_owned() });
+        }
+        Err(errno) => return Err(at(errno.into())),
+    }
+    file.set_len(0).map_err(at)?;
+    writeln!(file, "{}", std::process::id()).map_err(at)?;
+    Ok(file)
+}
+
+/// At most `max` bytes of a journal; what is beyond counts as a damaged end. `None` if there is none.
+fn read_journal(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match private().read(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(max).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Keeps a journal, that will be replaced, under another name as well.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let copy = path.with_extension("damaged");
+    match std::fs::remove_file(&copy) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::hard_link(path, &copy)?;
+    Ok(copy)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The worker threads: one per core, pinned, each with a ring of its own.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::base::ids::CoreId;
+use crate::base::limits::{CONNECTIONS_PER_CORE_MAX, CORES_MAX};
+use crate::base::time::Instant;
+use crate::engine::{Engine, EngineConfig};
+use crate::hash::fingerprint::Fingerprint;
+use crate::io::Io;
+use crate::io::arena::Arena;
+use crate::io::uring::{Uring, UringConfig};
+use crate::shared::cache::Cache;
+use crate::worker::mesh::{Mailbox, Sender, ToControl, ToWorker};
+use crate::worker::{Links, Running, Worker};
+
+/// Submission entries of a worker's ring.
+const RING_ENTRIES: u32 = 1024;
+
+/// What all workers are made of.
+#[derive(Debug)]
+pub struct Crew {
+    /// Payload memory.
+    pub arena: Arc<Arena>,
+    /// Its slots.
+    pub cache: Arc<Cache>,
+    /// Fingerprints of chunks.
+    pub fingerprint: Fingerprint,
+    /// As each engine is configured, but for its core.
+    pub engine: EngineConfig,
+    /// Into the control thread.
+    pub control: Arc<Mailbox<ToControl>>,
+}
+
+/// CPUs that this process may run on, ascending.
+pub fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(None) else { return vec![0] };
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).take(CORES_MAX).collect();
+    if cpus.is_empty() { vec![0] } else { cpus }
+}
+
+/// Running workers.
+#[derive(Debug)]
+pub struct Workers {
+    /// One mailbox per worker.
+    pub mailboxes: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts one worker per entry of `cpus`, with one listener each if there are any. A worker that
+    /// cannot start says so to the control thread.
+    pub fn start(crew: Crew, cpus: &[usize], listeners: Vec<TcpListener>) -> std::io::Result<Self> {
+        let crew = Arc::new(crew);
+        let mailboxes: Vec<_> = cpus.iter().map(|_| Arc::new(Mailbox::new())).collect();
+        let mut listeners = listeners.into_iter();
+        let mut threads = Vec::new();
+        for (index, &cpu) in cpus.iter().enumerate() {
+            let (crew, mailboxes, listen) = (Arc::clone(&crew), mailboxes.clone(), listeners.next());
+            let body = move || {
+                pin(cpu);
+                work(&crew, CoreId(index as u8), &mailboxes, listen);
+            };
+            threads.push(std::thread::Builder::new().name(format!("troc-{index}")).spawn(body)?);
+        }
+        Ok(Self { mailboxes, threads })
+    }
+
+    /// Waits for all of them to end.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A worker that panicked has told the control thread already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    if let Err(error) = sched_setaffinity(None, &set) {
+        tracing::warn!("worker not pinned to CPU {cpu}: {error}");
+    }
+}
+
+fn work(crew: &Crew, core: CoreId, mailboxes: &[Arc<Mailbox<ToWorker<Uring>>>], listen: Option<TcpListener>) {
+    let mut control = Sender::new(Arc::clone(&crew.control));
+    let turns = std::panic::AssertUnwindSafe(|| run_turns(crew, core, mailboxes, listen));
+    let message = match std::panic::catch_unwind(turns) {
+        Ok(Ok(())) => ToControl::Stopped { core: core.0 },
+        Ok(Err(why)) => ToControl::Failed { core: core.0, why },
+        Err(_) => ToControl::Failed { core: core.0, why: "it panicked; this is a bug in troc".to_owned() },
+    };
+    control.send(message);
+    while !control.flush() {
+        std::thread::yield_now();
+    }
+}
+
+fn run_turns(
+    crew: &Crew,
+    core: CoreId,
+    mailboxes: &[Arc<Mailbox<ToWorker<Uring>>>],
+    listen: Option<TcpListener>,
+) -> Result<(), String> {
+    let config = UringConfig {
+        listen,
+        connections_max: CONNECTIONS_PER_CORE_MAX,
+        arena: Arc::clone(&crew.arena),
+        entries: RING_ENTRIES,
+    };
+    let io = Uring::new(config).map_err(|error| error.to_string())?;
+    let mailbox = Arc::clone(&mailboxes[core.0 as usize]);
+    mailbox.set_waker(io.waker());
+    let seed = crew.engine.seed.wrapping_add(u64::from(core.0));
+    let config = EngineConfig { core, seed, ..crew.engine.clone() };
+    let now: Instant = io.now();
+    let engine = Engine::new(config, Arc::clone(&crew.cache), now);
+    let links = Links {
+        mailbox,
+        cores: mailboxes.iter().map(|mailbox| Sender::new(Arc::clone(mailbox))).collect(),
+        control: Sender::new(Arc::clone(&crew.control)),
+    };
+    let mut worker = Worker::new(core, io, Arc::clone(&crew.arena), engine, links, crew.fingerprint);
+    while worker.turn() == Running::Yes {}
+    Ok(())
+}

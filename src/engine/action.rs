@@ -1,0 +1,191 @@
+//! What the engine wants done. The worker carries it out and reports back by `handle_*`.
+
+use std::net::SocketAddr;
+
+use crate::base::ids::{ConnId, CoreId, SlotId, TorrentId};
+use crate::proto::wire::handshake::Handshake;
+
+/// One intention.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// End the receive in flight, so that the next one is planned afresh.
+    Interrupt(ConnId),
+    /// Close the connection; `handle_closed` follows.
+    Close(ConnId),
+    /// Something is to be sent: call `take_send`.
+    Send(ConnId),
+    /// Give the connection to another core; nothing was sent on it yet.
+    HandOver {
+        /// The connection.
+        conn: ConnId,
+        /// The core that gets it.
+        to: CoreId,
+        /// What the peer said.
+        handshake: Handshake,
+    },
+    /// Run the piece's SHA-1 over a chunk, then call `handle_hashed`.
+    Hash {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The chunk; its slot is stable.
+        chunk: u32,
+        /// It starts the piece.
+        first: bool,
+        /// It ends the piece: the digest is wanted.
+        last: bool,
+    },
+    /// Fingerprint each block of a piece, then call `handle_autopsy`.
+    Autopsy {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece; its slots are stable.
+        piece: u32,
+    },
+    /// Write a chunk to its files, then call `handle_written`. The chunk is pinned for it.
+    Write {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The chunk.
+        chunk: u32,
+    },
+    /// Read a chunk from its files into `slot`, then call `handle_loaded`.
+    Load {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The chunk.
+        chunk: u32,
+        /// Where to.
+        slot: SlotId,
+    },
+    /// Tell one core, or all others.
+    Tell(To, Note),
+    /// Tell the control thread.
+    Report(Report),
+}
+
+/// Who is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// One core.
+    Core(CoreId),
+    /// Every core but the sender.
+    Others,
+    /// The cores of a bit mask.
+    Mask(u64),
+}
+
+/// What cores tell one another. None carries payload: bytes are in shared slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A piece was verified.
+    Have {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece.
+        piece: u32,
+    },
+    /// All blocks of a chunk are there; told to the owner of its piece.
+    Filled {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The chunk.
+        chunk: u32,
+    },
+    /// The load of a chunk that the told core waits for has ended, well or not.
+    Loaded {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The chunk.
+        chunk: u32,
+    },
+    /// A chunk is Partial: whoever can may collect the rest.
+    Offer {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The chunk.
+        chunk: u32,
+    },
+    /// The sender's peers have nothing left to ask for: offer a chunk that makes slow progress.
+    Idle {
+        /// The torrent.
+        torrent: TorrentId,
+    },
+    /// A piece failed its hash or left the disk: it may be fetched again.
+    Missing {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece.
+        piece: u32,
+    },
+    /// A peer gave bad blocks and is not to be served or asked again.
+    Ban {
+        /// Its key.
+        key: u64,
+    },
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// It could not be made.
+    DialFailed,
+    /// The other side closed or reset it.
+    Gone,
+    /// It broke the protocol or gave bad data.
+    Misbehaved,
+    /// It was silent for too long.
+    TimedOut,
+    /// Both sides have everything, or the node stops.
+    Useless,
+}
+
+/// What the control thread is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// All chunks of a verified piece are written, not yet synced.
+    PieceWritten {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece.
+        piece: u32,
+    },
+    /// A piece that was thought to be on disk is not what it was.
+    PieceLost {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece.
+        piece: u32,
+    },
+    /// A read or write failed; fetching of the torrent has stopped.
+    DiskFailed {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The error number.
+        errno: i32,
+    },
+    /// A peer finished its handshake.
+    Connected {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Where it is connected from or was dialled at.
+        address: SocketAddr,
+    },
+    /// A peer's extension handshake named the port it listens on (BEP 10 `p`).
+    Listens {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Where it is connected from.
+        address: SocketAddr,
+        /// Its port.
+        port: u16,
+    },
+    /// A dialled or accepted connection ended.
+    Disconnected {
+        /// The torrent, if the handshake got that far or it was dialled for one.
+        torrent: TorrentId,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        why: Farewell,
+    },
+}

@@ -1,0 +1,197 @@
+//! From all blocks there to durable: hash, verify, blame, write.
+//!
+//! ```text
+//! Filled -> hashing -> verified -> writing -> written -> (control thread) durable
+//!                 \-> autopsy -> Empty, and its givers are suspects
+//! ```
+
+use super::torrent::{Assembly, Evidence};
+use super::*;
+use crate::shared::chunks::ChunkState;
+
+/// Failed pieces whose evidence is kept, per torrent.
+const EVIDENCE_MAX: usize = 64;
+
+impl Engine {
+    /// A chunk of a piece that this core owns is whole.
+    pub(super) fn chunk_filled(&mut self, id: TorrentId, chunk: u32) {
+        let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
+        let geometry = torrent.shared.meta.geometry;
+        let piece = geometry.chunk_piece(chunk);
+        let next_chunk = geometry.chunk_of(piece, 0);
+        torrent.assembling.entry(piece).or_insert(Assembly { next_chunk, hashing: false });
+        self.hash_next(id, piece);
+    }
+
+    fn hash_next(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let Some(assembly) = torrent.assembling.get_mut(&piece) else { return };
+        let chunk = assembly.next_chunk;
+        if assembly.hashing || torrent.shared.chunks.view(chunk).state != ChunkState::Filled {
+            return;
+        }
+        assembly.hashing = true;
+        let geometry = torrent.shared.meta.geometry;
+        let first = geometry.chunk_begin(chunk) == 0;
+        let last = geometry.chunk_begin(chunk) + geometry.chunk_len(chunk) == geometry.piece_len(piece);
+        self.actions.push_back(Action::Hash { torrent: id, chunk, first, last });
+    }
+
+    /// A chunk was hashed; `digest` is the piece's, after its last chunk.
+    pub fn handle_hashed(&mut self, id: TorrentId, chunk: u32, digest: Option<[u8; 20]>) {
+        let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
+        let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
+        let Some(digest) = digest else {
+            if let Some(assembly) = torrent.assembling.get_mut(&piece) {
+                assembly.next_chunk += 1;
+                assembly.hashing = false;
+            }
+            self.hash_next(id, piece);
+            return;
+        };
+        torrent.assembling.remove(&piece);
+        if digest == torrent.shared.meta.piece_hashes[piece as usize] {
+            self.piece_verified(id, piece);
+        } else {
+            // The evidence is taken before the slots are given back.
+            self.actions.push_back(Action::Autopsy { torrent: id, piece });
+        }
+    }
+
+    fn piece_verified(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let shared = &torrent.shared;
+        let chunks = piece_chunks(shared, piece);
+        torrent.writing.insert(piece, chunks.len() as u32);
+        let suspects = torrent.evidence.contains_key(&piece);
+        for chunk in chunks {
+            // The pin keeps the slot until the write is done.
+            shared.chunks.publish(chunk, 1);
+            self.actions.push_back(Action::Write { torrent: id, chunk });
+        }
+        shared.set_have(piece);
+        shared.disown_piece(piece);
+        if suspects {
+            self.actions.push_back(Action::Autopsy { torrent: id, piece });
+        }
+        self.note_have(id, piece);
+        self.actions.push_back(Action::Tell(To::Others, Note::Have { torrent: id, piece }));
+    }
+
+    /// The fingerprints of a piece's blocks, in order: of a failed one, or of one that failed before
+    /// and is now verified.
+    pub fn handle_autopsy(&mut self, id: TorrentId, piece: u32, prints: &[u64]) {
+        let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
+        let shared = &torrent.shared;
+        let mut blocks = Vec::with_capacity(prints.len());
+        for chunk in piece_chunks(shared, piece) {
+            let slot = shared.chunks.view(chunk).slot;
+            for block in 0..shared.meta.geometry.chunk_blocks(chunk) {
+                let print = prints.get(blocks.len()).copied().unwrap_or(0);
+                blocks.push((print, self.cache.source(slot, block)));
+            }
+        }
+        if shared.has(piece) {
+            let liars = torrent.evidence.remove(&piece).map(|evidence| liars(&evidence.blocks, &blocks));
+            liars.into_iter().flatten().for_each(|key| self.ban_everywhere(key));
+            return;
+        }
+        for chunk in piece_chunks(shared, piece) {
+            let slot = shared.chunks.reset(chunk);
+            self.cache.release(slot);
+        }
+        shared.disown_piece(piece);
+        let givers: HashSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();
+        let sole = (givers.len() == 1).then(|| givers.iter().next().copied()).flatten();
+        let bytes = u64::from(shared.meta.geometry.piece_len(piece));
+        let stats = torrent.stats(self.config.core);
+        stats.wasted_bytes.fetch_add(bytes, crate::shared::sync::Ordering::Relaxed);
+        if torrent.evidence.len() < EVIDENCE_MAX && sole.is_none() {
+            torrent.evidence.entry(piece).or_insert(Evidence { blocks });
+        }
+        self.forget_piece(id, piece);
+        self.actions.push_back(Action::Tell(To::Others, Note::Missing { torrent: id, piece }));
+        if let Some(key) = sole {
+            self.ban_everywhere(key);
+        }
+    }
+
+    /// A piece is verified, here or on another core: our peers are to be told, and asked no more.
+    pub(super) fn note_have(&mut self, id: TorrentId, piece: u32) {
+        if let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) {
+            torrent.have_log.push(piece);
+            torrent.haves_due = true;
+        }
+    }
+
+    /// Queues haves for every peer that lacks a newly verified piece: one send per peer and turn.
+    pub(super) fn flush_haves(&mut self) {
+        use crate::proto::wire::message::Message;
+        for index in 0..self.torrents.len() {
+            let Some(torrent) = self.torrents[index].as_mut().filter(|torrent| torrent.haves_due) else {
+                continue;
+            };
+            torrent.haves_due = false;
+            let mut told = Vec::new();
+            for &conn in &torrent.peers {
+                let Some(peer) = self.peers.get_mut(conn) else { continue };
+                for &piece in &torrent.have_log[peer.have_cursor..] {
+                    if !peer.bits.get(piece) {
+                        Message::Have(piece).encode(&mut peer.out.frames);
+                    }
+                }
+                peer.have_cursor = torrent.have_log.len();
+                told.push(conn);
+            }
+            for conn in told {
+                self.make_ready(conn);
+            }
+        }
+    }
+
+    /// A chunk was written, or could not be.
+    pub fn handle_written(&mut self, id: TorrentId, chunk: u32, result: Result<(), i32>) {
+        let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
+        torrent.shared.chunks.unpin(chunk);
+        let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
+        self.food = true;
+        if let Err(errno) = result {
+            torrent.shared.stop_fetch();
+            torrent.writing.remove(&piece);
+            self.actions.push_back(Action::Report(Report::DiskFailed { torrent: id, errno }));
+            return;
+        }
+        // Absent if another chunk of the piece failed: the piece never counts as written.
+        let Some(left) = torrent.writing.get_mut(&piece) else { return };
+        *left -= 1;
+        if *left == 0 {
+            torrent.writing.remove(&piece);
+            self.actions.push_back(Action::Report(Report::PieceWritten { torrent: id, piece }));
+        }
+    }
+}
+
+/// The chunks of a piece, in order.
+pub fn piece_chunks(shared: &SharedTorrent, piece: u32) -> Vec<u32> {
+    let geometry = shared.meta.geometry;
+    let first = geometry.chunk_of(piece, 0);
+    (first..first + geometry.chunks_per_piece()).filter(|&chunk| geometry.chunk_len(chunk) > 0).collect()
+}
+
+/// Who gave a block in the failed piece that is not what the verified piece has there.
+fn liars(failed: &[(u64, u64)], good: &[(u64, u64)]) -> HashSet<u64> {
+    let differ = failed.iter().zip(good).filter(|(bad, good)| bad.0 != good.0);
+    differ.map(|(bad, _)| bad.1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_givers_of_blocks_that_differ_are_liars() {
+        let failed = [(1, 10), (9, 11), (3, 10), (9, 12)];
+        let good = [(1, 13), (2, 13), (3, 11), (4, 11)];
+        assert_eq!(liars(&failed, &good), HashSet::from([11, 12]));
+    }
+}

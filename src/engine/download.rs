@@ -1,0 +1,536 @@
+//! Requests out, blocks in.
+
+use crate::base::geometry::BlockRef;
+use crate::base::ids::SlotId;
+use crate::base::limits::UNSOLICITED_BYTES_MAX;
+use crate::base::time::Span;
+use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
+use crate::proto::wire::message::Message;
+use crate::shared::sync::Ordering;
+
+use super::peer::Asked;
+use super::session::PeerMisbehaved;
+use super::*;
+
+/// A block that a receive may be planned for: its header and payload are what should come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// As requested.
+    pub block: BlockRef,
+    /// Its chunk.
+    pub chunk: u32,
+    /// Its place in the chunk.
+    pub index: u32,
+    /// The slot it goes to.
+    pub slot: SlotId,
+    /// Where in the slot's payload area.
+    pub offset: u32,
+}
+
+/// Where the payload behind a `piece` header goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landing {
+    /// To its place.
+    Into(Expected),
+    /// Nowhere: it is a duplicate, or it was taken back.
+    Discard,
+}
+
+/// A claim younger than this is never given to another core that idles.
+const GIVE_AFTER: Span = Span::from_secs(2);
+
+/// How often the other cores are told that this one idles.
+const IDLE_TOLD_EVERY: Span = Span::from_ms(250);
+
+/// How many connections may be asked for one block in the endgame.
+const ENDGAME_COPIES: u8 = 2;
+
+impl Engine {
+    /// Composes the next receive: up to `max` blocks that should come next, in order, into `out`;
+    /// without `current`, the block that is half received. Each lands from this connection alone
+    /// until `unland`, `handle_block` or its end.
+    pub fn plan_receive(
+        &mut self,
+        conn: ConnId,
+        current: Option<(u32, u32)>,
+        max: usize,
+        out: &mut Vec<Expected>,
+    ) {
+        let Some(peer) = self.peers.get(conn).filter(|peer| peer.is_open()) else { return };
+        let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) else {
+            return;
+        };
+        let geometry = torrent.shared.meta.geometry;
+        let next = peer.asked.iter().filter(|asked| current != Some((asked.chunk, asked.block)));
+        for asked in next.take(max) {
+            let Some(claim) = torrent.claims.get_mut(&asked.chunk) else { return };
+            // A block that two connections race for lands when its header has come.
+            let sole = claim.asked[asked.block as usize] == 1 && !claim.has(asked.block);
+            if !sole || claim.releasing || !claim.land(asked.block, conn) {
+                return;
+            }
+            out.push(Expected {
+                block: geometry.block(asked.chunk, asked.block),
+                chunk: asked.chunk,
+                index: asked.block,
+                slot: claim.slot,
+                offset: claim.residue + asked.block * BLOCK_BYTES,
+            });
+        }
+    }
+
+    /// A planned block did not come with this receive.
+    pub fn unland(&mut self, conn: ConnId, chunk: u32, index: u32) {
+        let Some(id) = self.peers.get(conn).and_then(|peer| peer.torrent) else { return };
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let Some(claim) = torrent.claims.get_mut(&chunk) else { return };
+        claim.unland(index, conn);
+        if claim.releasing && !claim.is_landing() {
+            self.finish_release(id, chunk);
+        }
+    }
+
+    /// A `piece` header came whose payload was not planned for.
+    pub fn handle_piece_header(&mut self, conn: ConnId, block: BlockRef) -> Result<Landing, PeerMisbehaved> {
+        let landing = self.piece_header(conn, block);
+        if landing.is_err() {
+            self.close(conn, Farewell::Misbehaved);
+        }
+        landing
+    }
+
+    fn piece_header(&mut self, conn: ConnId, block: BlockRef) -> Result<Landing, PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) else {
+            return Ok(Landing::Discard);
+        };
+        let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) else {
+            return Ok(Landing::Discard);
+        };
+        let geometry = torrent.shared.meta.geometry;
+        let (chunk, index) = (
+            geometry.chunk_of(block.piece.min(geometry.piece_count()), block.begin),
+            block.begin % CHUNK_BYTES / BLOCK_BYTES,
+        );
+        let place = peer
+            .asked_index(chunk, index)
+            .filter(|_| geometry.contains(block) && geometry.block(chunk, index) == block);
+        let waste = |bytes: u32| {
+            let stats = &torrent.shared.stats[self.config.core.0 as usize];
+            stats.received_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+            stats.wasted_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+        };
+        let Some(place) = place else {
+            waste(block.length);
+            if peer.grace > 0 {
+                peer.grace -= 1;
+            } else {
+                peer.unsolicited_bytes += u64::from(block.length);
+            }
+            let over = peer.unsolicited_bytes > UNSOLICITED_BYTES_MAX;
+            return if over { Err(PeerMisbehaved::Unsolicited) } else { Ok(Landing::Discard) };
+        };
+        if let Some(claim) = torrent.claims.get_mut(&chunk)
+            && !claim.has(index)
+            && !claim.releasing
+            && claim.land(index, conn)
+        {
+            let offset = claim.residue + index * BLOCK_BYTES;
+            return Ok(Landing::Into(Expected { block, chunk, index, slot: claim.slot, offset }));
+        }
+        // It came from another connection first, or is coming.
+        waste(block.length);
+        peer.asked.remove(place);
+        if let Some(claim) = torrent.claims.get_mut(&chunk) {
+            claim.unask(index);
+        }
+        Ok(Landing::Discard)
+    }
+
+    /// Whether a block that is half received may go on landing; if not the rest is discarded.
+    pub fn still_lands(&self, conn: ConnId, chunk: u32, index: u32) -> bool {
+        let asked = |peer: &Peer| peer.is_open() && peer.asked_index(chunk, index).is_some();
+        self.peers.get(conn).is_some_and(asked)
+    }
+
+    /// A block has landed whole in its place.
+    pub fn handle_block(&mut self, conn: ConnId, chunk: u32, index: u32, now: Instant) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(id) = peer.torrent else { return };
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let Some(claim) = torrent.claims.get_mut(&chunk) else { return };
+        let length = torrent.shared.meta.geometry.block(chunk, index).length;
+        claim.unland(index, conn);
+        let Some(place) = peer.asked_index(chunk, index) else { return };
+        let Some(asked) = peer.asked.remove(place) else { return };
+        peer.heard_at = now;
+        peer.block_at = now;
+        peer.snubbed = false;
+        peer.received_bytes += u64::from(length);
+        peer.pace.note_block(length, now.since(asked.at));
+        let stats = &torrent.shared.stats[self.config.core.0 as usize];
+        stats.received_bytes.fetch_add(length.into(), Ordering::Relaxed);
+        debug_assert!(!claim.has(index), "landing guards against a second copy");
+        claim.unask(index);
+        claim.got |= 1 << index;
+        self.cache.note_block(claim.slot, index, peer.key);
+        let (rivals, full) = (claim.asked[index as usize] > 0, claim.is_full());
+        if rivals {
+            self.cancel_rivals(id, conn, chunk, index);
+        }
+        if full {
+            self.claim_full(id, chunk);
+        }
+        self.ask_more(conn, now);
+    }
+
+    /// All blocks of a claim are there: its piece's owner hashes it.
+    fn claim_full(&mut self, id: TorrentId, chunk: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        torrent.claims.remove(&chunk);
+        torrent.shared.chunks.fill(chunk);
+        let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
+        let owner = torrent.shared.own_piece(piece, self.config.core);
+        if owner == self.config.core {
+            self.chunk_filled(id, chunk);
+        } else {
+            let note = Note::Filled { torrent: id, chunk };
+            self.actions.push_back(Action::Tell(To::Core(owner), note));
+        }
+    }
+
+    /// The other connections that were asked for a block that has come.
+    fn cancel_rivals(&mut self, id: TorrentId, winner: ConnId, chunk: u32, index: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let block = torrent.shared.meta.geometry.block(chunk, index);
+        let mut told = Vec::new();
+        for &conn in torrent.peers.iter().filter(|&&conn| conn != winner) {
+            let Some(peer) = self.peers.get_mut(conn) else { continue };
+            if let Some(place) = peer.asked_index(chunk, index) {
+                peer.asked.remove(place);
+                peer.grace += 1;
+                Message::Cancel(block).encode(&mut peer.out.frames);
+                told.push(conn);
+            }
+        }
+        if let Some(claim) = torrent.claims.get_mut(&chunk) {
+            claim.asked[index as usize] = 0;
+        }
+        for conn in told {
+            self.make_ready(conn);
+        }
+    }
+
+    /// Keeps the peer's request queue filled.
+    pub(super) fn ask_more(&mut self, conn: ConnId, now: Instant) {
+        let Some(peer) = self.peers.get(conn) else { return };
+        let may_ask = peer.is_open() && peer.flags.unchokes_us && peer.flags.interested && !peer.snubbed;
+        let depth = peer.depth();
+        // Asking in batches of a quarter keeps sends few; what is outstanding covers the meantime.
+        if !may_ask || self.stopping || peer.asked.len() > depth - depth.div_ceil(4) {
+            return;
+        }
+        let before = peer.asked.len();
+        while self.peers.get(conn).is_some_and(|peer| peer.asked.len() < depth) {
+            if !self.ask_one(conn, now) {
+                self.hungry.push(conn);
+                break;
+            }
+        }
+        if before == 0
+            && let Some(peer) = self.peers.get_mut(conn)
+        {
+            peer.block_at = now;
+        }
+        self.make_ready(conn);
+    }
+
+    /// Asks for one more block; false if there is none to ask for or no leave to.
+    fn ask_one(&mut self, conn: ConnId, now: Instant) -> bool {
+        let Some((chunk, index)) = self.next_block(conn, now) else { return false };
+        if self.config.download.as_ref().is_some_and(|budget| budget.claim(BLOCK_BYTES, now) == 0) {
+            return false;
+        }
+        let Some(peer) = self.peers.get_mut(conn) else { return false };
+        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_mut()) else {
+            return false;
+        };
+        let Some(claim) = torrent.claims.get_mut(&chunk) else { return false };
+        claim.asked[index as usize] += 1;
+        peer.asked.push_back(Asked { chunk, block: index, at: now });
+        let block = torrent.shared.meta.geometry.block(chunk, index);
+        Message::Request(block).encode(&mut peer.out.frames);
+        true
+    }
+
+    /// The next block to ask the peer for: of its current chunk, of a new one, of one that other
+    /// connections collect, or, when nothing else is left, one that is asked for already.
+    fn next_block(&mut self, conn: ConnId, now: Instant) -> Option<(u32, u32)> {
+        let peer = self.peers.get(conn)?;
+        let id = peer.torrent?;
+        let torrent = self.torrents[id.0 as usize].as_ref()?;
+        let unasked = |chunk: u32| Some((chunk, torrent.claims.get(&chunk)?.next_unasked()?));
+        if let Some(found) = peer.current.and_then(unasked) {
+            return Some(found);
+        }
+        if let Some(chunk) = self.claim_for(conn, now) {
+            self.peers.get_mut(conn)?.current = Some(chunk);
+            let torrent = self.torrents[id.0 as usize].as_ref()?;
+            return Some((chunk, torrent.claims.get(&chunk)?.next_unasked()?));
+        }
+        self.join(conn)
+    }
+
+    /// A block of a chunk that other connections of this core collect.
+    fn join(&mut self, conn: ConnId) -> Option<(u32, u32)> {
+        let peer = self.peers.get(conn)?;
+        let torrent = self.torrents[peer.torrent?.0 as usize].as_ref()?;
+        let geometry = torrent.shared.meta.geometry;
+        let given = |chunk: &u32| peer.bits.get(geometry.chunk_piece(*chunk));
+        let open = torrent.claims.iter().filter(|(chunk, _)| given(chunk));
+        for (&chunk, claim) in open {
+            if let Some(index) = claim.next_unasked() {
+                self.peers.get_mut(conn)?.current = Some(chunk);
+                return Some((chunk, index));
+            }
+        }
+        // Endgame: a peer with nothing to do races for a block that another is slow with.
+        if !peer.asked.is_empty() {
+            return None;
+        }
+        let (chunk, index) =
+            torrent.claims.iter().filter(|(chunk, _)| given(chunk)).find_map(|(&chunk, claim)| {
+                let contested = |&index: &u32| {
+                    claim.asked[index as usize] < ENDGAME_COPIES && peer.asked_index(chunk, index).is_none()
+                };
+                (!claim.releasing)
+                    .then(|| claim.outstanding().find(contested))
+                    .flatten()
+                    .map(|index| (chunk, index))
+            })?;
+        // Whoever planned a receive for it plans again: the first whole copy counts.
+        let lander = torrent.claims.get(&chunk)?.landing(index);
+        self.actions.extend(lander.map(Action::Interrupt));
+        Some((chunk, index))
+    }
+
+    /// Lets every peer that could be asked for more try again.
+    pub(super) fn feed_hungry(&mut self, now: Instant) {
+        self.food = false;
+        let mut hungry = std::mem::take(&mut self.hungry);
+        hungry.sort_unstable_by_key(|conn| conn.index);
+        hungry.dedup();
+        for conn in hungry.drain(..) {
+            self.ask_more(conn, now);
+        }
+        if self.hungry.is_empty() {
+            self.hungry = hungry;
+        }
+    }
+
+    pub(super) fn unchoked(&mut self, conn: ConnId, now: Instant) -> Result<(), PeerMisbehaved> {
+        if let Some(peer) = self.peers.get_mut(conn) {
+            peer.flags.unchokes_us = true;
+            peer.block_at = now;
+        }
+        self.ask_more(conn, now);
+        Ok(())
+    }
+
+    /// Without the fast extension a choke drops our requests; with it each is rejected by name.
+    pub(super) fn choked(&mut self, conn: ConnId) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        peer.flags.unchokes_us = false;
+        if !peer.fast {
+            self.drop_requests(conn);
+        }
+        Ok(())
+    }
+
+    pub(super) fn rejected(
+        &mut self,
+        conn: ConnId,
+        block: BlockRef,
+        now: Instant,
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        let Some(id) = peer.torrent else { return Ok(()) };
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return Ok(()) };
+        let geometry = torrent.shared.meta.geometry;
+        if !geometry.contains(block) {
+            return Err(PeerMisbehaved::NoSuchPiece);
+        }
+        let (chunk, index) =
+            (geometry.chunk_of(block.piece, block.begin), block.begin % CHUNK_BYTES / BLOCK_BYTES);
+        let Some(place) = peer.asked_index(chunk, index) else {
+            peer.grace = peer.grace.saturating_sub(1);
+            return Ok(());
+        };
+        peer.asked.remove(place);
+        if peer.flags.unchokes_us {
+            // It rejects what it announced: leave it alone for a while.
+            peer.snubbed = true;
+        }
+        if let Some(claim) = torrent.claims.get_mut(&chunk) {
+            claim.unask(index);
+        }
+        let landing = torrent.claims.get(&chunk).is_some_and(|claim| claim.landing(index) == Some(conn));
+        if landing {
+            self.actions.push_back(Action::Interrupt(conn));
+        }
+        self.food = true;
+        self.give_back(id, chunk);
+        let _ = now;
+        Ok(())
+    }
+
+    /// Takes back all requests to a peer: it choked us, stalls or leaves.
+    pub(super) fn drop_requests(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let asked = std::mem::take(&mut peer.asked);
+        peer.current = None;
+        if asked.is_empty() {
+            return;
+        }
+        peer.grace += asked.len() as u32;
+        let Some(id) = peer.torrent else { return };
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let mut chunks = Vec::new();
+        for asked in asked {
+            if let Some(claim) = torrent.claims.get_mut(&asked.chunk) {
+                claim.unask(asked.block);
+                chunks.push(asked.chunk);
+            }
+        }
+        // What was planned to land there must not come any more; the close does it by itself.
+        self.actions.push_back(Action::Interrupt(conn));
+        chunks.dedup();
+        for chunk in chunks {
+            self.give_back(id, chunk);
+        }
+        self.food = true;
+    }
+
+    /// Releases a claim that no unchoked peer of this core can finish.
+    fn give_back(&mut self, id: TorrentId, chunk: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return };
+        let Some(claim) = torrent.claims.get(&chunk) else { return };
+        let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
+        let can = |conn: &ConnId| {
+            let peer = self.peers.get(*conn);
+            peer.is_some_and(|peer| {
+                peer.is_open() && peer.flags.unchokes_us && !peer.snubbed && peer.bits.get(piece)
+            })
+        };
+        if claim.asked.iter().all(|&count| count == 0) && !torrent.peers.iter().any(can) {
+            self.release(id, chunk);
+        }
+    }
+
+    /// Gives a claim up: what is outstanding is taken back, and once nothing lands any more the
+    /// chunk is offered to all cores.
+    pub(super) fn release(&mut self, id: TorrentId, chunk: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let Some(claim) = torrent.claims.get_mut(&chunk) else { return };
+        claim.releasing = true;
+        claim.asked = [0; _];
+        let landers: Vec<ConnId> = claim.landers().collect();
+        let geometry = torrent.shared.meta.geometry;
+        let mut told = Vec::new();
+        for &conn in &torrent.peers {
+            let Some(peer) = self.peers.get_mut(conn) else { continue };
+            let before = peer.asked.len();
+            let frames = &mut peer.out.frames;
+            peer.asked.retain(|asked| {
+                let keep = asked.chunk != chunk;
+                if !keep {
+                    Message::Cancel(geometry.block(chunk, asked.block)).encode(frames);
+                }
+                keep
+            });
+            let cancelled = before - peer.asked.len();
+            if cancelled > 0 {
+                peer.grace += cancelled as u32;
+                told.push(conn);
+            }
+        }
+        let landing = !landers.is_empty();
+        self.actions.extend(landers.into_iter().map(Action::Interrupt));
+        for conn in told {
+            self.make_ready(conn);
+        }
+        if !landing {
+            self.finish_release(id, chunk);
+        }
+    }
+
+    /// Nothing lands in a claim that is given up: the chunk is Partial, or Empty if nothing came.
+    pub(super) fn finish_release(&mut self, id: TorrentId, chunk: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let Some(claim) = torrent.claims.remove(&chunk) else { return };
+        assert!(!claim.is_landing());
+        let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
+        if claim.got == 0 {
+            let slot = torrent.shared.chunks.reset(chunk);
+            self.cache.release(slot);
+            // Some other core may have taken the piece off its list.
+            self.forget_piece(id, piece);
+            self.actions.push_back(Action::Tell(To::Others, Note::Missing { torrent: id, piece }));
+        } else {
+            torrent.shared.chunks.offer(chunk);
+            torrent.offers.push(chunk);
+            self.actions.push_back(Action::Tell(To::Others, Note::Offer { torrent: id, chunk }));
+        }
+        self.food = true;
+    }
+
+    /// Puts a piece back on the list of those to begin.
+    pub(super) fn forget_piece(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        if !torrent.missing.contains(&piece) {
+            torrent.missing.push(piece);
+        }
+        self.food = true;
+    }
+
+    pub(super) fn note_missing(&mut self, id: TorrentId, piece: u32) {
+        self.forget_piece(id, piece);
+    }
+
+    pub(super) fn note_offer(&mut self, id: TorrentId, chunk: u32) {
+        if let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) {
+            if !torrent.offers.contains(&chunk) {
+                torrent.offers.push(chunk);
+            }
+            self.food = true;
+        }
+    }
+
+    /// Another core idles: give it the claim that is oldest, if it is old.
+    pub(super) fn offer_slowest(&mut self, id: TorrentId, now: Instant) {
+        let Some(Some(torrent)) = self.torrents.get(id.0 as usize) else { return };
+        let old = torrent
+            .claims
+            .iter()
+            .filter(|(_, claim)| !claim.releasing && now.since(claim.since) >= GIVE_AFTER);
+        if let Some(chunk) = old.min_by_key(|(_, claim)| claim.since).map(|(&chunk, _)| chunk) {
+            self.release(id, chunk);
+        }
+    }
+
+    /// Tells the other cores when peers here have nothing left to do while pieces are missing.
+    pub(super) fn tell_if_idle(&mut self, now: Instant) {
+        if self.config.cores == 1 {
+            return;
+        }
+        let idle = self.hungry.iter().filter_map(|&conn| self.peers.get(conn));
+        let torrents: Vec<TorrentId> =
+            idle.filter(|peer| peer.asked.is_empty()).filter_map(|peer| peer.torrent).collect();
+        for id in torrents {
+            let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { continue };
+            if torrent.wants_pieces() && now.since(torrent.idle_told_at) >= IDLE_TOLD_EVERY {
+                torrent.idle_told_at = now;
+                self.actions.push_back(Action::Tell(To::Others, Note::Idle { torrent: id }));
+            }
+        }
+    }
+}

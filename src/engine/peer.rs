@@ -1,0 +1,355 @@
+//! One connection: what both sides said, what we asked for, what they asked for.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::BlockRef;
+use crate::base::ids::{ConnId, TorrentId};
+use crate::base::limits::{REQUESTS_OUT_MAX, REQUESTS_OUT_MIN};
+use crate::base::segment::Segment;
+use crate::base::time::{Instant, Span};
+use crate::base::units::BLOCK_BYTES;
+
+/// Who opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// They did.
+    Incoming,
+    /// We did.
+    Outgoing,
+}
+
+/// How far the connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// TCP is being connected.
+    Dialing,
+    /// Their handshake is awaited.
+    Handshaking,
+    /// Messages flow.
+    Open,
+    /// `Action::Close` was given; only `handle_closed` is still to come.
+    Closing,
+}
+
+/// A request of ours that waits for its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Chunk of the block.
+    pub chunk: u32,
+    /// Block in the chunk.
+    pub block: u32,
+    /// When it was asked for.
+    pub at: Instant,
+}
+
+/// A choice that each side states about the other (BEP 3): all start choked and not interested.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flags {
+    /// We do not serve them.
+    pub unchoked: bool,
+    /// We want their pieces.
+    pub interested: bool,
+    /// They serve us.
+    pub unchokes_us: bool,
+    /// They want our pieces.
+    pub wants_us: bool,
+}
+
+/// How fast blocks come, and how many requests that warrants.
+///
+/// Depth = rate x (base latency + 100 ms), at least 4 and at most what the other side queues. Until
+/// a first rate is known the depth doubles each round trip, as it grows by one with each block.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Bytes per second, smoothed over about two seconds.
+    pub rate: u64,
+    /// Shortest time from request to block seen so far.
+    pub base_latency: Span,
+    window_bytes: u64,
+    ramp: usize,
+    ramping: bool,
+}
+
+/// What a fresh connection may have outstanding.
+const DEPTH_AT_FIRST: usize = 16;
+
+/// What a peer queues that does not say (BEP 10 `reqq`).
+pub const REQQ_DEFAULT: usize = 250;
+
+impl Default for Pace {
+    fn default() -> Self {
+        let base_latency = Span::from_ms(100);
+        Self { rate: 0, base_latency, window_bytes: 0, ramp: DEPTH_AT_FIRST, ramping: true }
+    }
+}
+
+impl Pace {
+    /// A block came `latency` after its request.
+    pub fn note_block(&mut self, bytes: u32, latency: Span) {
+        self.window_bytes += u64::from(bytes);
+        self.base_latency = self.base_latency.min(latency);
+        if self.ramping {
+            self.ramp = (self.ramp + 1).min(REQUESTS_OUT_MAX);
+        }
+    }
+
+    /// A window of `span` has passed.
+    pub fn roll(&mut self, span: Span) {
+        let now = self.window_bytes.saturating_mul(1_000_000_000) / span.0.max(1);
+        self.window_bytes = 0;
+        let grew = now > self.rate + self.rate / 4;
+        self.rate = if self.rate == 0 { now } else { self.rate / 2 + now / 2 };
+        // Going on doubling makes sense only while it still brings more.
+        self.ramping &= grew || now == 0;
+    }
+
+    /// Requests to keep outstanding at a peer that queues `reqq`.
+    pub fn depth(&self, reqq: usize) -> usize {
+        let window_ns = u128::from(self.base_latency.0 + Span::from_ms(100).0);
+        let by_rate = (u128::from(self.rate) * window_ns / 1_000_000_000) as u64 / u64::from(BLOCK_BYTES);
+        let depth = if self.ramping { self.ramp.max(by_rate as usize) } else { by_rate as usize };
+        depth.clamp(REQUESTS_OUT_MIN, REQUESTS_OUT_MAX.min(reqq.max(1)).max(1))
+    }
+}
+
+/// What is on its way to the peer.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// Encoded control messages that wait for the next send.
+    pub frames: Vec<u8>,
+    /// What the send in flight, or the continuation of a short one, still has to send.
+    pub segments: VecDeque<Segment>,
+    /// Chunks pinned for it, one entry per pin.
+    pub pins: Vec<u32>,
+    /// Payload bytes in it.
+    pub payload_bytes: u64,
+    /// A send is in flight.
+    pub in_flight: bool,
+    /// The connection stands in the ready queue.
+    pub queued: bool,
+    /// Blocks that the next send may carry: doubles while sends end whole, so that a slow peer's
+    /// control messages never wait behind half a megabyte.
+    pub burst_blocks: usize,
+}
+
+/// One connection of one core.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its id.
+    pub conn: ConnId,
+    /// The other end.
+    pub address: SocketAddr,
+    /// Who opened it.
+    pub origin: Origin,
+    /// How far it is.
+    pub stage: Stage,
+    /// Which torrent, once known.
+    pub torrent: Option<TorrentId>,
+    /// By which its blocks are attributed and it is banned.
+    pub key: u64,
+    /// Who wants and serves whom.
+    pub flags: Flags,
+    /// What they have.
+    pub bits: Bitfield,
+    /// Bits may still come as one message (BEP 3: only first).
+    pub fresh: bool,
+    /// They speak the fast extension (BEP 6).
+    pub fast: bool,
+    /// Their number for `lt_donthave`, if they know it.
+    pub upload_only: bool,
+    /// Requests they queue (BEP 10).
+    pub reqq: usize,
+    /// Our requests, oldest first.
+    pub asked: VecDeque<Asked>,
+    /// Requests we took back; their blocks may still come and are no offence.
+    pub grace: u32,
+    /// The chunk we are asking them for.
+    pub current: Option<u32>,
+    /// See [`Pace`].
+    pub pace: Pace,
+    /// When a block last came, or the first request since then went out.
+    pub block_at: Instant,
+    /// It took too long: nothing more is asked until a block comes.
+    pub snubbed: bool,
+    /// Their requests, oldest first.
+    pub requests: VecDeque<BlockRef>,
+    /// What goes out.
+    pub out: Outgoing,
+    /// How much of the torrent's have log they were told.
+    pub have_cursor: usize,
+    /// When the stage began.
+    pub since: Instant,
+    /// When anything last came.
+    pub heard_at: Instant,
+    /// When a send last made progress.
+    pub sent_at: Instant,
+    /// Invalid requests so far.
+    pub strikes: u32,
+    /// Payload nobody asked for.
+    pub unsolicited_bytes: u64,
+    /// Keep-alives and other idle messages since the last tick.
+    pub idle_messages: u32,
+    /// Payload received.
+    pub received_bytes: u64,
+    /// Payload sent.
+    pub sent_bytes: u64,
+    /// Why it is being closed.
+    pub farewell: Option<super::action::Farewell>,
+}
+
+impl Peer {
+    /// A connection that has just begun.
+    pub fn new(conn: ConnId, address: SocketAddr, origin: Origin, key: u64, now: Instant) -> Self {
+        let stage = match origin {
+            Origin::Incoming => Stage::Handshaking,
+            Origin::Outgoing => Stage::Dialing,
+        };
+        Self {
+            conn,
+            address,
+            origin,
+            stage,
+            torrent: None,
+            key,
+            flags: Flags::default(),
+            bits: Bitfield::new(0),
+            fresh: true,
+            fast: false,
+            upload_only: false,
+            reqq: REQQ_DEFAULT,
+            asked: VecDeque::new(),
+            grace: 0,
+            current: None,
+            pace: Pace::default(),
+            block_at: now,
+            snubbed: false,
+            requests: VecDeque::new(),
+            out: Outgoing { burst_blocks: 4, ..Outgoing::default() },
+            have_cursor: 0,
+            since: now,
+            heard_at: now,
+            sent_at: now,
+            strikes: 0,
+            unsolicited_bytes: 0,
+            idle_messages: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            farewell: None,
+        }
+    }
+
+    /// Whether they have every piece.
+    pub fn is_seed(&self) -> bool {
+        !self.bits.is_empty() && self.bits.is_full()
+    }
+
+    /// Whether messages flow.
+    pub fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// Requests to keep outstanding.
+    pub fn depth(&self) -> usize {
+        self.pace.depth(self.reqq)
+    }
+
+    /// Whether there is anything that a send could carry.
+    pub fn has_output(&self) -> bool {
+        !self.out.frames.is_empty() || !self.out.segments.is_empty() || !self.requests.is_empty()
+    }
+
+    /// Place of a request among those outstanding; the front one in the usual case.
+    pub fn asked_index(&self, chunk: u32, block: u32) -> Option<usize> {
+        self.asked.iter().position(|asked| asked.chunk == chunk && asked.block == block)
+    }
+}
+
+/// The connections of a core, by their id.
+#[derive(Debug, Default)]
+pub struct Peers {
+    entries: Vec<Option<Box<Peer>>>,
+    count: usize,
+}
+
+impl Peers {
+    /// Adds a connection; its place must be free.
+    pub fn insert(&mut self, peer: Peer) {
+        let index = peer.conn.index as usize;
+        if self.entries.len() <= index {
+            self.entries.resize_with(index + 1, || None);
+        }
+        assert!(self.entries[index].is_none(), "connection {index} is taken");
+        self.entries[index] = Some(Box::new(peer));
+        self.count += 1;
+    }
+
+    /// Takes a connection out.
+    pub fn remove(&mut self, conn: ConnId) -> Option<Box<Peer>> {
+        self.get(conn)?;
+        self.count -= 1;
+        self.entries[conn.index as usize].take()
+    }
+
+    /// The connection, if the id is still good.
+    pub fn get(&self, conn: ConnId) -> Option<&Peer> {
+        self.entries.get(conn.index as usize)?.as_deref().filter(|peer| peer.conn == conn)
+    }
+
+    /// The connection, if the id is still good.
+    pub fn get_mut(&mut self, conn: ConnId) -> Option<&mut Peer> {
+        self.entries.get_mut(conn.index as usize)?.as_deref_mut().filter(|peer| peer.conn == conn)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.entries.iter().filter_map(Option::as_deref)
+    }
+
+    /// All of them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.entries.iter_mut().filter_map(Option::as_deref_mut)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_doubles_per_round_trip_until_the_rate_is_known_and_then_follows_it() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.depth(500), DEPTH_AT_FIRST);
+        for _ in 0..DEPTH_AT_FIRST {
+            pace.note_block(BLOCK_BYTES, Span::from_ms(10));
+        }
+        assert_eq!(pace.depth(500), 2 * DEPTH_AT_FIRST);
+        for _ in 0..4 {
+            (0..61).for_each(|_| pace.note_block(BLOCK_BYTES, Span::from_ms(10)));
+            pace.roll(Span::from_secs(1));
+        }
+        // About 1 MB/s over 110 ms is 7 blocks.
+        assert!((5..=8).contains(&pace.depth(500)), "{}", pace.depth(500));
+        assert_eq!(Pace::default().depth(3), 3, "never more than the other side queues");
+    }
+
+    #[test]
+    fn depth_stays_within_its_limits() {
+        let mut pace = Pace { rate: 0, ..Pace::default() };
+        pace.ramping = false;
+        assert_eq!(pace.depth(500), REQUESTS_OUT_MIN);
+        pace.rate = u64::MAX >> 8;
+        assert_eq!(pace.depth(10_000), REQUESTS_OUT_MAX);
+    }
+}

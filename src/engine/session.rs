@@ -1,0 +1,392 @@
+//! Handshakes and messages: what a peer says, and what we answer at once.
+
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::BlockRef;
+use crate::base::ids::{ConnId, CoreId, TorrentId};
+use crate::base::limits::{REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX};
+use crate::base::units::BLOCK_BYTES;
+use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake};
+use crate::proto::wire::handshake::Handshake;
+use crate::proto::wire::message::Message;
+use crate::shared::sync::Ordering;
+
+use super::*;
+
+/// Idle messages (keep-alives, repeated choke or interest) per tick that nobody needs.
+const IDLE_MESSAGES_PER_TICK_MAX: u32 = 200;
+
+/// What to do with a connection after its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It stays on this core; messages may be read.
+    Here,
+    /// `Action::HandOver` was given: read nothing more, keep what has been read for the other core.
+    Elsewhere,
+    /// `Action::Close` was given.
+    Refused,
+}
+
+/// Why a peer is to be dropped: the peer's fault, never ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerMisbehaved {
+    /// A piece index beyond the torrent.
+    #[error("named a piece that does not exist")]
+    NoSuchPiece,
+    /// A bitfield of the wrong size, late or twice.
+    #[error("sent a bitfield that does not fit")]
+    BadBitfield,
+    /// Too many invalid requests.
+    #[error("sent too many invalid requests")]
+    TooManyStrikes,
+    /// Too many messages that say nothing.
+    #[error("floods us with idle messages")]
+    IdleFlood,
+    /// Too much payload that nobody asked for.
+    #[error("sent payload that nobody asked for")]
+    Unsolicited,
+    /// A block that is longer or shorter than the request.
+    #[error("sent a malformed extension message")]
+    BadExtension,
+}
+
+impl Engine {
+    /// A peer connected to us.
+    pub fn handle_accepted(&mut self, conn: ConnId, address: SocketAddr, now: Instant) {
+        let key = self.peer_key(address);
+        self.peers.insert(Peer::new(conn, address, Origin::Incoming, key, now));
+        if self.stopping || self.bans.contains(&key) {
+            self.close(conn, Farewell::Useless);
+        }
+    }
+
+    /// We began to connect to a peer of `torrent`.
+    pub fn handle_dialing(&mut self, conn: ConnId, address: SocketAddr, torrent: TorrentId, now: Instant) {
+        let key = self.peer_key(address);
+        let mut peer = Peer::new(conn, address, Origin::Outgoing, key, now);
+        peer.torrent = Some(torrent);
+        self.peers.insert(peer);
+        if self.stopping || self.bans.contains(&key) {
+            self.close(conn, Farewell::Misbehaved);
+        }
+    }
+
+    /// A dial ended.
+    pub fn handle_dialed(&mut self, conn: ConnId, connected: bool, now: Instant) {
+        let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.stage == Stage::Dialing) else { return };
+        if !connected {
+            self.close(conn, Farewell::DialFailed);
+            return;
+        }
+        peer.stage = Stage::Handshaking;
+        peer.since = now;
+        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
+        let info_hash = torrent.shared.meta.info_hash;
+        peer.out.frames.extend_from_slice(&our_handshake(&self.config, info_hash).encode());
+        self.make_ready(conn);
+    }
+
+    /// A peer's handshake came. `may_move`: it is fresh from accept and nothing was sent on it.
+    pub fn handle_handshake(&mut self, conn: ConnId, theirs: &Handshake, now: Instant) -> Admission {
+        let Some(peer) = self.peers.get(conn) else { return Admission::Refused };
+        let known = self.by_hash.get(&theirs.info_hash).copied();
+        let torrent = match peer.origin {
+            Origin::Incoming => known,
+            Origin::Outgoing => peer.torrent.filter(|_| known == peer.torrent),
+        };
+        let Some(torrent) = torrent.filter(|_| theirs.peer_id != self.config.peer_id) else {
+            // An unknown torrent, or ourselves: nothing is said (threats P4, P41).
+            self.close(conn, Farewell::Useless);
+            return Admission::Refused;
+        };
+        if peer.origin == Origin::Incoming {
+            let to = self.place(torrent);
+            if to != self.config.core {
+                self.actions.push_back(Action::HandOver { conn, to, handshake: *theirs });
+                return Admission::Elsewhere;
+            }
+        }
+        self.admit(conn, torrent, theirs, now);
+        Admission::Here
+    }
+
+    /// Chooses the core for a new connection of `torrent` and counts it there at once, so that a
+    /// burst of connections spreads.
+    fn place(&self, torrent: TorrentId) -> CoreId {
+        let Some(torrent) = self.torrent(torrent) else { return self.config.core };
+        let to = torrent.shared.least_loaded();
+        if to != self.config.core {
+            torrent.shared.stats[to.0 as usize].peers.fetch_add(1, Ordering::Relaxed);
+        }
+        to
+    }
+
+    /// Another core handed over a connection whose handshake it read.
+    pub fn handle_handover(
+        &mut self,
+        conn: ConnId,
+        address: SocketAddr,
+        theirs: &Handshake,
+        now: Instant,
+    ) -> Admission {
+        let key = self.peer_key(address);
+        self.peers.insert(Peer::new(conn, address, Origin::Incoming, key, now));
+        let Some(&torrent) = self.by_hash.get(&theirs.info_hash) else {
+            self.close(conn, Farewell::Useless);
+            return Admission::Refused;
+        };
+        // `place` counted it already; `admit` counts it again.
+        if let Some(torrent) = self.torrent(torrent) {
+            torrent.stats(self.config.core).peers.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.admit(conn, torrent, theirs, now);
+        Admission::Here
+    }
+
+    fn admit(&mut self, conn: ConnId, id: TorrentId, theirs: &Handshake, now: Instant) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let shared = &torrent.shared;
+        peer.stage = Stage::Open;
+        peer.torrent = Some(id);
+        peer.fast = theirs.has_fast();
+        peer.bits = Bitfield::new(shared.meta.geometry.piece_count());
+        peer.since = now;
+        peer.have_cursor = torrent.have_log.len();
+        torrent.peers.push(conn);
+        torrent.stats(self.config.core).peers.fetch_add(1, Ordering::Relaxed);
+        if peer.origin == Origin::Incoming {
+            let ours = our_handshake(&self.config, shared.meta.info_hash);
+            peer.out.frames.extend_from_slice(&ours.encode());
+        }
+        if theirs.has_extension() {
+            greet(&self.config, shared, peer);
+        }
+        announce_pieces(shared, peer);
+        let report = Report::Connected { torrent: id, address: peer.address };
+        self.actions.push_back(Action::Report(report));
+        self.make_ready(conn);
+    }
+
+    /// A message came. An error means that the peer is being closed.
+    pub fn handle_message(
+        &mut self,
+        conn: ConnId,
+        message: Message<'_>,
+        now: Instant,
+    ) -> Result<(), PeerMisbehaved> {
+        let outcome = self.message(conn, message, now);
+        if outcome.is_err() {
+            self.close(conn, Farewell::Misbehaved);
+        }
+        outcome
+    }
+
+    fn message(&mut self, conn: ConnId, message: Message<'_>, now: Instant) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) else { return Ok(()) };
+        peer.heard_at = now;
+        let first = std::mem::take(&mut peer.fresh);
+        // The extension handshake may come before the bitfield.
+        peer.fresh = first && matches!(message, Message::Extended { .. } | Message::KeepAlive);
+        match message {
+            Message::KeepAlive
+            | Message::Port(_)
+            | Message::Suggest(_)
+            | Message::AllowedFast(_)
+            | Message::Unknown { .. } => idle(peer),
+            Message::Choke => self.choked(conn),
+            Message::Unchoke => self.unchoked(conn, now),
+            Message::Interested => self.wants_us(conn, true),
+            Message::NotInterested => self.wants_us(conn, false),
+            Message::Have(piece) => self.has_piece(conn, piece, now),
+            Message::Bitfield(bytes) => {
+                let bits = Bitfield::from_wire(bytes, peer.bits.len()).filter(|_| first);
+                self.has_bits(conn, bits.ok_or(PeerMisbehaved::BadBitfield)?, now)
+            }
+            Message::HaveAll if first => {
+                let bits = Bitfield::full(peer.bits.len());
+                self.has_bits(conn, bits, now)
+            }
+            Message::HaveNone if first => Ok(()),
+            Message::HaveAll | Message::HaveNone => Err(PeerMisbehaved::BadBitfield),
+            Message::Request(block) => self.requested(conn, block),
+            Message::Cancel(block) => {
+                if let Some(at) = peer.requests.iter().position(|&queued| queued == block) {
+                    peer.requests.remove(at);
+                    reject(peer, block);
+                    self.make_ready(conn);
+                }
+                Ok(())
+            }
+            Message::Reject(block) => self.rejected(conn, block, now),
+            Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => self.greeted(conn, payload),
+            Message::Extended { .. } => idle(peer),
+        }
+    }
+
+    /// The peer's bytes are not the protocol.
+    pub fn handle_broken(&mut self, conn: ConnId) {
+        self.close(conn, Farewell::Misbehaved);
+    }
+
+    /// The other side closed, or the connection broke.
+    pub fn handle_gone(&mut self, conn: ConnId) {
+        self.close(conn, Farewell::Gone);
+    }
+
+    fn wants_us(&mut self, conn: ConnId, wants: bool) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        if peer.flags.wants_us == wants {
+            return idle(peer);
+        }
+        peer.flags.wants_us = wants;
+        if wants && !peer.flags.unchoked {
+            peer.flags.unchoked = true;
+            Message::Unchoke.encode(&mut peer.out.frames);
+            self.make_ready(conn);
+        }
+        Ok(())
+    }
+
+    fn has_piece(&mut self, conn: ConnId, piece: u32, now: Instant) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        if piece >= peer.bits.len() {
+            return Err(PeerMisbehaved::NoSuchPiece);
+        }
+        if !peer.bits.set(piece) {
+            return idle(peer);
+        }
+        let became_seed = peer.is_seed();
+        if let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) {
+            torrent.shared.add_availability(piece);
+            if became_seed {
+                torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
+            }
+            if !torrent.shared.has(piece) {
+                self.become_interested(conn);
+                self.ask_more(conn, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn has_bits(&mut self, conn: ConnId, bits: Bitfield, now: Instant) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        if peer.bits.count() != 0 {
+            return Err(PeerMisbehaved::BadBitfield);
+        }
+        peer.bits = bits;
+        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else {
+            return Ok(());
+        };
+        let mut useful = false;
+        for piece in peer.bits.ones() {
+            torrent.shared.add_availability(piece);
+            useful |= !torrent.shared.has(piece);
+        }
+        if peer.is_seed() {
+            torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
+        }
+        if useful {
+            self.become_interested(conn);
+            self.ask_more(conn, now);
+        }
+        Ok(())
+    }
+
+    /// Says that we want their pieces, once.
+    pub(super) fn become_interested(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        if !peer.flags.interested && !self.stopping {
+            peer.flags.interested = true;
+            Message::Interested.encode(&mut peer.out.frames);
+            self.make_ready(conn);
+        }
+    }
+
+    fn requested(&mut self, conn: ConnId, block: BlockRef) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else {
+            return Ok(());
+        };
+        let shared = &torrent.shared;
+        let valid = shared.meta.geometry.contains(block) && block.length <= REQUEST_BYTES_MAX;
+        let room = peer.requests.len() < REQUESTS_QUEUED_MAX;
+        if valid && room && peer.flags.unchoked && shared.has(block.piece) {
+            peer.requests.push_back(block);
+        } else {
+            // A request that raced with our choke is no offence; one out of bounds is.
+            reject(peer, block);
+            if !valid || !room {
+                peer.strikes += 1;
+                if peer.strikes > STRIKES_MAX {
+                    return Err(PeerMisbehaved::TooManyStrikes);
+                }
+            }
+        }
+        self.make_ready(conn);
+        Ok(())
+    }
+
+    fn greeted(&mut self, conn: ConnId, payload: &[u8]) -> Result<(), PeerMisbehaved> {
+        let theirs = ExtensionHandshake::parse(payload).map_err(|_| PeerMisbehaved::BadExtension)?;
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        if let Some(reqq) = theirs.reqq {
+            peer.reqq = reqq as usize;
+        }
+        peer.upload_only = theirs.upload_only;
+        if let (Some(port), Some(torrent)) = (theirs.port, peer.torrent) {
+            let report = Report::Listens { torrent, address: peer.address, port };
+            self.actions.push_back(Action::Report(report));
+        }
+        idle(peer)
+    }
+}
+
+/// Counts a message that changes nothing; too many in a row are a flood (threats P6, P25).
+fn idle(peer: &mut Peer) -> Result<(), PeerMisbehaved> {
+    peer.idle_messages += 1;
+    if peer.idle_messages > IDLE_MESSAGES_PER_TICK_MAX { Err(PeerMisbehaved::IdleFlood) } else { Ok(()) }
+}
+
+/// Says that a request will not be served, to a peer that understands it (BEP 6).
+pub(super) fn reject(peer: &mut Peer, block: BlockRef) {
+    if peer.fast {
+        Message::Reject(block).encode(&mut peer.out.frames);
+    }
+}
+
+fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
+    Handshake::new(info_hash, config.peer_id).with_fast().with_extension()
+}
+
+/// Our extension handshake (BEP 10).
+fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer) {
+    let ours = ExtensionHandshake {
+        reqq: Some(REQUESTS_QUEUED_MAX as u32),
+        version: Some(concat!("troc ", env!("CARGO_PKG_VERSION")).to_owned()),
+        your_ip: Some(peer.address.ip()),
+        port: config.listen_port,
+        upload_only: shared.is_complete(),
+        ..ExtensionHandshake::default()
+    };
+    let mut payload = Vec::with_capacity(128);
+    ours.encode(&mut payload);
+    Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &payload }.encode(&mut peer.out.frames);
+}
+
+/// Our pieces: bitfield, or its one-byte forms where the peer knows them (BEP 6).
+fn announce_pieces(shared: &SharedTorrent, peer: &mut Peer) {
+    let bits = shared.have_bits();
+    let message = match (peer.fast, bits.count()) {
+        (true, 0) => Message::HaveNone,
+        (false, 0) => return,
+        (true, _) if bits.is_full() => Message::HaveAll,
+        _ => Message::Bitfield(bits.as_bytes()),
+    };
+    message.encode(&mut peer.out.frames);
+}
+
+/// Blocks that a request of `length` bytes weighs in the queue: at least one.
+pub(super) const fn weight(length: u32) -> usize {
+    length.div_ceil(BLOCK_BYTES) as usize
+}

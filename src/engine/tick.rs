@@ -1,0 +1,108 @@
+//! Everything that time causes: handshakes that never come, silence, stalls, keep-alives, rates.
+
+use crate::base::limits::{
+    HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STALL_TIMEOUT, SNUB_TIMEOUT,
+};
+use crate::base::time::Span;
+use crate::proto::wire::message::Message;
+
+use super::*;
+
+/// Between two looks at who is hungry or throttled.
+const TICK: Span = Span::from_ms(50);
+
+/// Between two looks at every connection.
+const ROLL: Span = Span::from_secs(1);
+
+impl Engine {
+    /// When `handle_tick` is next due; `None` while there is nobody to look after.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.peers.is_empty() {
+            return None;
+        }
+        let pressing = !self.throttled.is_empty() || !self.hungry.is_empty();
+        let roll = self.rolled_at + ROLL;
+        Some(if pressing { roll.min(self.ticked_at + TICK) } else { roll })
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, now: Instant) {
+        if now.since(self.ticked_at) >= TICK {
+            self.ticked_at = now;
+            for conn in std::mem::take(&mut self.throttled) {
+                self.make_ready(conn);
+            }
+            self.feed_hungry(now);
+            self.tell_if_idle(now);
+        }
+        let span = now.since(self.rolled_at);
+        if span >= ROLL {
+            self.rolled_at = now;
+            let all: Vec<ConnId> = self.peers.iter().map(|peer| peer.conn).collect();
+            for conn in all {
+                self.look_after(conn, span, now);
+            }
+        }
+    }
+
+    /// Once a second for each connection.
+    fn look_after(&mut self, conn: ConnId, span: Span, now: Instant) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        peer.pace.roll(span);
+        peer.idle_messages = 0;
+        match peer.stage {
+            Stage::Dialing | Stage::Handshaking => {
+                if now.since(peer.since) >= HANDSHAKE_TIMEOUT {
+                    self.close(conn, Farewell::TimedOut);
+                }
+            }
+            Stage::Open => self.look_after_open(conn, now),
+            Stage::Closing => {}
+        }
+    }
+
+    fn look_after_open(&mut self, conn: ConnId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let silent = now.since(peer.heard_at) >= IDLE_TIMEOUT;
+        let stuck = peer.out.in_flight && now.since(peer.sent_at.max(peer.since)) >= SEND_STALL_TIMEOUT;
+        if silent || (stuck && now.since(peer.heard_at) >= SEND_STALL_TIMEOUT) {
+            self.close(conn, Farewell::TimedOut);
+            return;
+        }
+        if !peer.out.in_flight && now.since(peer.sent_at.max(peer.since)) >= KEEPALIVE_INTERVAL {
+            Message::KeepAlive.encode(&mut peer.out.frames);
+        }
+        let waits = !peer.asked.is_empty() && !peer.snubbed;
+        if waits && now.since(peer.block_at) >= SNUB_TIMEOUT {
+            peer.snubbed = true;
+            self.drop_requests(conn);
+        } else if peer.snubbed && now.since(peer.block_at) >= Span(2 * SNUB_TIMEOUT.0) {
+            // Another chance, with a short queue.
+            peer.snubbed = false;
+            peer.block_at = now;
+            peer.pace = peer::Pace::default();
+            self.hungry.push(conn);
+        }
+        self.review_interest(conn);
+        self.make_ready(conn);
+    }
+
+    /// Takes our interest back when the peer has nothing that we lack, and parts from it when
+    /// neither side lacks anything.
+    fn review_interest(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
+        if torrent.shared.is_complete() && (peer.is_seed() || peer.upload_only && !peer.flags.wants_us) {
+            self.close(conn, Farewell::Useless);
+            return;
+        }
+        if !peer.flags.interested {
+            return;
+        }
+        let wanted = torrent.wants_pieces() && peer.bits.ones().any(|piece| !torrent.shared.has(piece));
+        if !wanted {
+            peer.flags.interested = false;
+            Message::NotInterested.encode(&mut peer.out.frames);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! One torrent as one core sees it: its peers here, its claims, and what it knows to be missing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
+
+use super::claims::Claim;
+use crate::base::ids::{ConnId, CoreId, TorrentId};
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
+use crate::shared::torrent::{CoreStats, SharedTorrent};
+
+/// Chunk and piece indices are ours, not a peer's: a fast hash will do.
+pub type IndexMap<V> = HashMap<u32, V, Xxh3DefaultBuilder>;
+
+/// A piece that this core owns and hashes, chunk by chunk in order.
+#[derive(Debug)]
+pub struct Assembly {
+    /// The next chunk to hash.
+    pub next_chunk: u32,
+    /// A hash of it is under way.
+    pub hashing: bool,
+}
+
+/// What a failed piece consisted of: fingerprint and giver of each block, to find the liar when
+/// the piece comes right.
+#[derive(Debug)]
+pub struct Evidence {
+    /// One entry per block, in order.
+    pub blocks: Vec<(u64, u64)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Torrent {
+    /// What all cores share of it.
+    pub shared: Arc<SharedTorrent>,
+    /// Open connections of this core.
+    pub peers: Vec<ConnId>,
+    /// Chunks that this core collects.
+    pub claims: IndexMap<Claim>,
+    /// Partial chunks that some core offered.
+    pub offers: Vec<u32>,
+    /// Pieces that this core has begun and of which chunks are unclaimed.
+    pub begun: Vec<u32>,
+    /// Pieces to begin: shuffled; those found verified or begun are taken out when seen.
+    pub missing: Vec<u32>,
+    /// Pieces owned by this core.
+    pub assembling: IndexMap<Assembly>,
+    /// Verified pieces whose chunks are being written: how many are left.
+    pub writing: IndexMap<u32>,
+    /// Pieces verified since the torrent was added, on any core; peers have cursors into it.
+    pub have_log: Vec<u32>,
+    /// The log grew since peers were last told.
+    pub haves_due: bool,
+    /// Peers whose next block waits for a chunk to be read.
+    pub waiting: IndexMap<Vec<ConnId>>,
+    /// Failed pieces.
+    pub evidence: IndexMap<Evidence>,
+    /// When this core last told the others that its peers are idle.
+    pub idle_told_at: Instant,
+}
+
+impl Torrent {
+    /// A torrent that this core begins to serve. `sequential` keeps the missing pieces in order.
+    pub fn new(shared: Arc<SharedTorrent>, sequential: bool, rng: &mut Rng) -> Self {
+        let mut missing: Vec<u32> =
+            (0..shared.meta.geometry.piece_count()).filter(|&piece| !shared.has(piece)).collect();
+        if sequential {
+            missing.reverse();
+        } else {
+            shuffle(&mut missing, rng);
+        }
+        Self {
+            shared,
+            peers: Vec::new(),
+            claims: IndexMap::default(),
+            offers: Vec::new(),
+            begun: Vec::new(),
+            missing,
+            assembling: IndexMap::default(),
+            writing: IndexMap::default(),
+            have_log: Vec::new(),
+            haves_due: false,
+            waiting: IndexMap::default(),
+            evidence: IndexMap::default(),
+            idle_told_at: Instant(0),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> TorrentId {
+        self.shared.meta.id
+    }
+
+    /// This core's counters.
+    pub fn stats(&self, core: CoreId) -> &CoreStats {
+        &self.shared.stats[core.0 as usize]
+    }
+
+    /// Whether pieces are missing and may be fetched.
+    pub fn wants_pieces(&self) -> bool {
+        !self.shared.is_complete() && !self.shared.fetch_stopped()
+    }
+}
+
+/// Fisher and Yates.
+fn shuffle(values: &mut [u32], rng: &mut Rng) {
+    for at in (1..values.len()).rev() {
+        values.swap(at, rng.below(at as u32 + 1) as usize);
+    }
+}

@@ -1,0 +1,28 @@
+//! The simulator: whole nodes and scripted peers in one thread, with virtual time, a network, disks,
+//! faults and a seed. For tests and benches only; nothing of it runs in production.
+//!
+//! A run is determined by its seed, its [`profile::Profile`] and its actors. Reproducing a failure
+//! means running its seed again.
+
+pub mod content;
+pub mod disk;
+pub mod io;
+pub mod net;
+pub mod peers;
+pub mod profile;
+pub mod run;
+pub mod timeline;
+pub mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub use content::Content;
+pub use disk::{Disk, SimFile, SyncMark};
+pub use io::{SimIo, SimSocket};
+pub use net::{EndId, EndState, Inbound};
+pub use peers::{Behaviour, Peer, Report};
+pub use profile::Profile;
+pub use run::{Actor, Outcome, Run};
+pub use timeline::{ActorId, HostId, SimWake};
+pub use world::World;

@@ -1,0 +1,266 @@
+//! The bytes of a journal, all numbers little-endian.
+//!
+//! ```text
+//! file    = preamble record*             the first record is the subject
+//! preamble = "troc-jnl" version:u32 low 32 bits of XXH3 of the 12 bytes before
+//! record  = length:u32 kind:u32 checksum:u64 body[length]
+//! ```
+//!
+//! A checksum is the XXH3 of length, kind and body, seeded with the torrent's info hash and the
+//! record's number, so that a record of another torrent or another place is refused like a
+//! damaged one. Replay believes everything before the first bad record and nothing after it.
+
+use thiserror::Error;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::{FileIdentity, JournalState, Record, Subject};
+use crate::base::limits::JOURNAL_RECORD_BYTES_MAX;
+
+const MAGIC: &[u8; 8] = b"troc-jnl";
+const VERSION: u32 = 1;
+const PREAMBLE_BYTES: usize = 16;
+const FRAME_BYTES: usize = 16;
+const SUBJECT_BYTES: usize = 44;
+
+const KIND_SUBJECT: u32 = 1;
+const KIND_OPENED: u32 = 2;
+const KIND_CLEAN: u32 = 3;
+const KIND_FILE: u32 = 4;
+const KIND_DURABLE: u32 = 5;
+const KIND_LOST: u32 = 6;
+
+/// Why a journal, or its end, cannot be used.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Corrupt {
+    /// The beginning is damaged or was never a journal's.
+    #[error("its beginning is damaged")]
+    Damaged,
+    /// Written by another version of the format.
+    #[error("it has format version {found}, this troc reads version {VERSION}: use the troc that wrote it")]
+    Version {
+        /// What the file says.
+        found: u32,
+    },
+    /// It belongs to another torrent, or to the same with other sizes.
+    #[error("it belongs to another torrent")]
+    OtherTorrent,
+    /// Its fingerprints were made with a secret that this node no longer has.
+    #[error("it was written under another node secret")]
+    OtherSecret,
+    /// Only its end is damaged, as a crash may leave it; `replay` says so by `whole`.
+    #[error("its end is damaged")]
+    Tail,
+}
+
+/// A journal as read.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// What the good records say together.
+    pub state: JournalState,
+    /// Goes on after the last good record.
+    pub writer: Writer,
+    /// Length of the good part, in bytes.
+    pub valid_bytes: u64,
+    /// Whether the good part is all there is. A torn last record is what a crash leaves.
+    pub whole: bool,
+}
+
+/// Gives records their place in a journal.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    seed: u64,
+    sequence: u64,
+}
+
+impl Writer {
+    /// A journal's beginning is put into `out`.
+    pub fn begin(subject: &Subject, out: &mut Vec<u8>) -> Self {
+        let preamble = preamble(VERSION);
+        out.extend_from_slice(&preamble);
+        let mut body = Vec::with_capacity(SUBJECT_BYTES);
+        body.extend_from_slice(&subject.info_hash.0);
+        body.extend_from_slice(&subject.geometry.total_bytes.to_le_bytes());
+        body.extend_from_slice(&subject.geometry.piece_bytes.to_le_bytes());
+        body.extend_from_slice(&subject.file_count.to_le_bytes());
+        body.extend_from_slice(&subject.secret_id.to_le_bytes());
+        // The subject is not seeded with the info hash: a journal of another torrent is named as such.
+        put_frame(out, KIND_SUBJECT, 0, &body);
+        Self { seed: seed_of(subject), sequence: 1 }
+    }
+
+    /// Puts the next record into `out`.
+    pub fn push(&mut self, record: &Record, out: &mut Vec<u8>) {
+        let (kind, body) = encode(record);
+        put_frame(out, kind, self.seed.wrapping_add(self.sequence), &body);
+        self.sequence += 1;
+    }
+}
+
+/// A new journal that says what `state` says, without a mark of a clean stop, and what then goes on.
+pub fn snapshot(state: &JournalState) -> (Vec<u8>, Writer) {
+    let mut out = Vec::new();
+    let mut writer = Writer::begin(state.subject(), &mut out);
+    for record in state.records() {
+        writer.push(&record, &mut out);
+    }
+    (out, writer)
+}
+
+/// Reads a journal that should be about `subject`, up to the first bad record.
+pub fn replay(bytes: &[u8], subject: &Subject) -> Result<Replay, Corrupt> {
+    check_preamble(bytes)?;
+    let mut at = PREAMBLE_BYTES;
+    let (kind, body) = take_frame(&bytes[at..], 0).ok_or(Corrupt::Damaged)?;
+    at += FRAME_BYTES + body.len();
+    check_subject(kind, body, subject)?;
+    let mut state = JournalState::new(*subject);
+    let mut writer = Writer { seed: seed_of(subject), sequence: 1 };
+    while let Some((kind, body)) = take_frame(&bytes[at..], writer.seed.wrapping_add(writer.sequence)) {
+        let Some(record) = decode(kind, body) else { break };
+        if !state.apply(&record) {
+            break;
+        }
+        at += FRAME_BYTES + body.len();
+        writer.sequence += 1;
+    }
+    let whole = at == bytes.len();
+    if !whole {
+        // What follows a clean mark may have been anything, an `Opened` among it.
+        state.clean = false;
+    }
+    Ok(Replay { state, writer, valid_bytes: at as u64, whole })
+}
+
+fn preamble(version: u32) -> [u8; PREAMBLE_BYTES] {
+    let mut bytes = [0; PREAMBLE_BYTES];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
+    let check = xxh3_64(&bytes[..12]) as u32;
+    bytes[12..].copy_from_slice(&check.to_le_bytes());
+    bytes
+}
+
+fn check_preamble(bytes: &[u8]) -> Result<(), Corrupt> {
+    let found = bytes.get(8..12).and_then(|version| version.try_into().ok()).map(u32::from_le_bytes);
+    let found = found.ok_or(Corrupt::Damaged)?;
+    if bytes.get(..PREAMBLE_BYTES) != Some(&preamble(found)) {
+        return Err(Corrupt::Damaged);
+    }
+    if found == VERSION { Ok(()) } else { Err(Corrupt::Version { found }) }
+}
+
+fn check_subject(kind: u32, body: &[u8], subject: &Subject) -> Result<(), Corrupt> {
+    if kind != KIND_SUBJECT || body.len() != SUBJECT_BYTES {
+        return Err(Corrupt::Damaged);
+    }
+    let mut expected = Vec::new();
+    Writer::begin(subject, &mut expected);
+    let expected = &expected[PREAMBLE_BYTES + FRAME_BYTES..];
+    if body == expected {
+        return Ok(());
+    }
+    let all_but_secret = SUBJECT_BYTES - 8;
+    let same_torrent = body[..all_but_secret] == expected[..all_but_secret];
+    Err(if same_torrent { Corrupt::OtherSecret } else { Corrupt::OtherTorrent })
+}
+
+fn seed_of(subject: &Subject) -> u64 {
+    xxh3_64(&subject.info_hash.0)
+}
+
+fn checksum(kind: u32, seed: u64, body: &[u8]) -> u64 {
+    let mut hasher = Xxh3::with_seed(seed);
+    hasher.update(&(body.len() as u32).to_le_bytes());
+    hasher.update(&kind.to_le_bytes());
+    hasher.update(body);
+    hasher.digest()
+}
+
+fn put_frame(out: &mut Vec<u8>, kind: u32, seed: u64, body: &[u8]) {
+    assert!(body.len() <= JOURNAL_RECORD_BYTES_MAX, "pieces are at most PIECE_BYTES_MAX long");
+    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    out.extend_from_slice(&kind.to_le_bytes());
+    out.extend_from_slice(&checksum(kind, seed, body).to_le_bytes());
+    out.extend_from_slice(body);
+}
+
+/// The kind and body of the record at the start of `bytes`; `None` if it is bad or incomplete.
+fn take_frame(bytes: &[u8], seed: u64) -> Option<(u32, &[u8])> {
+    let mut cursor = Cursor(bytes);
+    let (len, kind, sum) = (cursor.u32()? as usize, cursor.u32()?, cursor.u64()?);
+    if len > JOURNAL_RECORD_BYTES_MAX {
+        return None;
+    }
+    let body = cursor.0.get(..len)?;
+    (checksum(kind, seed, body) == sum).then_some((kind, body))
+}
+
+fn encode(record: &Record) -> (u32, Vec<u8>) {
+    match record {
+        Record::Opened => (KIND_OPENED, Vec::new()),
+        Record::Clean => (KIND_CLEAN, Vec::new()),
+        Record::File { file, identity } => {
+            let mut body = file.to_le_bytes().to_vec();
+            body.extend_from_slice(&identity.len.to_le_bytes());
+            body.extend_from_slice(&identity.mtime_ns.to_le_bytes());
+            body.extend_from_slice(&identity.ctime_ns.to_le_bytes());
+            body.extend_from_slice(&identity.inode.to_le_bytes());
+            body.extend_from_slice(&identity.dev.to_le_bytes());
+            (KIND_FILE, body)
+        }
+        Record::Durable { piece, fingerprints } => {
+            let mut body = piece.to_le_bytes().to_vec();
+            body.extend(fingerprints.iter().flat_map(|fingerprint| fingerprint.to_le_bytes()));
+            (KIND_DURABLE, body)
+        }
+        Record::Lost { piece } => (KIND_LOST, piece.to_le_bytes().to_vec()),
+    }
+}
+
+/// The record; `None` for an unknown kind or a body of the wrong size.
+fn decode(kind: u32, body: &[u8]) -> Option<Record> {
+    let mut cursor = Cursor(body);
+    let record = match kind {
+        KIND_OPENED => Record::Opened,
+        KIND_CLEAN => Record::Clean,
+        KIND_FILE => {
+            let file = cursor.u32()?;
+            let (len, mtime_ns, ctime_ns) = (cursor.u64()?, cursor.i64()?, cursor.i64()?);
+            let (inode, dev) = (cursor.u64()?, cursor.u64()?);
+            Record::File { file, identity: FileIdentity { len, mtime_ns, ctime_ns, inode, dev } }
+        }
+        KIND_DURABLE => {
+            let piece = cursor.u32()?;
+            let fingerprints = std::iter::from_fn(|| cursor.u64()).collect();
+            Record::Durable { piece, fingerprints }
+        }
+        KIND_LOST => Record::Lost { piece: cursor.u32()? },
+        _ => return None,
+    };
+    cursor.0.is_empty().then_some(record)
+}
+
+struct Cursor<'a>(&'a [u8]);
+
+impl Cursor<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        self.array().map(i64::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;
