@@ -123,6 +123,14 @@ pub fn format_duration(seconds: u64) -> String {
     }
 }
 
+/// What something took: `1.5s` below a minute, else as [`format_duration`].
+pub fn format_took(ns: u64) -> String {
+    match ns / 1_000_000_000 {
+        seconds @ 0..60 => format!("{seconds}.{}s", ns / 100_000_000 % 10),
+        seconds => format_duration(seconds),
+    }
+}
+
 /// Time until `left` bytes have come at `rate` bytes per second; `-` when nothing comes.
 pub fn format_eta(left: u64, rate: u64) -> String {
     match (left, rate) {

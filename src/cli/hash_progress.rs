@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::base::human::{format_duration, format_eta, format_percent, format_rate, format_size};
+use crate::base::human::{format_eta, format_percent, format_rate, format_size, format_took};
 
 use super::out;
 
@@ -65,7 +65,14 @@ impl HashProgress {
             bar.finish_and_clear();
         }
         let took = now() - self.started;
-        (took, format!("{} at {}", duration_text(took), format_rate(mean(self.done_bytes, took))))
+        (
+            took,
+            format!(
+                "{} at {}",
+                format_took(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
+                format_rate(mean(self.done_bytes, took))
+            ),
+        )
     }
 
     fn show(&self) {
@@ -112,14 +119,6 @@ fn mean(bytes: u64, took: Duration) -> u64 {
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
-fn duration_text(took: Duration) -> String {
-    if took < Duration::from_secs(60) {
-        format!("{:.1}s", took.as_secs_f64())
-    } else {
-        format_duration(took.as_secs())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +127,5 @@ mod tests {
     fn rates_survive_no_time_at_all() {
         assert_eq!(mean(5, Duration::from_secs(2)), 2);
         assert_eq!(mean(u64::MAX, Duration::ZERO), u64::MAX);
-        assert_eq!(duration_text(Duration::from_millis(1_540)), "1.5s");
-        assert_eq!(duration_text(Duration::from_secs(61)), "1m 01s");
     }
 }

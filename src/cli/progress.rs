@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::base::human::{Escaped, format_duration, format_eta, format_percent, format_rate, format_size};
+use crate::base::human::{Escaped, format_eta, format_percent, format_rate, format_size, format_took};
 use crate::daemon::status::{NodeStatus, TorrentState, TorrentStatus};
 
 use super::error::CliError;
@@ -196,7 +196,7 @@ fn summary(torrent: &TorrentStatus, uptime_ns: u64) -> String {
     format!(
         "{}: {have}, {}; fetched {} at {}, sent {} at {}, ratio {}.{:02}",
         Escaped(&torrent.name),
-        format_duration(uptime_ns / NS_PER_SEC),
+        format_took(uptime_ns),
         format_size(down),
         mean(down),
         format_size(up),
@@ -343,7 +343,7 @@ mod tests {
         let torrent = &mut status.torrents[0];
         assert_eq!(
             summary(torrent, 2 * NS_PER_SEC),
-            "data\\u{1b}[31m: 25.0% of 4.00 MiB, 2s; fetched 2.00 MiB at 1.00 MiB/s, \
+            "data\\u{1b}[31m: 25.0% of 4.00 MiB, 2.0s; fetched 2.00 MiB at 1.00 MiB/s, \
              sent 1.00 MiB at 512 KiB/s, ratio 0.25"
         );
         (torrent.total_bytes, torrent.downloaded_bytes, torrent.uploaded_bytes) = (0, 0, u64::MAX);

@@ -199,8 +199,9 @@ impl Engine {
             Message::NotInterested => self.wants_us(conn, false),
             Message::Have(piece) => self.has_piece(conn, piece, now),
             Message::Bitfield(bytes) => {
-                let bits = Bitfield::from_wire(bytes, peer.bits.len()).filter(|_| first);
-                self.has_bits(conn, bits.ok_or(PeerMisbehaved::BadBitfield)?, now)
+                let bits = Bitfield::from_wire(bytes, peer.bits.len());
+                let bits = bits.ok_or(PeerMisbehaved::BadBitfield)?;
+                if first { self.has_bits(conn, bits, now) } else { self.has_more(conn, &bits, now) }
             }
             Message::HaveAll if first => {
                 let bits = Bitfield::full(peer.bits.len());
@@ -265,6 +266,18 @@ impl Engine {
                 self.become_interested(conn);
                 self.ask_more(conn, now);
             }
+        }
+        Ok(())
+    }
+
+    /// A bitfield that is not the first message. BEP 3 has no such thing, but aria2 sends one in
+    /// place of many haves; what it adds counts, and pieces are never taken back by it.
+    fn has_more(&mut self, conn: ConnId, bits: &Bitfield, now: Instant) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        let fresh: Vec<u32> = bits.ones().filter(|&piece| !peer.bits.get(piece)).collect();
+        idle(peer)?;
+        for piece in fresh {
+            self.has_piece(conn, piece, now)?;
         }
         Ok(())
     }

@@ -133,6 +133,11 @@ fn times_are_shown_in_two_units() {
     ] {
         assert_eq!(format_duration(seconds), text);
     }
+    assert_eq!(format_took(1_549_999_999), "1.5s");
+    assert_eq!(
+        (format_took(59_999_999_999), format_took(61 * 1_000_000_000)),
+        ("59.9s".into(), "1m 01s".into())
+    );
     assert_eq!((format_eta(0, 0), format_eta(1, 0)), ("0s".to_owned(), "-".to_owned()));
     assert_eq!(format_eta(101, 10), "11s");
 }
