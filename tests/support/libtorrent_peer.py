@@ -2,8 +2,8 @@
 """One libtorrent node, driven by lines and telling its events as JSON lines.
 
 Standard input: `peer ADDR PORT` dials, `quit` (or the end of input) ends.
-Standard output: {"event": "listening", "port": ...}, {"event": "seeding"}, {"event": "finished"},
-{"event": "error", "what": ...}, and with --status one {"event": "status", ...} per second.
+Standard output: {"event": "started", ...}, {"event": "listening", "port": ...}, {"event": "connected"} for
+the first peer, {"event": "seeding"}, {"event": "finished"}, {"event": "error", "what": ...}, and with --status one {"event": "status", ...} per second.
 """
 import argparse
 import json
@@ -37,7 +37,8 @@ def settings(args):
         "rate_limit_ip_overhead": False,
         "alert_mask": lt.alert.category_t.error_notification
         | lt.alert.category_t.status_notification
-        | lt.alert.category_t.storage_notification,
+        | lt.alert.category_t.storage_notification
+        | lt.alert.category_t.connect_notification,
     }
     if args.tuned:
         # libtorrent's own preset for fast seeds, and no cap that a test could meet.
@@ -76,6 +77,8 @@ class Node:
     def __init__(self, args):
         self.args = args
         self.done = False
+        self.connected = False
+        self.finished = False
         self.heard = b""
         self.session = lt.session(settings(args))
         add = lt.add_torrent_params()
@@ -99,9 +102,13 @@ class Node:
                 self.handle.flush_cache()
             else:
                 say("seeding")
-        elif isinstance(alert, lt.cache_flushed_alert) and self.fetched():
+        elif isinstance(alert, lt.cache_flushed_alert) and self.fetched() and not self.finished:
+            self.finished = True
             say("finished")
             self.done = self.args.exit
+        elif isinstance(alert, lt.peer_connect_alert) and not self.connected:
+            self.connected = True
+            say("connected")
         elif isinstance(alert, (lt.torrent_error_alert, lt.file_error_alert, lt.listen_failed_alert)):
             say("error", what=alert.message())
 
@@ -139,7 +146,7 @@ def main():
     # libtorrent writes to the pipe whenever its list of alerts stops being empty.
     reader, writer = os.pipe()
     node.session.set_alert_fd(writer)
-    say("started", version=lt.version)
+    say("started", version=lt.version, cpu_seconds=time.process_time())
     watched = [reader, sys.stdin]
     next_status = time.monotonic() + 1
     while not node.done:

@@ -126,12 +126,7 @@ impl Shared {
 impl Connection {
     /// On a connected socket; asks from `piece` on, and checks that piece's hash if told to.
     pub fn new(socket: Socket, shared: &Shared, id: PeerId, piece: u32, sampled: bool) -> Self {
-        let mut out = Handshake::new(shared.info_hash, id).with_extension().encode().to_vec();
-        let mut hello = Vec::new();
-        ExtensionHandshake { version: Some("troc bench".to_owned()), ..Default::default() }
-            .encode(&mut hello);
-        Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &hello }.encode(&mut out);
-        Message::Interested.encode(&mut out);
+        let out = Handshake::new(shared.info_hash, id).with_extension().encode().to_vec();
         let length = shared.geometry.piece_len(piece);
         let mut connection = Self {
             socket,
@@ -256,6 +251,7 @@ impl Connection {
             }
             self.head.clear();
             self.stage = Stage::Messages;
+            self.introduce();
             return Ok(());
         }
         let bitfield_bytes = self.bitfield_bytes();
@@ -273,6 +269,15 @@ impl Connection {
         self.head = head;
         self.head.drain(..at);
         Ok(())
+    }
+
+    /// The first messages. Only now: aria2 drops whoever sends them along with the handshake.
+    fn introduce(&mut self) {
+        let mut hello = Vec::new();
+        ExtensionHandshake { version: Some("troc bench".to_owned()), ..Default::default() }
+            .encode(&mut hello);
+        Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &hello }.encode(&mut self.out);
+        Message::Interested.encode(&mut self.out);
     }
 
     fn block_begins(&mut self, shared: &mut Shared, block: BlockRef) {
