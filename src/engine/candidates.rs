@@ -122,6 +122,11 @@ impl Candidates {
         }
     }
 
+    /// How many dials are out and not answered.
+    pub const fn dialing(&self) -> usize {
+        self.dialing
+    }
+
     /// How many addresses are known.
     pub fn len(&self) -> usize {
         self.known.len()
