@@ -143,6 +143,11 @@ impl Engine {
         self.peers.get(conn)
     }
 
+    /// All connections of this core.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter()
+    }
+
     /// How many connections there are.
     pub fn peer_count(&self) -> usize {
         self.peers.len()

@@ -72,6 +72,16 @@ impl Cache {
         self.touched.load(Ordering::Relaxed).min(self.slot_count())
     }
 
+    /// How many slots lie in the free stack. For checks while no other core allocates or releases.
+    pub fn free_count(&self) -> u32 {
+        let (mut at, mut count) = (self.free.load(Ordering::Acquire) as u32, 0);
+        while at != NIL && count <= self.slot_count() {
+            at = self.slots[at as usize].next.load(Ordering::Relaxed);
+            count += 1;
+        }
+        count
+    }
+
     /// A slot for `chunk` of `torrent`. `table_of` finds the chunk tables of this core's torrents.
     /// `None` when every slot is in use: back-pressure.
     pub fn allocate<'a>(

@@ -197,9 +197,24 @@ impl Disk {
         self.file_mut(file).pending.retain(|(number, _)| !is_lost(*number, rng));
     }
 
+    /// The names of all files survive a crash from now on.
+    pub fn sync_dir(&mut self) {
+        self.files.iter_mut().for_each(|file| file.is_entered = true);
+    }
+
     /// Begins and ends a sync of one file, by the fault rate of the profile.
     pub fn sync(&mut self, file: SimFile, profile: &Profile, rng: &mut Rng) -> Result<(), Errno> {
-        let mark = self.sync_begin();
+        self.sync_since(file, self.sync_begin(), profile, rng)
+    }
+
+    /// Ends a sync of one file that began at `mark`, by the fault rate of the profile.
+    pub fn sync_since(
+        &mut self,
+        file: SimFile,
+        mark: SyncMark,
+        profile: &Profile,
+        rng: &mut Rng,
+    ) -> Result<(), Errno> {
         if chance(rng, profile.sync_error_ppm) {
             self.sync_fail(file, mark, rng);
             return Err(Errno::IO);

@@ -37,6 +37,7 @@ pub struct SimIo {
     conns: Slots<Conn>,
     files: BTreeMap<u64, Pending>,
     files_submitted: u64,
+    delivered: usize,
 }
 
 #[derive(Debug)]
@@ -104,6 +105,7 @@ impl World {
             conns: Slots::new(connections_max),
             files: BTreeMap::new(),
             files_submitted: 0,
+            delivered: 0,
         }
     }
 }
@@ -117,6 +119,11 @@ impl SimIo {
     /// Nothing is in flight and no connection is left.
     pub fn is_quiet(&self) -> bool {
         self.conns.is_empty() && self.files.is_empty()
+    }
+
+    /// Completions that the last turn brought.
+    pub const fn delivered(&self) -> usize {
+        self.delivered
     }
 
     /// The memory that payload lies in.
@@ -415,7 +422,8 @@ impl Io for SimIo {
                 self.complete(item, done);
             }
         }
-        let count = (done.len() - before) as u64;
+        self.delivered = done.len() - before;
+        let count = self.delivered as u64;
         self.world.state(|state| {
             state.timeline.record("turn", &[u64::from(self.actor.0), count]);
             if is_left {

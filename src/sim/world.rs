@@ -10,7 +10,7 @@ use std::sync::Weak;
 
 use super::disk::{Disk, DiskEvent, DiskOp, Job, SimFile};
 use super::net::{EndId, EndState, Inbound, Net};
-use super::profile::Profile;
+use super::profile::{Draw, Profile};
 use super::timeline::{ActorId, Event, HostId, SimWake, Timeline};
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
@@ -126,6 +126,19 @@ impl World {
     /// The actor runs at `at` at the latest; forgotten once it runs.
     pub fn set_deadline(&self, actor: ActorId, at: Instant) {
         self.state(|state| state.timeline.set_deadline(actor, at));
+    }
+
+    /// The actor runs as soon as it can.
+    pub fn rouse(&self, actor: ActorId) {
+        self.state(|state| state.timeline.rouse(actor));
+    }
+
+    /// A value of a knob.
+    pub fn draw(&self, knob: impl FnOnce(&Profile) -> Draw) -> u64 {
+        self.state(|state| {
+            let range = knob(&state.timeline.profile);
+            state.timeline.draw(range)
+        })
     }
 
     /// Ends one actor: it never runs again.

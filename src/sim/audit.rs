@@ -1,0 +1,24 @@
+//! What must hold of a disk at every moment.
+
+use super::disk::Disk;
+use super::node::JOURNAL;
+use super::torrent::SimTorrent;
+use crate::hash::sha1;
+use crate::storage::journal::replay;
+
+/// Every piece that the journal calls durable is right, both as reads see it and on the platter: a
+/// power cut at this moment loses none of them. The first thing that does not hold.
+pub fn disk(torrent: &SimTorrent, disk: &Disk) -> Result<(), String> {
+    let Some(journal) = disk.find(JOURNAL) else { return Ok(()) };
+    let Ok(replay) = replay(disk.live(journal), &torrent.subject()) else { return Ok(()) };
+    for piece in replay.state.durable().ones() {
+        let hash = torrent.piece_hashes[piece as usize];
+        if sha1::digest(&torrent.piece_on_disk(disk, piece, Disk::live)) != hash {
+            return Err(format!("piece {piece} is durable by the journal, and wrong in its files"));
+        }
+        if sha1::digest(&torrent.piece_on_disk(disk, piece, Disk::durable)) != hash {
+            return Err(format!("piece {piece} is durable by the journal, and not on the platter"));
+        }
+    }
+    Ok(())
+}
