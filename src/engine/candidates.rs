@@ -130,6 +130,8 @@ impl Candidates {
                 *at = (*at).min(now + first);
             }
         }
+    }
+
     /// How many dials are out and not answered.
     pub const fn dialing(&self) -> usize {
         self.dialing

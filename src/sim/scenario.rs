@@ -145,15 +145,8 @@ impl<'a> Scenario<'a> {
             self.say(|| format!("node {number}: {spec:?}, {fates:?}"));
             let durable = Bitfield::new(sizes.piece_count());
             let restart_at = Some(self.world.now());
-            let place = Place {
-                spec,
-                node: None,
-                fates,
-                restart_at,
-                stopping_since: None,
-                durable,
-                accused_seen: 0,
-            };
+            let place =
+                Place { spec, node: None, fates, restart_at, stopping_since: None, durable, accused_seen: 0 };
             self.places.push(place);
         }
         for number in 0..count {
@@ -417,7 +410,9 @@ impl<'a> Scenario<'a> {
                 place.restart_at = None;
                 self.say(|| format!("node {number}: started with {count} durable pieces"));
                 if let Some(piece) = lost {
-                    return Err(format!("node {number}: piece {piece} was durable and is not after a restart"));
+                    return Err(format!(
+                        "node {number}: piece {piece} was durable and is not after a restart"
+                    ));
                 }
             }
             // No room: somebody makes some and starts it again.
@@ -467,9 +462,8 @@ impl<'a> Scenario<'a> {
         }
         let limit = self.world.now() + STOP_PATIENCE;
         let places = &self.places;
-        let closed = |place: &Place| {
-            place.node.as_ref().is_none_or(|node| node.log.borrow().closed.is_some())
-        };
+        let closed =
+            |place: &Place| place.node.as_ref().is_none_or(|node| node.log.borrow().closed.is_some());
         self.world.set_deadline(self.clock, limit);
         self.run.until(limit, |_| places.iter().all(closed));
         for number in 0..self.places.len() {
@@ -506,7 +500,9 @@ impl<'a> Scenario<'a> {
 
 impl Place {
     fn is_done(&self) -> bool {
-        self.fates.is_empty() && self.stopping_since.is_none() && self.node.as_ref().is_some_and(Node::is_done)
+        self.fates.is_empty()
+            && self.stopping_since.is_none()
+            && self.node.as_ref().is_some_and(Node::is_done)
     }
 
     /// Something happened that cannot wait for the next look.

@@ -31,7 +31,7 @@ const PIECE_BLOCKS: [u32; 10] = [1, 2, 3, 4, 5, 8, 16, 17, 32, 40];
 impl SimTorrent {
     /// A torrent of the seed's choice.
     pub fn from_seed(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x746f_7272_656e_74);
+        let mut rng = Rng::new(seed ^ 0x0074_6f72_7265_6e74);
         let piece_bytes = PIECE_BLOCKS[index(&mut rng, PIECE_BLOCKS.len())] * BLOCK_BYTES;
         let total = match rng.below(8) {
             0 => draw(&mut rng, (1, 100_000)),

@@ -218,13 +218,13 @@ impl Control {
         self.work.numbers += 1;
         let token = self.work.numbers;
         let job = Job::Write { bytes: write.bytes.clone() };
-        world.submit(self.actor, DiskOp { token, file: write.file, offset: write.offset, direct: false, job });
+        world
+            .submit(self.actor, DiskOp { token, file: write.file, offset: write.offset, direct: false, job });
         self.work.edges.insert(token, write);
     }
 
     fn take_files(&mut self, world: &World) {
-        let done: Vec<DiskDone> =
-            world.state(|state| std::mem::take(state.timeline.files_done(self.actor)));
+        let done: Vec<DiskDone> = world.state(|state| std::mem::take(state.timeline.files_done(self.actor)));
         for DiskDone { token, result, .. } in done {
             let Some(write) = self.work.edges.remove(&token) else { continue };
             let number = write.batch;

@@ -318,7 +318,8 @@ impl Node {
         }
         let held = views.iter().filter(|view| view.state != ChunkState::Empty).count() as u32;
         let (free, touched) = (self.cache.free_count(), self.cache.touched_count());
-        (held + free != touched).then(|| format!("{touched} slots were used, {held} hold chunks, {free} are free"))
+        (held + free != touched)
+            .then(|| format!("{touched} slots were used, {held} hold chunks, {free} are free"))
     }
 }
 
