@@ -445,7 +445,8 @@ fn p18_p29_odd_but_honest_seeds_are_fetched_from() {
 
 #[test]
 fn p38_seeds_that_break_off_anywhere_cost_nothing_but_time() {
-    let scene = Scene::new();
+    // More than all of them together give.
+    let scene = Scene::sized(8 << 20, PIECE);
     let mut node = getter(&scene, "dir", &[]);
     let addr = node.wait_listening();
     let pid = node.process.pid();

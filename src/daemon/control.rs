@@ -168,7 +168,12 @@ impl<'a> Control<'a> {
         }
         let last = self.status(clock::now());
         (self.on_status)(&last);
-        self.failure.take().map_or(Ok(last), Err)
+        let fetched = self.config.role == Role::Relay || self.swarms.iter().all(Swarm::is_done);
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None if !fetched => Err(NodeError::Unfinished),
+            None => Ok(last),
+        }
     }
 
     fn start_torrents(&mut self) {
