@@ -5,6 +5,8 @@
 //!                 \-> autopsy -> Empty, and its givers are suspects
 //! ```
 
+use std::collections::BTreeSet;
+
 use super::torrent::{Assembly, Evidence};
 use super::*;
 use crate::shared::chunks::ChunkState;
@@ -101,7 +103,7 @@ impl Engine {
             self.cache.release(slot);
         }
         shared.disown_piece(piece);
-        let givers: HashSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();
+        let givers: BTreeSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();
         let sole = (givers.len() == 1).then(|| givers.iter().next().copied()).flatten();
         let bytes = u64::from(shared.meta.geometry.piece_len(piece));
         let stats = torrent.stats(self.config.core);
@@ -179,7 +181,7 @@ pub fn piece_chunks(shared: &SharedTorrent, piece: u32) -> Vec<u32> {
 }
 
 /// Who gave a block in the failed piece that is not what the verified piece has there.
-fn liars(failed: &[(u64, u64)], good: &[(u64, u64)]) -> HashSet<u64> {
+fn liars(failed: &[(u64, u64)], good: &[(u64, u64)]) -> BTreeSet<u64> {
     let differ = failed.iter().zip(good).filter(|(bad, good)| bad.0 != good.0);
     differ.map(|(bad, _)| bad.1).collect()
 }
@@ -192,6 +194,6 @@ mod tests {
     fn only_givers_of_blocks_that_differ_are_liars() {
         let failed = [(1, 10), (9, 11), (3, 10), (9, 12)];
         let good = [(1, 13), (2, 13), (3, 11), (4, 11)];
-        assert_eq!(liars(&failed, &good), HashSet::from([11, 12]));
+        assert_eq!(liars(&failed, &good), BTreeSet::from([11, 12]));
     }
 }

@@ -1,6 +1,6 @@
 //! Whom to connect to, and when to try again. One per torrent, on the control thread; sans-io.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::action::Farewell;
@@ -48,7 +48,8 @@ struct Candidate {
 /// The known addresses of a torrent's peers. Invariant: at most `CANDIDATES_MAX`.
 #[derive(Debug, Default)]
 pub struct Candidates {
-    known: HashMap<SocketAddr, Candidate>,
+    /// In the order of addresses, so that a run can be repeated.
+    known: BTreeMap<SocketAddr, Candidate>,
     dialing: usize,
 }
 
@@ -170,7 +171,7 @@ mod tests {
         let mut now = Instant(0);
         candidates.add(address(1), Source::Hint, now);
         candidates.add(address(2), Source::Operator, now);
-        let mut tries = HashMap::from([(address(1), 0), (address(2), 0)]);
+        let mut tries = BTreeMap::from([(address(1), 0), (address(2), 0)]);
         for _ in 0..60 {
             while let Some(peer) = candidates.poll_dial(now) {
                 *tries.get_mut(&peer).unwrap() += 1;

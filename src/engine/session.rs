@@ -78,9 +78,17 @@ impl Engine {
         let mut peer = Peer::new(conn, address, Origin::Outgoing, key, now);
         peer.torrent = Some(torrent);
         self.peers.insert(peer);
-        if self.stopping || self.bans.contains(&key) {
+        if self.bans.contains(&key) {
             self.close(conn, Farewell::Misbehaved);
+        } else if self.stopping {
+            self.close(conn, Farewell::Useless);
         }
+    }
+
+    /// A dial could not even begin: the connection table is full. Whoever asked for it must know.
+    pub fn handle_dial_refused(&mut self, address: SocketAddr, torrent: TorrentId) {
+        let why = Farewell::DialFailed;
+        self.actions.push_back(Action::Report(Report::Disconnected { torrent, address, why }));
     }
 
     /// A dial ended.
@@ -133,6 +141,13 @@ impl Engine {
         to
     }
 
+    /// A connection that was to move to core `to` never gets there: it does not count there either.
+    pub fn handle_handover_failed(&mut self, theirs: &Handshake, to: CoreId) {
+        if let Some(torrent) = self.by_hash.get(&theirs.info_hash).and_then(|&id| self.torrent(id)) {
+            torrent.stats(to).peers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Another core handed over a connection whose handshake it read.
     pub fn handle_handover(
         &mut self,
@@ -142,14 +157,12 @@ impl Engine {
         now: Instant,
     ) -> Admission {
         let welcome = self.enter(conn, address, now);
+        // `place` counted it already; `admit` counts it again.
+        self.handle_handover_failed(theirs, self.config.core);
         let Some(&torrent) = self.by_hash.get(&theirs.info_hash) else {
             self.close(conn, Farewell::Useless);
             return Admission::Refused;
         };
-        // `place` counted it already; `admit` counts it again.
-        if let Some(torrent) = self.torrent(torrent) {
-            torrent.stats(self.config.core).peers.fetch_sub(1, Ordering::Relaxed);
-        }
         // It may come after this core was told to stop, or heard of a ban.
         if !welcome {
             return Admission::Refused;

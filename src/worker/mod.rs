@@ -297,17 +297,17 @@ impl<I: Io> Worker<I> {
                     self.files[index] = Some(files);
                     self.engine.handle_torrent(torrent);
                 }
-                ToWorker::Dial { torrent, address } => {
-                    if let Some(conn) = self.io.dial(address) {
+                ToWorker::Dial { torrent, address } => match self.io.dial(address) {
+                    Some(conn) => {
                         self.place_inbound(conn);
                         self.engine.handle_dialing(conn, address, torrent, now);
                     }
-                }
-                ToWorker::HandOver { socket, address, handshake, rest } => {
-                    if let Ok(conn) = self.io.attach(socket) {
-                        self.take_over(conn, address, &handshake, &rest, now);
-                    }
-                }
+                    None => self.engine.handle_dial_refused(address, torrent),
+                },
+                ToWorker::HandOver { socket, address, handshake, rest } => match self.io.attach(socket) {
+                    Ok(conn) => self.take_over(conn, address, &handshake, &rest, now),
+                    Err(_) => self.engine.handle_handover_failed(&handshake, self.core),
+                },
                 ToWorker::Edges { job, result } => {
                     let finished = self.disk.handle_edges(job, result);
                     self.finish(finished, now);
@@ -399,12 +399,17 @@ impl<I: Io> Worker<I> {
     }
 
     fn hand_over(&mut self, conn: ConnId, to: CoreId, handshake: Handshake) {
-        let Some(inbound) = self.inbound.get_mut(conn.index as usize).and_then(Option::take) else { return };
-        let Some(peer) = self.engine.peer(conn) else { return };
+        // It may have ended since the engine decided so.
+        let place = self.inbound.get_mut(conn.index as usize).filter(|_| self.engine.peer(conn).is_some());
+        let (Some(inbound), Some(peer)) = (place.and_then(Option::take), self.engine.peer(conn)) else {
+            self.engine.handle_handover_failed(&handshake, to);
+            return;
+        };
         let address = peer.address;
         let inbox = self.io.inbox(conn);
         let rest = inbox[crate::proto::wire::handshake::HANDSHAKE_BYTES..inbound.rest()].to_vec();
         let Some(socket) = self.io.detach(conn) else {
+            self.engine.handle_handover_failed(&handshake, to);
             self.engine.handle_gone(conn);
             return;
         };

@@ -93,12 +93,14 @@ pub(super) struct Work {
     edges: BTreeMap<u64, EdgeWrite>,
     batches: BTreeMap<u64, EdgeBatch>,
     numbers: u64,
+    /// Where connected peers listen that dialled us.
+    listens: BTreeMap<SocketAddr, SocketAddr>,
 }
 
 impl Default for Work {
     fn default() -> Self {
-        let (edges, batches) = (BTreeMap::new(), BTreeMap::new());
-        Self { phase: Phase::Running, pending: Vec::new(), edges, batches, numbers: 0 }
+        let (edges, batches, listens) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { phase: Phase::Running, pending: Vec::new(), edges, batches, numbers: 0, listens }
     }
 }
 
@@ -161,12 +163,14 @@ impl Control {
             Report::PieceLost { piece, .. } => {
                 self.log.borrow_mut().durable.clear(piece);
                 self.machine.handle_lost(piece);
+                self.candidates.handle_wanting(now);
             }
             Report::DiskFailed { .. } => self.fail(),
             Report::Connected { address, .. } => self.candidates.handle_connected(address),
             Report::Listens { address, port, .. } => {
                 let listens = SocketAddr::new(address.ip(), port);
-                if listens != address {
+                if listens != address && !self.work.listens.contains_key(&address) {
+                    self.work.listens.insert(address, listens);
                     self.candidates.handle_connected(listens);
                 }
             }
@@ -175,6 +179,9 @@ impl Control {
                     self.log.borrow_mut().accused.push(address);
                 }
                 self.candidates.handle_gone(address, why, now);
+                if let Some(listens) = self.work.listens.remove(&address) {
+                    self.candidates.handle_gone(listens, why, now);
+                }
             }
         }
     }

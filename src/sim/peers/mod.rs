@@ -130,10 +130,14 @@ struct Link {
     act_at: Instant,
     blocks_sent: u64,
     is_stuck: bool,
+    /// When something last came.
+    heard_at: Instant,
 }
 
 /// Requests of a leech on their way.
 const ASKED_MAX: usize = 32;
+/// A leech that hears nothing for so long tries another connection.
+const LEECH_PATIENCE: Span = Span::from_secs(60);
 /// A peer queues no more output than that.
 const OUTPUT_BYTES_MAX: usize = 256 << 10;
 
@@ -204,6 +208,7 @@ impl Peer {
             act_at: world.now(),
             blocks_sent: 0,
             is_stuck: false,
+            heard_at: world.now(),
         });
     }
 
@@ -238,8 +243,18 @@ impl Peer {
         if self.behaviour != Behaviour::Flooder || !self.links[at].greeted {
             self.receive(world, at);
         }
+        if self.behaviour == Behaviour::Leech {
+            self.lose_patience(world, at);
+        }
         self.act(world, at);
         self.flush(world, at);
+    }
+
+    /// The other side may have lost power, or have dropped a request without a word.
+    fn lose_patience(&mut self, world: &World, at: usize) {
+        let link = &mut self.links[at];
+        link.is_over |= world.now() >= link.heard_at + LEECH_PATIENCE;
+        world.set_deadline(self.id, link.heard_at + LEECH_PATIENCE);
     }
 
     fn greet(&mut self, world: &World, at: usize) {
@@ -265,7 +280,7 @@ impl Peer {
                     link.is_over = true;
                     break;
                 }
-                Ok(Inbound::Bytes(_)) => {}
+                Ok(Inbound::Bytes(_)) => link.heard_at = world.now(),
             }
         }
         if !self.links[at].greeted && !self.receive_handshake(world, at) {
