@@ -30,6 +30,7 @@ use crate::io::arena::Arena;
 use crate::io::uring::Uring;
 use crate::proto::tracker::AnnounceReply;
 use crate::shared::sync::Ordering;
+use crate::storage::durability::SyncPolicy;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
 
 /// Trackers are told good-bye for at most so long.
@@ -187,6 +188,7 @@ impl<'a> Control<'a> {
                 metainfo,
                 dir: self.config.dir.clone(),
                 cores: self.workers.len(),
+                sync: SyncPolicy { bytes: self.config.unsynced_bytes, ..SyncPolicy::default() },
                 fingerprint: self.state.fingerprint(),
             };
             let (state, tell) = (Rc::clone(&self.state), self.tell.clone());
