@@ -373,7 +373,7 @@ fn p38_an_end_at_any_byte_leaks_nothing() {
 #[test]
 fn u9_without_descriptors_accepting_rests_and_goes_on() {
     let scene = Scene::new();
-    let limited = support::node::relay(&scene.file, &scene.torrent.source, scene.temp.path());
+    let limited = node::relay(&scene.file, &scene.torrent.source, scene.temp.path());
     let mut command = Command::new("prlimit");
     command.arg("--nofile=100:100").arg(limited.get_program()).args(limited.get_args());
     command.envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -445,7 +445,8 @@ fn p18_p29_odd_but_honest_seeds_are_fetched_from() {
 
 #[test]
 fn p38_seeds_that_break_off_anywhere_cost_nothing_but_time() {
-    let scene = Scene::new();
+    // More than all of them together give.
+    let scene = Scene::sized(8 << 20, PIECE);
     let mut node = getter(&scene, "dir", &[]);
     let addr = node.wait_listening();
     let pid = node.process.pid();
@@ -485,7 +486,7 @@ fn s6_bytes_that_change_under_a_seed_are_never_served_and_are_fetched_again_wher
     let scene = Scene::sized(4 << 20, 1 << 20);
     let copy = Scene::sized(4 << 20, 1 << 20);
     let healthy = scene.relay();
-    let mut command = support::node::relay(&copy.file, &copy.torrent.source, copy.temp.path());
+    let mut command = node::relay(&copy.file, &copy.torrent.source, copy.temp.path());
     command.args(["--peer", &healthy.addr.to_string()]);
     let mut node = Node::spawn("relay", &mut command, copy.temp.path());
     let addr = node.wait_seeding();

@@ -33,6 +33,9 @@ use crate::shared::sync::Ordering;
 use crate::storage::durability::SyncPolicy;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
 
+/// Signals that come so close together count as one.
+const SAME_WISH: Span = Span::from_secs(1);
+
 /// Trackers are told good-bye for at most so long.
 const GOOD_BYE_TIMEOUT: Span = Span::from_secs(3);
 
@@ -87,6 +90,7 @@ pub struct Control<'a> {
     regions_ready: u32,
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
+    stop_asked_at: Option<Instant>,
     failure: Option<NodeError>,
     started_at: Instant,
     status_at: Instant,
@@ -129,6 +133,7 @@ impl<'a> Control<'a> {
             regions_ready: 0,
             on_status,
             phase: Phase::Running,
+            stop_asked_at: None,
             failure: None,
             started_at: now,
             status_at: now,
@@ -158,7 +163,7 @@ impl<'a> Control<'a> {
                 () = self.bell.notified() => {}
                 Some(event) = self.events.recv() => self.handle_event(event),
                 () = stop_asked(&mut interrupt, &mut terminate) => {
-                    if self.phase != Phase::Running {
+                    if self.asked_twice() {
                         return Err(NodeError::Killed);
                     }
                     self.stop();
@@ -169,7 +174,20 @@ impl<'a> Control<'a> {
         }
         let last = self.status(clock::now());
         (self.on_status)(&last);
-        self.failure.take().map_or(Ok(last), Err)
+        let fetched = self.config.role == Role::Relay || self.swarms.iter().all(Swarm::is_done);
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None if !fetched => Err(NodeError::Unfinished),
+            None => Ok(last),
+        }
+    }
+
+    /// Whether a stop is asked for again. A second signal within a second is the same wish, sent to
+    /// the process and to its group, as `timeout` does.
+    fn asked_twice(&mut self) -> bool {
+        let now = clock::now();
+        let first = *self.stop_asked_at.get_or_insert(now);
+        now.since(first) >= SAME_WISH
     }
 
     fn start_torrents(&mut self) {

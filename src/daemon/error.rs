@@ -9,6 +9,7 @@ use super::hashing::HashError;
 use super::store::StoreError;
 use crate::io::arena::ArenaError;
 use crate::io::sockets::ListenError;
+use crate::io::uring::SetupError;
 
 /// See the module.
 #[derive(Debug, Error)]
@@ -42,6 +43,9 @@ pub enum NodeError {
     /// The control thread could not start.
     #[error("control thread: {0}: run `troc doctor` to see what this host allows")]
     Control(std::io::Error),
+    /// io_uring is refused.
+    #[error(transparent)]
+    Ring(#[from] SetupError),
     /// Randomness.
     #[error("no randomness from the kernel: {0}")]
     Random(String),
@@ -66,6 +70,9 @@ pub enum NodeError {
         /// What happened and what to do.
         why: String,
     },
+    /// A `get` was told to stop before all was there.
+    #[error("stopped, as asked, before all was fetched: start again to go on; what is verified is kept")]
+    Unfinished,
     /// Stopped twice.
     #[error("stopped at once, as asked; the next start checks what was being written")]
     Killed,

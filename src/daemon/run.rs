@@ -16,6 +16,7 @@ use crate::base::limits::CORES_MAX;
 use crate::engine::EngineConfig;
 use crate::io::arena::Arena;
 use crate::io::sockets;
+use crate::io::uring;
 use crate::proto::wire::peer_id::peer_id;
 use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
@@ -60,7 +61,8 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let builder = tokio_uring::uring_builder();
     let mut ring = tokio_uring::builder();
     ring.entries(256).uring_builder(&builder);
-    let runtime = tokio_uring::Runtime::new(&ring).map_err(NodeError::Control)?;
+    let runtime =
+        tokio_uring::Runtime::new(&ring).map_err(|error| uring::explain("control thread's ring", error))?;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
     let mut control = Control::new(config, shared, state, (mailbox, arena), &workers.mailboxes, on_status);
     let outcome = runtime.block_on(control.run());

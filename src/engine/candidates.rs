@@ -17,7 +17,7 @@ pub enum Source {
 }
 
 /// First wait after a failed dial of an address that the operator gave, and the longest.
-const OPERATOR_WAITS: (Span, Span) = (Span::from_ms(500), Span::from_secs(15));
+const OPERATOR_WAITS: (Span, Span) = (Span::from_ms(250), Span::from_secs(4));
 
 /// The same for hints.
 const HINT_WAITS: (Span, Span) = (Span::from_secs(10), Span::from_secs(1800));

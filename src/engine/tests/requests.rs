@@ -25,14 +25,15 @@ fn p9_p28_pieces_are_announced_once_and_first() {
         (&[Bits(&[0b1111_0000])], false),
         (&[Bits(&[])], false),
         (&[Bits(&[0, 0])], false),
-        (&[Bits(&[0]), Bits(&[0])], false),
+        (&[Bits(&[0]), Bits(&[0])], true),
         (&[Bits(&[0x80]), HaveAll], false),
-        (&[HaveAll, Bits(&[0x80])], false),
+        (&[HaveAll, Bits(&[0x80])], true),
         (&[HaveAll, HaveNone], false),
         (&[HaveAll, HaveAll], false),
         (&[HaveNone, HaveNone], false),
         (&[HaveNone, HaveAll], false),
-        (&[Interested, Bits(&[0x80])], false),
+        (&[Interested, Bits(&[0x80])], true),
+        (&[Interested, Bits(&[0x10])], false),
         (&[Have(1), HaveAll], false),
     ];
     for complete in [false, true] {

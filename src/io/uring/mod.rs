@@ -40,7 +40,7 @@ use ring::{BATCH_MAX, Ring, Wait};
 use wake::Doorbell;
 
 pub use files::FilePair;
-pub use setup::{ENTRIES_MIN, Memlock, SetupError};
+pub use setup::{ENTRIES_MIN, Memlock, SetupError, explain};
 
 /// Blocks of closed connections that are kept for new ones.
 const SPARE_MAX: usize = 256;
@@ -121,7 +121,7 @@ impl Uring {
     /// Makes a ring for the calling thread; no other one may use it.
     pub fn new(config: UringConfig) -> Result<Self, SetupError> {
         let ring = Ring::new(setup::build(config.entries)?);
-        let doorbell = Doorbell::new().map_err(|error| setup::explain("eventfd", error))?;
+        let doorbell = Doorbell::new().map_err(|error| explain("eventfd", error))?;
         let regions = Regions::new(&config.arena, &ring);
         Ok(Self {
             ring,

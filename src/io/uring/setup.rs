@@ -104,7 +104,7 @@ fn build_exactly(entries: u32) -> io::Result<IoUring> {
 }
 
 /// Sorts the kernel's answer by how to mend it.
-pub(super) fn explain(step: &'static str, error: io::Error) -> SetupError {
+pub fn explain(step: &'static str, error: io::Error) -> SetupError {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => SetupError::Missing,
         Some(libc::EPERM) => match disabled_sysctl() {

@@ -1,0 +1,337 @@
+//! What goes wrong on the operator's own machine: each case has its own line, its exit status, and a
+//! state that can be resumed. Files that change between or under runs never put a wrong byte out.
+
+mod support;
+
+#[path = "hostile/relay.rs"]
+mod relay;
+#[path = "hostile/wire.rs"]
+mod wire;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use relay::{PIECE, Scene, TOTAL, proc_value};
+use support::node::{self, Node};
+use support::skip;
+use wire::{BLOCK, Peer, assert_serves};
+
+const TROC: &str = env!("CARGO_BIN_EXE_troc");
+/// `nobody` on every Linux host.
+const NOBODY: &str = "65534";
+
+/// Runs a command to its end with its state below `scratch`.
+fn run(command: &mut Command, scratch: &Path) -> Output {
+    command.env("TROC_STATE", scratch.join("state")).stdin(Stdio::null());
+    command.output().expect("a command that can be started")
+}
+
+/// Requires one error line on standard error, and this exit status; returns the line.
+fn one_line(output: &Output, status: i32) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{text}");
+    let errors: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("troc: ")).collect();
+    let errors: Vec<&str> = errors.into_iter().filter(|line| !line.starts_with("warning")).collect();
+    assert!(errors.len() == 1 && !text.contains("panicked"), "wants one line: {text}");
+    errors[0].to_owned()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// `troc get` of a scene from `peer` into its directory `dir`.
+fn get(scene: &Scene, dir: &str, peer: &str) -> Command {
+    let mut command = Command::new(TROC);
+    command.arg("get").arg(&scene.file).arg("-o").arg(scene.path(dir));
+    command.args(["--json", "--cache", "64MiB", "--listen", "127.0.0.1:0", "--peer", peer]);
+    command
+}
+
+/// A port on which nobody listens, held so that nobody will.
+fn dead_peer() -> (TcpListener, String) {
+    let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    held.bind(&any.into()).expect("a port");
+    let listener: TcpListener = held.into();
+    let address = listener.local_addr().expect("an address").to_string();
+    (listener, address)
+}
+
+#[test]
+fn no_peers_is_said_after_a_while_with_status_1() {
+    let scene = Scene::new();
+    let (_held, nobody) = dead_peer();
+    let mut command = get(&scene, "dir", &nobody);
+    let line = one_line(&run(command.args(["--no-peers-timeout-ms", "1000"]), scene.temp.path()), 1);
+    assert!(line.starts_with("no peers for 1 s, whole: check --peer"), "{line}");
+}
+
+#[test]
+fn a_port_in_use_is_named_and_nothing_is_made() {
+    let scene = Scene::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let mut command = Command::new(TROC);
+    command.arg("relay").arg(&scene.file).arg("--dir").arg(&scene.torrent.source);
+    let line = one_line(&run(command.args(["--listen", &address]), scene.temp.path()), 1);
+    assert!(line.starts_with(&format!("{address} is in use already")), "{line}");
+}
+
+#[test]
+fn a_missing_directory_is_named() {
+    let scene = Scene::new();
+    let mut command = Command::new(TROC);
+    command.arg("relay").arg(&scene.file).arg("--dir").arg(scene.path("nowhere"));
+    let line = one_line(&run(&mut command, scene.temp.path()), 1);
+    assert!(line.starts_with("no such directory, ") && line.contains("nowhere"), "{line}");
+}
+
+#[test]
+fn s17_a_second_node_in_the_same_place_ends_and_the_first_goes_on() {
+    let scene = Scene::new();
+    let first = scene.relay();
+    let mut second = node::relay(&scene.file, &scene.torrent.source, scene.temp.path());
+    let output = second.stdin(Stdio::null()).output().expect("a command that can be started");
+    let line = one_line(&output, 1);
+    let holder = format!("another troc (process {})", first.node.process.pid());
+    assert!(line.starts_with(&holder), "{line}");
+    assert_serves(first.addr, &scene.payload);
+}
+
+#[test]
+fn s7_a_full_disk_is_said_before_anything_is_fetched_and_room_lets_it_go_on() {
+    if !is_root() {
+        return skip("full disk", "only root can mount");
+    }
+    let scene = Scene::sized(8 << 20, PIECE);
+    let relay = scene.relay();
+    fs::create_dir(scene.path("small")).expect("mount point");
+    // The mount is gone with its namespace, whatever happens.
+    let script = r#"mount -t tmpfs -o size=4m tmpfs "$1" || exit 90
+        "$2" get "$3" -o "$1" --peer "$4" --listen 127.0.0.1:0 --cache 64MiB; echo "first $?"
+        mount -o remount,size=32m "$1" || exit 91
+        "$2" get "$3" -o "$1" --peer "$4" --listen 127.0.0.1:0 --cache 64MiB; echo "second $?"
+        cmp "$1/whole" "$5" && echo same"#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    command.arg(scene.path("small")).arg(TROC).arg(&scene.file).arg(relay.addr.to_string());
+    let output = run(command.arg(scene.source_file()), scene.temp.path());
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if matches!(output.status.code(), Some(90) | Some(1)) && !out.contains("first") {
+        return skip("full disk", "this host lets nobody mount");
+    }
+    assert!(out.contains("first 1\n") && out.contains("second 0\n") && out.contains("same"), "{out}{err}");
+    let lines: Vec<&str> = err.lines().filter(|line| line.contains("free space")).collect();
+    assert_eq!(lines.len(), 1, "{err}");
+    assert!(lines[0].contains("needs 8388608 bytes, has 4194304 free"), "{err}");
+}
+
+/// The binary where any user may run it.
+fn for_anybody(scene: &Scene) -> std::path::PathBuf {
+    let binary = scene.path("troc");
+    fs::copy(TROC, &binary).expect("a copy of the binary");
+    for path in [scene.temp.path(), &binary, &scene.file] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("permissions");
+    }
+    fs::create_dir_all(scene.path("state")).expect("state directory");
+    fs::set_permissions(scene.path("state"), fs::Permissions::from_mode(0o777)).expect("permissions");
+    binary
+}
+
+fn as_nobody(limits: &[&str], binary: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "prlimit"]);
+    command.args(limits).arg(binary);
+    command
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_is_named_and_payload_that_may_only_be_read_is_served() {
+    if !is_root() {
+        return skip("permissions", "only root can become another user");
+    }
+    let scene = Scene::new();
+    let binary = for_anybody(&scene);
+    fs::create_dir(scene.path("closed")).expect("directory");
+    fs::set_permissions(scene.path("closed"), fs::Permissions::from_mode(0o755)).expect("permissions");
+    let mut command = as_nobody(&["--memlock=67108864"], &binary);
+    command.arg("get").arg(&scene.file).arg("-o").arg(scene.path("closed"));
+    command.args(["--peer", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--cache", "64MiB"]);
+    let line = one_line(&run(&mut command, scene.temp.path()), 1);
+    assert!(line.contains("closed/whole: permission denied: give this user access"), "{line}");
+
+    let mut command = as_nobody(&["--memlock=67108864"], &binary);
+    command.arg("relay").arg(&scene.file).arg("--dir").arg(&scene.torrent.source);
+    command.args(["--json", "--listen", "127.0.0.1:0", "--cache", "64MiB"]);
+    command.env("TROC_STATE", scene.path("state"));
+    let mut relay = Node::spawn("reader", &mut command, scene.temp.path());
+    assert_serves(relay.wait_seeding(), &scene.payload);
+}
+
+#[test]
+fn u1_without_locked_memory_the_remedy_is_named() {
+    if !is_root() {
+        return skip("memlock", "only root can become another user");
+    }
+    let scene = Scene::new();
+    let binary = for_anybody(&scene);
+    // A user of its own: what a user's other processes hold counts too.
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "61234", "--regid", "61234", "--clear-groups", "prlimit", "--memlock=0"]);
+    command.arg(&binary).arg("relay").arg(&scene.file).arg("--dir").arg(&scene.torrent.source);
+    let output = run(command.args(["--listen", "127.0.0.1:0", "--cache", "64MiB"]), scene.temp.path());
+    let line = one_line(&output, 1);
+    assert!(line.contains("ulimit -l"), "{line}");
+}
+
+#[test]
+fn t18_t19_a_link_a_fifo_or_a_directory_in_place_of_a_file_is_named_and_left_alone() {
+    for kind in ["link", "dangling", "fifo", "directory"] {
+        let scene = Scene::new();
+        let canary = scene.path("canary");
+        fs::write(&canary, vec![7; TOTAL as usize]).expect("canary");
+        fs::create_dir(scene.path("dir")).expect("directory");
+        let there = scene.path("dir").join("whole");
+        match kind {
+            "link" => std::os::unix::fs::symlink(&canary, &there).expect("link"),
+            "dangling" => std::os::unix::fs::symlink(scene.path("absent"), &there).expect("link"),
+            "fifo" => assert!(Command::new("mkfifo").arg(&there).status().expect("mkfifo").success()),
+            _ => fs::create_dir(&there).expect("directory"),
+        }
+        let line = one_line(&run(&mut get(&scene, "dir", "127.0.0.1:1"), scene.temp.path()), 1);
+        let expected =
+            if kind == "link" || kind == "dangling" { "symbolic link" } else { "not a regular file" };
+        assert!(line.contains("dir/whole: ") && line.contains(expected), "{kind}: {line}");
+        assert!(fs::read(&canary).expect("canary").iter().all(|byte| *byte == 7), "{kind}");
+        assert!(!scene.path("absent").exists());
+    }
+}
+
+#[test]
+fn t18_a_link_in_place_of_a_directory_of_the_torrent_is_not_followed() {
+    let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
+    let path = |name: &str| temp.path().join(name);
+    let files = [("sub/a", 100_000), ("b", 10)];
+    let torrent = support::torrent::Torrent::multi(&path("source"), "many", &files, PIECE.into(), 3);
+    let file = torrent.write(&path("a.torrent"), None);
+    fs::create_dir_all(path("dir/many")).expect("directory");
+    fs::create_dir(path("outside")).expect("directory");
+    std::os::unix::fs::symlink(path("outside"), path("dir/many/sub")).expect("link");
+    let mut command = Command::new(TROC);
+    command.arg("get").arg(&file).arg("-o").arg(path("dir"));
+    command.args(["--peer", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--cache", "64MiB"]);
+    let line = one_line(&run(&mut command, temp.path()), 1);
+    assert!(line.contains("many/sub/a: a symbolic link is in the way"), "{line}");
+    assert_eq!(fs::read_dir(path("outside")).expect("directory").count(), 0);
+}
+
+#[test]
+fn s5_s6_files_that_changed_while_the_node_was_away_are_checked_again() {
+    let scene = Scene::new();
+    let stop = |mut relay: relay::Relay| {
+        relay.node.process.terminate();
+        relay.node.expect_done();
+    };
+    stop(scene.relay());
+    let whole = fs::read(scene.source_file()).expect("payload");
+    let changed = {
+        let mut bytes = whole.clone();
+        bytes[PIECE as usize * 2 + 9] ^= 1;
+        bytes
+    };
+    // Changed in one byte; and shorter: every piece but the damaged ones is served, those never.
+    for (bytes, lost) in [(&changed[..], vec![2]), (&whole[..whole.len() - PIECE as usize], vec![15, 16])] {
+        fs::write(scene.source_file(), bytes).expect("change");
+        let mut command = node::relay(&scene.file, &scene.torrent.source, scene.temp.path());
+        let mut relay = Node::spawn("relay", &mut command, scene.temp.path());
+        let status = relay.wait("the end of its check", |status| status.state() == "fetching");
+        let addr = status.listen().expect("it listens");
+        let mut peer = Peer::served(addr, &scene.payload.info_hash);
+        for piece in 0..17 {
+            let found = peer.fetch(piece, 0, 1_000);
+            let wanted = scene.payload.block(piece, 0, 1_000);
+            let expected = (!lost.contains(&piece)).then_some(wanted);
+            assert_eq!(found.as_deref() == expected, true, "piece {piece}");
+        }
+        relay.process.terminate();
+        relay.expect_done();
+    }
+    fs::write(scene.source_file(), &whole).expect("change");
+    assert_serves(scene.relay().addr, &scene.payload);
+}
+
+#[test]
+fn s6_a_file_cut_short_under_a_seed_is_refused_from_there_on() {
+    let scene = Scene::new();
+    let relay = scene.relay();
+    let file = fs::OpenOptions::new().write(true).open(scene.source_file()).expect("payload");
+    file.set_len(u64::from(PIECE) * 3 + 5).expect("cut");
+    let mut peer = Peer::served(relay.addr, &scene.payload.info_hash);
+    for piece in 0..17 {
+        let found = peer.fetch(piece, 0, BLOCK.min(3_000));
+        let wanted = scene.payload.block(piece, 0, 3_000);
+        assert!(found.as_deref() == (piece < 3).then_some(wanted), "piece {piece}");
+    }
+}
+
+#[test]
+fn s20_ctrl_c_in_the_middle_keeps_all_that_was_verified() {
+    const SIZE: u64 = 32 << 20;
+    let scene = Scene::sized(SIZE, 256 << 10);
+    let relay = scene.relay();
+    let mut command = node::get(&scene.file, &scene.path("dir"), &scene.path("get"));
+    command.args(["--peer", &relay.addr.to_string(), "--download-limit", "40MiB/s"]);
+    let mut first = Node::spawn("first", &mut command, scene.temp.path());
+    first.wait("a quarter", |status| status.bytes("verified_bytes") >= SIZE / 4);
+    let pid = rustix::process::Pid::from_raw(first.process.pid() as i32).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a child can be signalled");
+    let mut verified = 0;
+    while let Some(status) = first.next_status() {
+        verified = status.bytes("verified_bytes");
+    }
+    assert_eq!(first.process.wait().code(), Some(1), "{}", first.process.errors());
+    let said = first.process.errors();
+    assert!(said.lines().filter(|line| line.contains("start again to go on")).count() == 1, "{said}");
+    assert!(verified >= SIZE / 4 && verified < SIZE, "{verified}");
+
+    let mut second = Node::spawn("second", &mut command, scene.temp.path());
+    let status = second.wait("the end of its check", |status| status.state() != "checking");
+    assert!(status.bytes("durable_bytes") >= verified, "{verified} were verified");
+    let mut last = status;
+    while let Some(status) = second.next_status() {
+        last = status;
+    }
+    second.expect_done();
+    assert!(last.bytes("downloaded_bytes") <= SIZE - verified, "nothing is fetched twice");
+    scene.torrent.assert_identical(&scene.path("dir"), "second");
+}
+
+#[test]
+fn a_complete_torrent_starts_again_without_reading_its_payload() {
+    const SIZE: u64 = 256 << 20;
+    let scene = Scene::sized(SIZE, 1 << 20);
+    let forget = || {
+        let file = fs::File::open(scene.source_file()).expect("payload");
+        file.sync_all().expect("sync");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advice");
+    };
+    let mut reads = Vec::new();
+    for _ in 0..2 {
+        forget();
+        let mut relay = scene.relay();
+        reads.push(proc_value(relay.node.process.pid(), "io", "read_bytes"));
+        let mut peer = Peer::served(relay.addr, &scene.payload.info_hash);
+        let wanted = scene.payload.block(100, 0, BLOCK);
+        assert!(peer.fetch(100, 0, BLOCK).as_deref() == Some(wanted));
+        relay.node.process.terminate();
+        relay.node.expect_done();
+    }
+    if reads[0] < SIZE / 2 {
+        return skip("restart", "this file system does not account what is read");
+    }
+    assert!(reads[1] < 8 << 20, "{reads:?} bytes were read");
+}
