@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::fs::File;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -14,6 +12,8 @@ use troc::base::rng::Rng;
 
 /// Four tests of so many kills each: 200 in all.
 const KILLS: u32 = 50;
+/// One fetch is killed at most so often before it may complete.
+const KILLS_PER_FETCH_MAX: u32 = 6;
 const TOTAL_BYTES: u64 = 64 << 20;
 const PIECE_BYTES: u64 = 256 << 10;
 /// Slow enough that several kills fall into one fetch, whatever the machine.
@@ -37,7 +37,7 @@ fn is_past_checking(status: &Status) -> bool {
 /// Fetches until `bytes` more than at the start are verified, then kills; or to the end.
 fn run_until(torrent: &Path, dir: &Path, scratch: &Path, seed: SocketAddr, bytes: u64) -> Run {
     let mut command = get(torrent, dir, scratch);
-    command.args(["--peer", &seed.to_string(), "--download-limit", RATE, "--status-interval-ms", "5"]);
+    command.args(["--peer", &seed.to_string(), "--download-limit", RATE, "--unsynced", "4MiB"]);
     let mut node = Node::spawn("get", &mut command, scratch);
     let first = node.wait("the end of its check", is_past_checking);
     let (durable_at_start, verified_at_start) = (first.bytes("durable_bytes"), first.bytes("verified_bytes"));
@@ -57,26 +57,33 @@ fn run_until(torrent: &Path, dir: &Path, scratch: &Path, seed: SocketAddr, bytes
     Run { durable_at_start, last, killed: true }
 }
 
-/// Every page on disk is as in the source, or was never written. Returns the bytes that are right.
+/// Every page on disk, and within it every piece's part, is as in the source or was never written.
+/// Returns the bytes that are right.
 fn assert_no_wrong_byte(torrent: &Torrent, dir: &Path, when: &str) -> u64 {
-    let mut right = 0;
+    let (mut right, mut start) = (0, 0);
     for path in torrent.paths() {
-        let Ok(mut found) = File::open(dir.join(path)) else { continue };
-        let mut wanted = Vec::new();
-        let mut bytes = Vec::new();
-        File::open(torrent.source.join(path))
-            .and_then(|mut file| file.read_to_end(&mut wanted))
-            .expect("source");
-        found.read_to_end(&mut bytes).expect("read what was fetched");
-        assert!(bytes.len() <= wanted.len(), "{when}: {} is too long", path.display());
-        for (index, (page, wanted)) in bytes.chunks(4096).zip(wanted.chunks(4096)).enumerate() {
-            let same = page == wanted;
-            let never_written = || page.iter().all(|byte| *byte == 0);
-            assert!(same || never_written(), "{when}: page {index} of {} is wrong", path.display());
-            right += if same { page.len() as u64 } else { 0 };
+        let wanted = std::fs::read(torrent.source.join(path)).expect("the source is there");
+        let found = std::fs::read(dir.join(path)).unwrap_or_default();
+        assert!(found.len() <= wanted.len(), "{when}: {} is too long", path.display());
+        let mut at = 0;
+        while at < found.len() {
+            let end = segment_end(at, start).min(found.len());
+            let same = found[at..end] == wanted[at..end];
+            let never_written = || found[at..end].iter().all(|byte| *byte == 0);
+            assert!(same || never_written(), "{when}: bytes {at}..{end} of {} are wrong", path.display());
+            right += if same { (end - at) as u64 } else { 0 };
+            at = end;
         }
+        start += wanted.len();
     }
     right
+}
+
+/// Where the page or the piece ends that holds byte `at` of a file that starts at `start`.
+fn segment_end(at: usize, start: usize) -> usize {
+    let page_end = (at + 1).next_multiple_of(4096);
+    let piece_end = (start + at + 1).next_multiple_of(PIECE_BYTES as usize) - start;
+    page_end.min(piece_end)
 }
 
 fn check(run: &Run, durable_before: u64, when: &str) {
@@ -104,15 +111,16 @@ fn kill_and_resume(seed: u64, files: &[(&str, u64)]) {
     let addr = source.wait_seeding();
 
     let mut rng = Rng::new(seed);
-    let (mut kills, mut fetches) = (0, 0);
+    let (mut kills, mut fetches, mut kept) = (0, 0, 0);
     while kills < KILLS {
         fetches += 1;
         let dir = path(&format!("dir-{fetches}"));
         let scratch = path(&format!("scratch-{fetches}"));
+        let kills_end = KILLS.min(kills + 1 + rng.below(KILLS_PER_FETCH_MAX));
         let mut durable = 0;
         loop {
-            // From "at once" to a quarter of the whole.
-            let bytes = u64::from(rng.below((TOTAL_BYTES / 4) as u32));
+            // From "at once" to "when nearly all is there"; after the last kill it may complete.
+            let bytes = if kills < kills_end { rng.below(TOTAL_BYTES as u32).into() } else { u64::MAX };
             let run = run_until(&file, &dir, &scratch, addr, bytes);
             let when = format!("seed {seed}, fetch {fetches}, kill {kills} after {bytes} bytes");
             check(&run, durable, &when);
@@ -123,11 +131,14 @@ fn kill_and_resume(seed: u64, files: &[(&str, u64)]) {
                 break;
             }
             kills += 1;
+            kept += u32::from(durable > 0);
         }
         torrent.assert_identical(&dir, &format!("seed {seed}, fetch {fetches}"));
         std::fs::remove_dir_all(&dir).expect("remove what was fetched");
     }
-    println!("seed {seed}: {kills} kills in {fetches} fetches");
+    // Otherwise nothing was at stake.
+    assert!(kept >= KILLS / 5, "only {kept} of {kills} kills found durable pieces");
+    println!("seed {seed}: {kills} kills in {fetches} fetches, {kept} with durable pieces");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::base::human;
+use crate::base::limits::UNSYNCED_BYTES_MAX;
 use crate::cli::bench::BenchArgs;
 
 /// A thread-per-core BitTorrent relay.
@@ -164,6 +165,10 @@ pub struct NodeArgs {
     #[arg(long, value_name = "N", default_value_t = 60_000, hide = true,
           value_parser = clap::value_parser!(u32).range(10..=3_600_000))]
     pub no_peers_timeout_ms: u32,
+    /// Written bytes that may wait to be made durable
+    #[arg(long, value_name = "SIZE", default_value_t = UNSYNCED_BYTES_MAX, hide = true,
+          value_parser = human::parse_size)]
+    pub unsynced: u64,
 }
 
 /// `troc get`.

@@ -76,6 +76,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         upload_limit: args.upload_limit,
         download_limit: args.download_limit,
         sequential: plan.sequential,
+        unsynced_bytes: args.unsynced,
         no_peers_timeout: Span::from_ms(args.no_peers_timeout_ms.into()),
         status_interval: if args.json { Span::from_ms(args.status_interval_ms.into()) } else { BAR_INTERVAL },
     })

@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub sequential: bool,
     /// How often the status is told.
     pub status_interval: Span,
+    /// Written bytes that may wait for their fdatasync before one is asked for.
+    pub unsynced_bytes: u64,
     /// A `get` without any peer for so long gives up.
     pub no_peers_timeout: Span,
 }

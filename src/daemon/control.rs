@@ -30,6 +30,7 @@ use crate::io::arena::Arena;
 use crate::io::uring::Uring;
 use crate::proto::tracker::AnnounceReply;
 use crate::shared::sync::Ordering;
+use crate::storage::durability::SyncPolicy;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
 
 /// Signals that come so close together count as one.
@@ -205,6 +206,7 @@ impl<'a> Control<'a> {
                 metainfo,
                 dir: self.config.dir.clone(),
                 cores: self.workers.len(),
+                sync: SyncPolicy { bytes: self.config.unsynced_bytes, ..SyncPolicy::default() },
                 fingerprint: self.state.fingerprint(),
             };
             let (state, tell) = (Rc::clone(&self.state), self.tell.clone());

@@ -47,6 +47,8 @@ pub struct StartConfig {
     pub dir: PathBuf,
     /// How many workers there are.
     pub cores: usize,
+    /// When written bytes are synced.
+    pub sync: SyncPolicy,
     /// Fingerprints of chunks.
     pub fingerprint: Fingerprint,
 }
@@ -67,7 +69,7 @@ pub async fn start(
     if let Some((reason, copy)) = &journal.set_aside {
         tracing::warn!("journal not usable, {reason}; kept as {}, files are checked instead", copy.display());
     }
-    let (mut keeper, resume) = Keeper::start(journal, &layout, &files, SyncPolicy::default())?;
+    let (mut keeper, resume) = Keeper::start(journal, &layout, &files, config.sync)?;
 
     let mut have = resume.state.durable();
     let durable = have.clone();

@@ -53,7 +53,7 @@ pub fn get(torrent: &Path, dir: &Path, scratch: &Path) -> Command {
     command.arg(torrent).arg("-o").arg(dir).args([
         "--json",
         "--status-interval-ms",
-        "20",
+        "10",
         "--cache",
         "64MiB",
     ]);
