@@ -72,7 +72,9 @@ pub async fn start(
     let mut have = resume.state.durable();
     let durable = have.clone();
     let found = check(&config, &resume, on_checked).await?;
-    if !have.is_full() || !found.is_empty() {
+    // What is all there may lie where nobody may write.
+    let whole = have.count() as usize + found.len() == geometry.piece_count() as usize;
+    if !whole || is_any_absent(&files, metainfo)? {
         files.preallocate_all()?;
     }
     note_files(&mut keeper, &files, &resume)?;
@@ -153,6 +155,12 @@ fn note_files(keeper: &mut Keeper, files: &TorrentFiles, resume: &Resume) -> Res
         }
     }
     Ok(())
+}
+
+/// Whether a file is not there, an empty one perhaps.
+fn is_any_absent(files: &TorrentFiles, metainfo: &Metainfo) -> Result<bool, NodeError> {
+    let found = files.identities()?;
+    Ok(found.iter().zip(&metainfo.files).any(|(identity, file)| identity.is_none() && !file.pad))
 }
 
 fn open_all(

@@ -303,6 +303,12 @@ impl<I: Io> Worker<I> {
                         self.engine.handle_dialing(conn, address, torrent, now);
                     }
                 }
+                // The other core heard of the torrent first; so will this one, in a moment.
+                ToWorker::HandOver { handshake, .. }
+                    if !self.stopping && !self.engine.knows(&handshake.info_hash) =>
+                {
+                    self.links.cores[self.core.0 as usize].send(message);
+                }
                 ToWorker::HandOver { socket, address, handshake, rest } => {
                     if let Ok(conn) = self.io.attach(socket) {
                         self.take_over(conn, address, &handshake, &rest, now);

@@ -121,7 +121,7 @@ impl Uring {
     /// Makes a ring for the calling thread; no other one may use it.
     pub fn new(config: UringConfig) -> Result<Self, SetupError> {
         let ring = Ring::new(setup::build(config.entries)?);
-        let doorbell = Doorbell::new().map_err(|error| setup::explain("eventfd", error))?;
+        let doorbell = Doorbell::new().map_err(|error| explain("eventfd", error))?;
         let regions = Regions::new(&config.arena, &ring);
         Ok(Self {
             ring,
