@@ -72,9 +72,11 @@ pub async fn start(
     let mut have = resume.state.durable();
     let durable = have.clone();
     let found = check(&config, &resume, on_checked).await?;
+    for (piece, _) in &found {
+        have.set(*piece);
+    }
     // What is all there may lie where nobody may write.
-    let whole = have.count() as usize + found.len() == geometry.piece_count() as usize;
-    if !whole || is_any_absent(&files, metainfo)? {
+    if !have.is_full() || is_any_absent(&files, metainfo)? {
         files.preallocate_all()?;
     }
     note_files(&mut keeper, &files, &resume)?;
@@ -86,9 +88,6 @@ pub async fn start(
         layout,
         private: metainfo.private,
     };
-    for (piece, _) in &found {
-        have.set(*piece);
-    }
     let shared = SharedTorrent::new(meta, &have, config.cores);
     for piece in durable.ones() {
         set_fingerprints(&shared, piece, resume.state.fingerprints(piece));

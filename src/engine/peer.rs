@@ -112,7 +112,7 @@ impl Pace {
         let by_rate = (u128::from(self.rate) * window_ns / 1_000_000_000) as u64 / u64::from(BLOCK_BYTES);
         let depth = if self.ramping { self.ramp.max(by_rate as usize) } else { by_rate as usize };
         // A peer may queue fewer than our least: what it says goes before what we want.
-        depth.max(REQUESTS_OUT_MIN).min(REQUESTS_OUT_MAX).min(reqq.max(1))
+        depth.clamp(REQUESTS_OUT_MIN, REQUESTS_OUT_MAX).min(reqq.max(1))
     }
 }
 
