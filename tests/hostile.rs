@@ -8,12 +8,13 @@ mod relay;
 #[path = "hostile/wire.rs"]
 mod wire;
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use relay::{PIECE, Scene, descriptors, proc_value};
 use support::node::{self, Node};
-use wire::{BLOCK, FakeSeed, HANDSHAKE, Manner, Payload, Peer, Said, assert_serves};
+use wire::{BLOCK, FakeSeed, HANDSHAKE, Manner, Payload, Peer, assert_serves};
 use wire::{handshake, message, piece, request, seed, words};
 
 const ME: &[u8; 20] = b"-XX0001-by-hand-1234";
@@ -394,6 +395,12 @@ fn getter(scene: &Scene, dir: &str, peers: &[&FakeSeed]) -> Node {
     Node::spawn("get", &mut command, scene.temp.path())
 }
 
+/// Waits until a getter takes connections for its torrent: before, it is checking what is there.
+fn wait_fetching(node: &mut Node) -> SocketAddr {
+    let status = node.wait("the end of its check", |status| status.state() == "fetching");
+    status.listen().expect("it listens")
+}
+
 fn assert_nothing_wrong(scene: &Scene, dir: &str) {
     let found = std::fs::read(scene.path(dir).join(&scene.torrent.name)).unwrap_or_default();
     for (at, (found, wanted)) in found.chunks(4096).zip(scene.payload.bytes.chunks(4096)).enumerate() {
@@ -407,7 +414,7 @@ fn p20_a_liar_alone_is_dropped_and_no_byte_of_it_reaches_the_file() {
     let scene = Scene::new();
     let liar = FakeSeed::start(&scene.payload, Manner::Liar);
     let mut node = getter(&scene, "dir", &[&liar]);
-    let addr = node.wait_listening();
+    let addr = wait_fetching(&mut node);
     support::poll("the liar is dropped", || (liar.ended.load(Ordering::SeqCst) > 0).then_some(()));
     let status = node.wait("the waste to be counted", |status| status.bytes("wasted_bytes") > 0);
     assert_eq!(status.bytes("verified_bytes"), 0);
@@ -448,7 +455,7 @@ fn p38_seeds_that_break_off_anywhere_cost_nothing_but_time() {
     // More than all of them together give.
     let scene = Scene::sized(8 << 20, PIECE);
     let mut node = getter(&scene, "dir", &[]);
-    let addr = node.wait_listening();
+    let addr = wait_fetching(&mut node);
     let pid = node.process.pid();
     let base = descriptors(pid);
     let limits = (0..30).chain((1..40).map(|n| n * 4_999)).chain([16_396, 16_397, 16_398]);
@@ -468,11 +475,11 @@ fn p38_seeds_that_break_off_anywhere_cost_nothing_but_time() {
 fn p20_many_liars_one_after_the_other_do_not_stop_a_fetch() {
     let scene = Scene::new();
     let mut node = getter(&scene, "dir", &[]);
-    let addr = node.wait_listening();
+    let addr = wait_fetching(&mut node);
     for _ in 0..20 {
         let mut peer = Peer::open(addr, &scene.payload.info_hash);
         seed(&mut peer, &scene.payload, Manner::Liar);
-        assert_eq!(peer.next(), Said::End);
+        peer.wait_closed();
     }
     assert_nothing_wrong(&scene, "dir");
     seed(&mut Peer::open(addr, &scene.payload.info_hash), &scene.payload, Manner::Honest);

@@ -142,10 +142,9 @@ fn for_anybody(scene: &Scene) -> std::path::PathBuf {
     binary
 }
 
-fn as_nobody(limits: &[&str], binary: &Path) -> Command {
+fn as_nobody(binary: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "prlimit"]);
-    command.args(limits).arg(binary);
+    command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]).arg(binary);
     command
 }
 
@@ -158,13 +157,13 @@ fn a_directory_that_may_not_be_written_is_named_and_payload_that_may_only_be_rea
     let binary = for_anybody(&scene);
     fs::create_dir(scene.path("closed")).expect("directory");
     fs::set_permissions(scene.path("closed"), fs::Permissions::from_mode(0o755)).expect("permissions");
-    let mut command = as_nobody(&["--memlock=67108864"], &binary);
+    let mut command = as_nobody(&binary);
     command.arg("get").arg(&scene.file).arg("-o").arg(scene.path("closed"));
     command.args(["--peer", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--cache", "64MiB"]);
     let line = one_line(&run(&mut command, scene.temp.path()), 1);
     assert!(line.contains("closed/whole: permission denied: give this user access"), "{line}");
 
-    let mut command = as_nobody(&["--memlock=67108864"], &binary);
+    let mut command = as_nobody(&binary);
     command.arg("relay").arg(&scene.file).arg("--dir").arg(&scene.torrent.source);
     command.args(["--json", "--listen", "127.0.0.1:0", "--cache", "64MiB"]);
     command.env("TROC_STATE", scene.path("state"));

@@ -232,10 +232,13 @@ impl<'a> Control<'a> {
     }
 
     fn torrent_failed(&mut self, id: TorrentId, error: NodeError) {
-        self.swarms[id.0 as usize].stop(error.to_string());
+        let swarm = &mut self.swarms[id.0 as usize];
+        swarm.stop(error.to_string());
         // A relay of several torrents goes on with the others.
         if self.config.torrents.len() == 1 || matches!(self.config.role, Role::Get { .. }) {
             self.fail(error);
+        } else {
+            tracing::error!("{}: {error}", swarm.metainfo.name.escape_debug());
         }
     }
 
@@ -361,9 +364,14 @@ impl<'a> Control<'a> {
         let swarm = &mut self.swarms[id.0 as usize];
         let first = swarm.stopped.is_none();
         swarm.stop(why.clone());
-        if first && matches!(self.config.role, Role::Get { .. }) {
+        if !first {
+            return;
+        }
+        if matches!(self.config.role, Role::Get { .. }) {
             let name = crate::proto::text::escape(swarm.metainfo.name.as_bytes(), 255);
             self.fail(NodeError::Disk { name, why });
+        } else {
+            tracing::error!("{}: {why}", swarm.metainfo.name.escape_debug());
         }
     }
 

@@ -347,10 +347,10 @@ impl TorrentFiles {
     /// What a regular file looks like; anything else is refused.
     fn stat(&self, fd: &OwnedFd, path: &Path) -> Result<fs::Statx, FileError> {
         let stat = statx(fd).map_err(|errno| self.error(path, errno))?;
-        if fs::FileType::from_raw_mode(stat.stx_mode.into()) == fs::FileType::RegularFile {
-            Ok(stat)
-        } else {
-            Err(FileError::NotRegular { path: self.shown(path) })
+        match fs::FileType::from_raw_mode(stat.stx_mode.into()) {
+            fs::FileType::RegularFile => Ok(stat),
+            fs::FileType::Symlink => Err(FileError::Link { path: self.shown(path) }),
+            _ => Err(FileError::NotRegular { path: self.shown(path) }),
         }
     }
 

@@ -74,7 +74,11 @@ pub async fn start(
     let mut have = resume.state.durable();
     let durable = have.clone();
     let found = check(&config, &resume, on_checked).await?;
-    if !have.is_full() || !found.is_empty() {
+    for (piece, _) in &found {
+        have.set(*piece);
+    }
+    // What is all there may lie where nobody may write.
+    if !have.is_full() || is_any_absent(&files, metainfo)? {
         files.preallocate_all()?;
     }
     note_files(&mut keeper, &files, &resume)?;
@@ -86,9 +90,6 @@ pub async fn start(
         layout,
         private: metainfo.private,
     };
-    for (piece, _) in &found {
-        have.set(*piece);
-    }
     let shared = SharedTorrent::new(meta, &have, config.cores);
     for piece in durable.ones() {
         set_fingerprints(&shared, piece, resume.state.fingerprints(piece));
@@ -155,6 +156,12 @@ fn note_files(keeper: &mut Keeper, files: &TorrentFiles, resume: &Resume) -> Res
         }
     }
     Ok(())
+}
+
+/// Whether a file is not there, an empty one perhaps.
+fn is_any_absent(files: &TorrentFiles, metainfo: &Metainfo) -> Result<bool, NodeError> {
+    let found = files.identities()?;
+    Ok(found.iter().zip(&metainfo.files).any(|(identity, file)| identity.is_none() && !file.pad))
 }
 
 fn open_all(

@@ -115,7 +115,6 @@ impl Swarm {
 
     /// Stops fetching; what is there is still served.
     pub fn stop(&mut self, why: String) {
-        tracing::error!("{}: {why}", self.metainfo.name.escape_debug());
         if let Some(live) = &self.live {
             live.shared.stop_fetch();
         }

@@ -138,6 +138,11 @@ impl Engine {
         self.torrents.get(id.0 as usize)?.as_ref()
     }
 
+    /// Whether this core knows a torrent.
+    pub fn knows(&self, info_hash: &InfoHash) -> bool {
+        self.by_hash.contains_key(info_hash)
+    }
+
     /// A connection of this core.
     pub fn peer(&self, conn: ConnId) -> Option<&Peer> {
         self.peers.get(conn)
