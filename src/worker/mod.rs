@@ -304,22 +304,16 @@ impl<I: Io> Worker<I> {
                     }
                     None => self.engine.handle_dial_refused(address, torrent),
                 },
-                ToWorker::HandOver { socket, address, handshake, rest } => match self.io.attach(socket) {
-                    Ok(conn) => self.take_over(conn, address, &handshake, &rest, now),
-                    Err(_) => self.engine.handle_handover_failed(&handshake, self.core),
-                },
-                }
                 // The other core heard of the torrent first; so will this one, in a moment.
                 ToWorker::HandOver { handshake, .. }
                     if !self.stopping && !self.engine.knows(&handshake.info_hash) =>
                 {
                     self.links.cores[self.core.0 as usize].send(message);
                 }
-                ToWorker::HandOver { socket, address, handshake, rest } => {
-                    if let Ok(conn) = self.io.attach(socket) {
-                        self.take_over(conn, address, &handshake, &rest, now);
-                    }
-                }
+                ToWorker::HandOver { socket, address, handshake, rest } => match self.io.attach(socket) {
+                    Ok(conn) => self.take_over(conn, address, &handshake, &rest, now),
+                    Err(_) => self.engine.handle_handover_failed(&handshake, self.core),
+                },
                 ToWorker::Edges { job, result } => {
                     let finished = self.disk.handle_edges(job, result);
                     self.finish(finished, now);
