@@ -254,7 +254,7 @@ fn s5_s6_files_that_changed_while_the_node_was_away_are_checked_again() {
             let found = peer.fetch(piece, 0, 1_000);
             let wanted = scene.payload.block(piece, 0, 1_000);
             let expected = (!lost.contains(&piece)).then_some(wanted);
-            assert_eq!(found.as_deref() == expected, true, "piece {piece}");
+            assert!(found.as_deref() == expected, "piece {piece}");
         }
         relay.process.terminate();
         relay.expect_done();
@@ -295,7 +295,7 @@ fn s20_ctrl_c_in_the_middle_keeps_all_that_was_verified() {
     assert_eq!(first.process.wait().code(), Some(1), "{}", first.process.errors());
     let said = first.process.errors();
     assert!(said.lines().filter(|line| line.contains("start again to go on")).count() == 1, "{said}");
-    assert!(verified >= SIZE / 4 && verified < SIZE, "{verified}");
+    assert!((SIZE / 4..SIZE).contains(&verified), "{verified}");
 
     let mut second = Node::spawn("second", &mut command, scene.temp.path());
     let status = second.wait("the end of its check", |status| status.state() != "checking");

@@ -1,6 +1,7 @@
 //! A peer written by hand: bytes in, bytes out, nothing of the library.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::disallowed_methods, reason = "tests of real processes have real threads")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
