@@ -291,7 +291,7 @@ impl<'a> Control<'a> {
             match message {
                 ToControl::Report(report) => self.handle_report(report),
                 ToControl::Edges { core, job, torrent, edges } => self.write_edges(core, job, torrent, edges),
-                ToControl::Touched { region } => self.prefault(region + 1),
+                ToControl::Touched { region } => self.prefault(region),
                 ToControl::Stopped { .. } => self.worker_ended(),
                 ToControl::Failed { core, why } => {
                     self.fail(NodeError::Worker { core, why });

@@ -14,7 +14,7 @@ use crate::base::units::BLOCKS_PER_CHUNK;
 const NIL: u32 = u32::MAX;
 
 /// Slots that an allocation looks at before it takes untouched memory instead.
-const QUICK_STEPS: u32 = 32;
+const QUICK_STEPS: u32 = 128;
 
 /// What is known about one slot beside its bytes.
 #[derive(Debug)]

@@ -92,9 +92,9 @@ pub enum ToControl {
         /// What to write where.
         edges: Vec<Edge>,
     },
-    /// Memory of the arena is in use up to this region: have the next one ready.
+    /// This region of the arena will be needed soon.
     Touched {
-        /// The region in use.
+        /// Which.
         region: u32,
     },
     /// A worker has ended; nothing of it is in flight.

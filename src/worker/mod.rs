@@ -174,10 +174,11 @@ impl<I: Io> Worker<I> {
         all
     }
 
-    /// Tells the control thread when the arena grows into a new region, so that the next one can be
-    /// zeroed before it is needed: 64 MiB take milliseconds that no turn can spare.
+    /// Tells the control thread when three quarters of a region of the arena are in use, so that the
+    /// next one is zeroed before it is needed: 64 MiB take milliseconds that no turn can spare.
     fn note_touched(&mut self) {
-        let regions = self.engine.cache().touched_count().div_ceil(self.arena.slots_per_region());
+        let slots = self.arena.slots_per_region();
+        let regions = (self.engine.cache().touched_count() + slots / 4).div_ceil(slots);
         if regions > self.regions_touched {
             self.regions_touched = regions;
             self.links.control.send(ToControl::Touched { region: regions - 1 });
