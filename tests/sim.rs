@@ -6,6 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use troc::sim::{Canary, Verdict, run_seed};
 
+/// A canary must not live longer.
+const CANARY_SEEDS: u64 = 20;
+
 /// Runs a seed; what did not hold, panics included.
 fn outcome(seed: u64, canary: Canary, tell: &mut dyn FnMut(String)) -> Result<Verdict, String> {
     let run = AssertUnwindSafe(|| run_seed(seed, canary, tell));
@@ -45,7 +48,54 @@ fn replay() {
     verdict.unwrap();
 }
 
+/// Equal seeds give equal runs, step by step: what a failing seed shows can be looked at again.
+#[test]
+fn sim_runs_repeat() {
+    for seed in 0..40 {
+        let run = || outcome(seed, Canary::None, &mut |_| {}).unwrap();
+        assert_eq!(run(), run(), "seed {seed}");
+    }
+    let hash = |seed| outcome(seed, Canary::None, &mut |_| {}).unwrap().trace_hash;
+    assert_ne!(hash(0), hash(1));
+}
+
+/// Mistakes that a control thread might make are caught within so many seeds.
+#[test]
+fn sim_canary_is_caught() {
+    for canary in [Canary::EarlyDurable, Canary::LostEdges] {
+        let caught = (0..CANARY_SEEDS).find(|&seed| outcome(seed, canary, &mut |_| {}).is_err());
+        let seed = caught.unwrap_or_else(|| panic!("{canary:?} was not caught in {CANARY_SEEDS} seeds"));
+        let wrong = outcome(seed, canary, &mut |_| {}).unwrap_err();
+        assert!(wrong.contains("durable by the journal"), "{canary:?}, seed {seed}: {wrong}");
+    }
+}
+
 #[test]
 fn sim_seeds_0() {
     run_seeds(0..100);
+}
+
+#[test]
+fn sim_seeds_100() {
+    run_seeds(100..200);
+}
+
+#[test]
+fn sim_seeds_200() {
+    run_seeds(200..300);
+}
+
+#[test]
+fn sim_seeds_300() {
+    run_seeds(300..400);
+}
+
+#[test]
+fn sim_seeds_400() {
+    run_seeds(400..500);
+}
+
+#[test]
+fn sim_seeds_500() {
+    run_seeds(500..600);
 }

@@ -271,3 +271,31 @@ fn p29_a_peer_that_queues_little_is_asked_for_little() {
         assert_eq!(rig.asked(conn).len(), depth, "reqq {reqq}");
     }
 }
+
+#[test]
+fn a_peer_that_rejects_what_it_announced_is_left_alone_for_a_while() {
+    let mut rig = Rig::new(3, false);
+    let seed = rig.seed();
+    let mut times = 0;
+    for _ in 0..10 {
+        let asked = rig.asked(seed);
+        times += u32::from(!asked.is_empty());
+        for block in asked {
+            rig.say(seed, Message::Reject(block)).unwrap();
+        }
+        assert_eq!(rig.asked(seed), [], "not at once");
+        rig.pass(Span::from_secs(10));
+    }
+    assert!((2..=4).contains(&times), "asked {times} times in 100 seconds");
+}
+
+#[test]
+fn a_dial_that_cannot_begin_is_answered() {
+    let mut rig = Rig::new(3, false);
+    let address = "10.0.0.1:6881".parse().unwrap();
+    rig.engine.handle_dial_refused(address, TorrentId(0));
+    rig.perform();
+    let why = Farewell::DialFailed;
+    let report = Report::Disconnected { torrent: TorrentId(0), address, why };
+    assert!(rig.done.contains(&Action::Report(report)));
+}

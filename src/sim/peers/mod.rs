@@ -365,6 +365,10 @@ impl Peer {
             Message::Request(block) => link.requests.push(block),
             Message::Cancel(block) => link.requests.retain(|request| *request != block),
             Message::Reject(block) => {
+                if link.unchoked {
+                    // It no longer has what it announced; a new `have` says when it does.
+                    link.theirs.clear(block.piece);
+                }
                 if let Some(found) = link.asked.iter().position(|asked| *asked == block) {
                     self.wanted.blocks.push(link.asked.swap_remove(found));
                 }
