@@ -365,7 +365,7 @@ impl Peer {
             Message::Request(block) => link.requests.push(block),
             Message::Cancel(block) => link.requests.retain(|request| *request != block),
             Message::Reject(block) => {
-                if link.unchoked {
+                if link.unchoked && block.piece < pieces {
                     // It no longer has what it announced; a new `have` says when it does.
                     link.theirs.clear(block.piece);
                 }
