@@ -499,6 +499,15 @@ impl Engine {
         if !torrent.missing.contains(&piece) {
             torrent.missing.push(piece);
         }
+        let gives = |conn: &&ConnId| self.peers.get(**conn).is_some_and(|peer| peer.bits.get(piece));
+        let givers: Vec<ConnId> = torrent.peers.iter().filter(gives).copied().collect();
+        for conn in givers {
+            // Interest is taken back from a peer that has nothing we lack.
+            if self.peers.get(conn).is_some_and(|peer| !peer.flags.interested) {
+                self.become_interested(conn);
+                self.hungry.push(conn);
+            }
+        }
         self.food = true;
     }
 

@@ -21,6 +21,8 @@ mod admission;
 pub mod announcer;
 mod assembly;
 pub mod candidates;
+#[cfg(test)]
+mod check;
 pub mod claims;
 mod download;
 pub mod peer;

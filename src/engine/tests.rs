@@ -2,6 +2,7 @@
 
 mod flood;
 mod lost;
+mod random;
 mod requests;
 mod time;
 

@@ -352,3 +352,6 @@ impl Inbound {
         Ok(used)
     }
 }
+
+#[cfg(test)]
+mod tests;

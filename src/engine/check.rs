@@ -1,0 +1,84 @@
+//! What must hold of an engine between any two calls; tests look after each step.
+
+use super::*;
+use crate::shared::chunks::ChunkState;
+
+impl Engine {
+    /// Panics if an invariant does not hold.
+    pub fn check_invariants(&self) {
+        for torrent in self.torrents.iter().flatten() {
+            self.check_members(torrent);
+            for (&chunk, claim) in &torrent.claims {
+                self.check_claim(torrent, chunk, claim);
+            }
+        }
+        let mut queued = HashSet::new();
+        for &conn in &self.ready {
+            assert!(queued.insert(conn), "{conn:?} is queued twice");
+        }
+        for peer in self.peers.iter() {
+            assert_eq!(peer.out.queued, queued.contains(&peer.conn), "queued flag of {:?}", peer.conn);
+            self.check_asked(peer);
+        }
+    }
+
+    /// Panics if something would wait for nothing once all intentions are carried out.
+    pub fn check_settled(&self) {
+        for peer in self.peers.iter().filter(|peer| peer.is_open()) {
+            let Some(torrent) = peer.torrent.and_then(|id| self.torrent(id)) else { continue };
+            let mute = peer.out.frames.is_empty() || peer.out.in_flight || peer.out.queued;
+            assert!(mute, "{:?} has messages that nobody sends", peer.conn);
+            let willing = peer.flags.unchokes_us && peer.flags.interested && !peer.snubbed;
+            let wanted = torrent.wants_pieces() && peer.bits.ones().any(|piece| !torrent.shared.has(piece));
+            if willing && wanted && !self.stopping && peer.asked.is_empty() {
+                assert!(self.hungry.contains(&peer.conn), "{:?} idles for good", peer.conn);
+            }
+        }
+    }
+
+    fn check_members(&self, torrent: &Torrent) {
+        let members: HashSet<ConnId> = torrent.peers.iter().copied().collect();
+        assert_eq!(members.len(), torrent.peers.len(), "a connection is listed twice");
+        let open = |peer: &&Peer| peer.is_open() && peer.torrent == Some(torrent.id());
+        let open: HashSet<ConnId> = self.peers.iter().filter(open).map(|peer| peer.conn).collect();
+        assert_eq!(members, open, "the torrent's list and the open connections differ");
+    }
+
+    fn check_claim(&self, torrent: &Torrent, chunk: u32, claim: &claims::Claim) {
+        let view = torrent.shared.chunks.view(chunk);
+        assert_eq!((view.state, view.slot), (ChunkState::Filling, claim.slot), "claimed chunk {chunk}");
+        assert_eq!(self.cache.got(claim.slot), claim.got, "got bits of chunk {chunk}");
+        assert!(!claim.is_full(), "chunk {chunk} is full and still claimed");
+        if claim.releasing {
+            assert!(claim.is_landing(), "chunk {chunk} is given up and nothing lands in it");
+        }
+        for block in 0..crate::base::units::BLOCKS_PER_CHUNK {
+            let asked =
+                |peer: &&Peer| peer.torrent == Some(torrent.id()) && peer.asked_index(chunk, block).is_some();
+            let asked = self.peers.iter().filter(asked).count();
+            let counted = usize::from(claim.asked[block as usize]);
+            assert_eq!(asked, counted, "who is asked for block {block} of chunk {chunk}");
+            let lander = claim.landing(block);
+            if claim.has(block) {
+                assert_eq!((counted, lander), (0, None), "block {block} of chunk {chunk} is there");
+            }
+            if let Some(conn) = lander {
+                let peer = self.peers.get(conn).expect("what lands has a connection");
+                assert_eq!(peer.torrent, Some(torrent.id()));
+            }
+        }
+    }
+
+    fn check_asked(&self, peer: &Peer) {
+        assert!(peer.is_open() || peer.asked.is_empty(), "{:?} is closed and asked", peer.conn);
+        let mut seen = HashSet::new();
+        for asked in &peer.asked {
+            assert!(seen.insert((asked.chunk, asked.block)), "{:?} is asked twice for {asked:?}", peer.conn);
+            let torrent = peer.torrent.and_then(|id| self.torrent(id)).expect("a torrent to ask for");
+            let claim = torrent.claims.get(&asked.chunk).expect("a claim to ask for");
+            assert!(!claim.releasing && asked.block < claim.blocks);
+            let piece = torrent.shared.meta.geometry.chunk_piece(asked.chunk);
+            assert!(peer.bits.get(piece), "{:?} is asked for what it lacks", peer.conn);
+        }
+    }
+}
