@@ -1,5 +1,7 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
+mod mail;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -286,21 +288,6 @@ impl<'a> Control<'a> {
         }
     }
 
-    fn take_mail(&mut self) {
-        while let Some(message) = self.mailbox.pop() {
-            match message {
-                ToControl::Report(report) => self.handle_report(report),
-                ToControl::Edges { core, job, torrent, edges } => self.write_edges(core, job, torrent, edges),
-                ToControl::Touched { region } => self.prefault(region),
-                ToControl::Stopped { .. } => self.worker_ended(),
-                ToControl::Failed { core, why } => {
-                    self.fail(NodeError::Worker { core, why });
-                    self.worker_ended();
-                }
-            }
-        }
-    }
-
     /// Has a region of the arena zeroed in the background, once.
     fn prefault(&mut self, region: u32) {
         if region >= self.regions_ready && region < self.arena.region_count() {
@@ -317,84 +304,6 @@ impl<'a> Control<'a> {
                 self.close_journals();
             }
         }
-    }
-
-    fn handle_report(&mut self, report: Report) {
-        let now = clock::now();
-        let order = |swarm: &Swarm, order| {
-            if let Some(live) = &swarm.live {
-                let _ = live.orders.send(order);
-            }
-        };
-        match report {
-            Report::PieceWritten { torrent, piece } => {
-                let swarm = &mut self.swarms[torrent.0 as usize];
-                order(swarm, Order::Written(piece));
-                swarm.note_progress();
-                if swarm.live.as_ref().is_some_and(|live| live.shared.is_complete()) {
-                    order(swarm, Order::Flush);
-                }
-            }
-            Report::PieceLost { torrent, piece } => {
-                let swarm = &mut self.swarms[torrent.0 as usize];
-                tracing::warn!(
-                    "{}: piece {piece} on disk is not what it was; it is fetched again",
-                    swarm.metainfo.name.escape_debug()
-                );
-                if let Some(live) = &mut swarm.live {
-                    live.durable.clear(piece);
-                }
-                swarm.candidates.handle_wanting(now);
-                order(swarm, Order::Lost(piece));
-            }
-            Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
-            Report::Connected { torrent, address } => {
-                self.swarms[torrent.0 as usize].note_peer(address, None, now);
-            }
-            Report::Listens { torrent, address, port } => {
-                self.swarms[torrent.0 as usize].note_listens(address, port);
-            }
-            Report::Disconnected { torrent, address, why } => {
-                self.swarms[torrent.0 as usize].note_peer(address, Some(why), now);
-            }
-        }
-    }
-
-    fn disk_failed(&mut self, id: TorrentId, why: String) {
-        let swarm = &mut self.swarms[id.0 as usize];
-        let first = swarm.stopped.is_none();
-        swarm.stop(why.clone());
-        if !first {
-            return;
-        }
-        if matches!(self.config.role, Role::Get { .. }) {
-            let name = crate::proto::text::escape(swarm.metainfo.name.as_bytes(), 255);
-            self.fail(NodeError::Disk { name, why });
-        } else {
-            tracing::error!("{}: {why}", swarm.metainfo.name.escape_debug());
-        }
-    }
-
-    /// Edges of a chunk go through the page cache, on this thread's ring.
-    fn write_edges(&mut self, core: u8, job: u32, torrent: TorrentId, edges: Vec<Edge>) {
-        let Some(live) = self.swarms[torrent.0 as usize].live.as_ref() else { return };
-        let open: Vec<_> =
-            edges.iter().map(|edge| live.open.get(edge.file.0 as usize).cloned().flatten()).collect();
-        let worker = self.workers[core as usize].mailbox();
-        tokio_uring::spawn(async move {
-            let mut result = Ok(());
-            for (edge, open) in edges.into_iter().zip(open) {
-                let Some(open) = open else { continue };
-                if let Err(error) = open.write_all(edge.bytes, edge.offset).await {
-                    result = Err(error.raw_os_error().unwrap_or(libc::EIO));
-                }
-            }
-            let mut message = ToWorker::Edges { job, result };
-            while let Err(back) = worker.push(message) {
-                message = back;
-                tokio::task::yield_now().await;
-            }
-        });
     }
 
     /// What time and changed circumstances call for.
@@ -584,18 +493,4 @@ fn place(address: SocketAddr, loads: &[u32]) -> usize {
 fn is_self(peer: SocketAddr, listen: Option<SocketAddr>) -> bool {
     let loopback = AddressClass::of(peer.ip()) == AddressClass::Loopback;
     listen.is_some_and(|listen| listen.port() == peer.port() && (listen.ip() == peer.ip() || loopback))
-}
-
-fn disk_advice(errno: i32) -> String {
-    let error = std::io::Error::from_raw_os_error(errno);
-    match errno {
-        libc::ENOSPC | libc::EDQUOT => {
-            format!("the disk is full ({error}): free space and start again; what is there is kept")
-        }
-        // EBADF: opened for reading only, because they may not be written.
-        libc::EROFS | libc::EACCES | libc::EPERM | libc::EBADF => {
-            format!("the files may not be written ({error}): check permissions and mount, then start again")
-        }
-        _ => format!("reading or writing failed ({error}): check the disk, then start again"),
-    }
 }
