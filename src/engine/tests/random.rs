@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use crate::engine::*;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{BlockRef, Geometry};
 use crate::base::ids::SlotId;
 use crate::base::time::Span;
+use crate::engine::*;
 use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
 use crate::proto::wire::message::{Frame, Message, next_frame};
 use crate::shared::torrent::TorrentMeta;
