@@ -8,6 +8,9 @@
 use super::sync::{AtomicBool, Ordering, fence};
 
 /// Whether a core sleeps. One per core, shared by all that send to it.
+///
+/// Every change is a swap, so that each sees the one before it and their order needs no argument:
+/// the models know no total order of plain stores. On x86 it is the same instruction.
 #[derive(Debug, Default)]
 pub struct Parking {
     parked: AtomicBool,
@@ -21,13 +24,13 @@ impl Parking {
 
     /// The consumer is about to sleep; it must look at its lanes once more after this.
     pub fn park(&self) {
-        self.parked.store(true, Ordering::SeqCst);
+        self.parked.swap(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
     /// The consumer is awake.
     pub fn unpark(&self) {
-        self.parked.store(false, Ordering::SeqCst);
+        self.parked.swap(false, Ordering::SeqCst);
     }
 
     /// After a push: whether the producer has to ring. At most one producer is told so per sleep.

@@ -76,7 +76,7 @@ impl<const PARK_FENCE: bool, const RING_FENCE: bool, const LOOK: bool> Protocol
     for Copied<PARK_FENCE, RING_FENCE, LOOK>
 {
     fn park(&self) {
-        self.parked.store(true, Ordering::SeqCst);
+        self.parked.swap(true, Ordering::SeqCst);
         if PARK_FENCE {
             fence(Ordering::SeqCst);
         }
@@ -85,7 +85,7 @@ impl<const PARK_FENCE: bool, const RING_FENCE: bool, const LOOK: bool> Protocol
         LOOK
     }
     fn unpark(&self) {
-        self.parked.store(false, Ordering::SeqCst);
+        self.parked.swap(false, Ordering::SeqCst);
     }
     fn must_ring(&self) -> bool {
         if RING_FENCE {
