@@ -14,7 +14,7 @@ use super::supervisor::{Crew, Workers, allowed_cpus};
 use crate::base::ids::CoreId;
 use crate::base::limits::CORES_MAX;
 use crate::engine::EngineConfig;
-use crate::io::arena::Arena;
+use crate::io::arena::{Arena, SLOT_STRIDE_BYTES};
 use crate::io::sockets;
 use crate::io::uring;
 use crate::proto::wire::peer_id::peer_id;
@@ -24,6 +24,9 @@ use crate::worker::mesh::Mailbox;
 
 /// Smallest arena that is of use: the chunks of a few fast peers.
 const CACHE_BYTES_MIN: u64 = 64 << 20;
+
+/// Pieces of the longest kind that the cache holds at least: one half may be promised to begun ones.
+const CACHED_PIECES_MIN: u64 = 4;
 
 /// Runs a node until it is done or told to stop (SIGINT, SIGTERM). `on_status` hears how it goes, at
 /// the configured interval and once more at the end; the last status is returned.
@@ -116,5 +119,12 @@ fn cache_bytes(config: &NodeConfig) -> u64 {
         let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
     };
-    config.cache_bytes.unwrap_or_else(|| available().unwrap_or(1 << 30) / 4).max(CACHE_BYTES_MIN)
+    let asked = config.cache_bytes.unwrap_or_else(|| available().unwrap_or(1 << 30) / 4);
+    let longest =
+        config.torrents.iter().map(|torrent| torrent.geometry.chunks_per_piece()).max().unwrap_or(1);
+    let least = CACHE_BYTES_MIN.max(CACHED_PIECES_MIN * u64::from(longest * SLOT_STRIDE_BYTES));
+    if config.cache_bytes.is_some_and(|bytes| bytes < least) {
+        tracing::warn!("--cache raised to {} MiB: less cannot hold the pieces that are begun", least >> 20);
+    }
+    asked.max(least)
 }

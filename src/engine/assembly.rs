@@ -73,6 +73,7 @@ impl Engine {
         }
         shared.set_have(piece);
         shared.disown_piece(piece);
+        self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
         if suspects {
             self.actions.push_back(Action::Autopsy { torrent: id, piece });
         }
@@ -103,6 +104,7 @@ impl Engine {
             self.cache.release(slot);
         }
         shared.disown_piece(piece);
+        self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
         let givers: BTreeSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();
         let sole = (givers.len() == 1).then(|| givers.iter().next().copied()).flatten();
         let bytes = u64::from(shared.meta.geometry.piece_len(piece));

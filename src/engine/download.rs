@@ -197,7 +197,7 @@ impl Engine {
         torrent.claims.remove(&chunk);
         torrent.shared.chunks.fill(chunk);
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
-        let owner = torrent.shared.own_piece(piece, self.config.core);
+        let owner = picker::own_anyway(torrent, &self.cache, piece, self.config.core);
         if owner == self.config.core {
             self.chunk_filled(id, chunk);
         } else {

@@ -44,7 +44,9 @@ impl Engine {
             }
         }
         let piece = pick_missing(torrent, &self.cache, peer, &mut self.rng, self.config.sequential)?;
-        torrent.shared.own_piece(piece, core);
+        if !own(torrent, &self.cache, piece, core) {
+            return None;
+        }
         let chunk = first_empty_chunk(torrent, &self.cache, piece)?;
         if torrent.shared.meta.geometry.chunks_per_piece() > 1 {
             torrent.begun.push(piece);
@@ -66,7 +68,9 @@ impl Engine {
             self.cache.release(slot);
             return None;
         }
-        torrent.shared.own_piece(piece, self.config.core);
+        if torrent.shared.owner(piece).is_none() {
+            own_anyway(torrent, &self.cache, piece, self.config.core);
+        }
         open_claim(torrent, chunk, slot, 0, now);
         Some(chunk)
     }
@@ -76,6 +80,36 @@ impl Engine {
             self.torrents.get(id.0 as usize)?.as_ref().map(|torrent| &torrent.shared.chunks)
         })
     }
+}
+
+/// Makes `core` the owner of a piece that nobody owns, if the cache has room for all of it. True if
+/// the piece has an owner now.
+fn own(torrent: &Torrent, cache: &Cache, piece: u32, core: CoreId) -> bool {
+    let slots = torrent.shared.meta.geometry.chunks_per_piece();
+    if torrent.shared.owner(piece).is_some() {
+        return true;
+    }
+    if !cache.reserve(slots) {
+        return false;
+    }
+    if torrent.shared.own_piece(piece, core) != core {
+        cache.unreserve(slots);
+    }
+    true
+}
+
+/// The owner of a piece of which chunks are there: `core`, if it has none.
+pub(super) fn own_anyway(torrent: &Torrent, cache: &Cache, piece: u32, core: CoreId) -> CoreId {
+    let slots = torrent.shared.meta.geometry.chunks_per_piece();
+    if let Some(owner) = torrent.shared.owner(piece) {
+        return owner;
+    }
+    cache.reserve_anyway(slots);
+    let owner = torrent.shared.own_piece(piece, core);
+    if owner != core {
+        cache.unreserve(slots);
+    }
+    owner
 }
 
 fn open_claim(

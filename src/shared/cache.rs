@@ -41,6 +41,8 @@ pub struct Cache {
     /// Slots below this were used at least once.
     touched: AtomicU32,
     hand: AtomicU32,
+    /// Slots that begun pieces may come to need.
+    reserved: AtomicU32,
 }
 
 impl Cache {
@@ -59,6 +61,7 @@ impl Cache {
             free: AtomicU64::new(u64::from(NIL)),
             touched: AtomicU32::new(0),
             hand: AtomicU32::new(0),
+            reserved: AtomicU32::new(0),
         }
     }
 
@@ -112,6 +115,33 @@ impl Cache {
                 Err(now) => top = now,
             }
         }
+    }
+
+    /// Sets `slots` aside for a piece that is to be begun. A piece cannot be hashed before all of its
+    /// chunks are there, so pieces that were begun without room for all of them could block one
+    /// another for ever: at most half of the slots are promised, or one piece if it is larger.
+    pub fn reserve(&self, slots: u32) -> bool {
+        let half = self.slot_count() / 2;
+        let mut reserved = self.reserved.load(Ordering::Relaxed);
+        while reserved == 0 || reserved + slots <= half {
+            let new = reserved + slots;
+            match self.reserved.compare_exchange_weak(reserved, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => reserved = now,
+            }
+        }
+        false
+    }
+
+    /// Sets slots aside for a piece that is there already.
+    pub fn reserve_anyway(&self, slots: u32) {
+        self.reserved.fetch_add(slots, Ordering::Relaxed);
+    }
+
+    /// The piece is verified, or given up.
+    pub fn unreserve(&self, slots: u32) {
+        let before = self.reserved.fetch_sub(slots, Ordering::Relaxed);
+        assert!(before >= slots, "{slots} slots of {before} reserved");
     }
 
     fn pop_free(&self) -> Option<SlotId> {
@@ -259,6 +289,14 @@ mod tests {
         assert_eq!(take(5), None, "what is left is pinned or being filled");
         table.unpin(0);
         assert_eq!(take(5), Some(kept), "a second chance, then it leaves");
+    }
+
+    #[test]
+    fn half_of_the_slots_may_be_promised_or_one_piece_of_any_size() {
+        let cache = Cache::new(8);
+        assert!(cache.reserve(3) && cache.reserve(1) && !cache.reserve(1));
+        cache.unreserve(4);
+        assert!(cache.reserve(20) && !cache.reserve(1));
     }
 
     #[test]

@@ -155,6 +155,12 @@ impl SharedTorrent {
         self.availability[piece as usize].fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Who collects and hashes piece `piece`, if anybody does.
+    pub fn owner(&self, piece: u32) -> Option<CoreId> {
+        let owner = self.owners[piece as usize].load(Ordering::Acquire);
+        (owner != NO_OWNER).then_some(CoreId(owner))
+    }
+
     /// Makes `core` the owner of piece `piece` unless it has one; returns the owner, who hashes it.
     pub fn own_piece(&self, piece: u32, core: CoreId) -> CoreId {
         let owner = &self.owners[piece as usize];
