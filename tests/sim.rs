@@ -32,7 +32,8 @@ fn run_seeds(seeds: std::ops::Range<u64>) {
                 sum.leeched_blocks += verdict.leeched_blocks;
             }
             Err(wrong) => failed.push(format!(
-                "seed {seed}: {wrong}\n  TROC_SEED={seed} cargo test --profile ci --test sim replay -- --nocapture"
+                "seed {seed}: {wrong}\n  \
+                 TROC_SEED={seed} cargo test --profile ci --test sim replay -- --nocapture"
             )),
         }
     }

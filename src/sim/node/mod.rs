@@ -411,11 +411,17 @@ fn set_fingerprints(shared: &SharedTorrent, piece: u32, prints: &[u64]) {
     }
 }
 
-/// Hashes what is not known; the pieces that are right, with the fingerprints of their chunks.
-fn check(torrent: &SimTorrent, disk: &Disk, resume: &Resume) -> Vec<(u32, Vec<u64>)> {
+/// Hashes what is not known; the pieces that are right, with the fingerprints of their chunks. It reads
+/// directly, as production does where it can: what is dirty is written first, and what a failed sync
+/// has thrown away is not seen, though the page cache still shows it.
+fn check(torrent: &SimTorrent, disk: &mut Disk, resume: &Resume) -> Vec<(u32, Vec<u64>)> {
+    for file in torrent.open_files(disk).into_iter().flatten().filter(|_| resume.rehash.count() > 0) {
+        let mark = disk.sync_begin();
+        disk.sync_end(file, mark);
+    }
     let mut found = Vec::new();
     for piece in resume.rehash.ones() {
-        let bytes = torrent.piece_on_disk(disk, piece, Disk::live);
+        let bytes = torrent.piece_on_disk(disk, piece, Disk::durable);
         if sha1::digest(&bytes) == torrent.piece_hashes[piece as usize] {
             let chunks = bytes.chunks(crate::base::units::CHUNK_BYTES as usize);
             found.push((piece, chunks.map(|chunk| fingerprint().of(chunk)).collect()));
