@@ -9,10 +9,14 @@ use std::collections::BTreeSet;
 
 use super::torrent::{Assembly, Evidence};
 use super::*;
+use crate::base::time::Span;
 use crate::shared::chunks::ChunkState;
 
 /// Failed pieces whose evidence is kept, per torrent.
 const EVIDENCE_MAX: usize = 64;
+
+/// A begun piece that got no chunk for so long may be given up.
+const STALE_AFTER: Span = Span::from_secs(30);
 
 impl Engine {
     /// A chunk of a piece that this core owns is whole.
@@ -20,7 +24,12 @@ impl Engine {
         let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
         let geometry = torrent.shared.meta.geometry;
         let piece = geometry.chunk_piece(chunk);
+        // A note may come late: the piece was given up, and another core has begun it since.
+        if torrent.shared.owner(piece) != Some(self.config.core) {
+            return;
+        }
         let next_chunk = geometry.chunk_of(piece, 0);
+        torrent.owned.insert(piece, self.rolled_at);
         torrent.assembling.entry(piece).or_insert(Assembly { next_chunk, hashing: false });
         self.hash_next(id, piece);
     }
@@ -72,6 +81,7 @@ impl Engine {
             self.actions.push_back(Action::Write { torrent: id, chunk });
         }
         shared.set_have(piece);
+        torrent.owned.remove(&piece);
         shared.disown_piece(piece);
         self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
         if suspects {
@@ -103,6 +113,7 @@ impl Engine {
             let slot = shared.chunks.reset(chunk);
             self.cache.release(slot);
         }
+        torrent.owned.remove(&piece);
         shared.disown_piece(piece);
         self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
         let givers: BTreeSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();
@@ -118,6 +129,53 @@ impl Engine {
         if let Some(key) = sole {
             self.ban_everywhere(key);
         }
+    }
+
+    /// Gives up begun pieces that get nowhere, when the room that is promised to them is needed for
+    /// others: whoever had their chunks may be gone.
+    pub(super) fn give_up_stale(&mut self, now: Instant) {
+        if !self.cache.is_tight() {
+            return;
+        }
+        for index in 0..self.torrents.len() {
+            let Some(torrent) = self.torrents[index].as_ref() else { continue };
+            let stale = torrent.owned.iter().filter(|(_, at)| now.since(**at) >= STALE_AFTER);
+            let stale: Vec<u32> = stale.map(|(&piece, _)| piece).collect();
+            for piece in stale {
+                self.give_up(TorrentId(index as u32), piece);
+            }
+        }
+    }
+
+    /// Empties a piece of this core of which no chunk is being collected or hashed.
+    fn give_up(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let shared = &torrent.shared;
+        let state = |chunk: u32| shared.chunks.view(chunk).state;
+        let idle =
+            |chunk: u32| matches!(state(chunk), ChunkState::Empty | ChunkState::Partial | ChunkState::Filled);
+        let hashing = torrent.assembling.get(&piece).is_some_and(|assembly| assembly.hashing);
+        let chunks = piece_chunks(shared, piece);
+        if hashing || shared.has(piece) || !chunks.iter().all(|&chunk| idle(chunk)) {
+            return;
+        }
+        for chunk in chunks {
+            let mine = match state(chunk) {
+                ChunkState::Partial => shared.chunks.claim_partial(chunk).is_some(),
+                ChunkState::Filled => true,
+                _ => false,
+            };
+            if mine {
+                let slot = shared.chunks.reset(chunk);
+                self.cache.release(slot);
+            }
+        }
+        torrent.assembling.remove(&piece);
+        torrent.owned.remove(&piece);
+        shared.disown_piece(piece);
+        self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
+        self.forget_piece(id, piece);
+        self.actions.push_back(Action::Tell(To::Others, Note::Missing { torrent: id, piece }));
     }
 
     /// A piece is verified, here or on another core: our peers are to be told, and asked no more.

@@ -197,7 +197,7 @@ impl Engine {
         torrent.claims.remove(&chunk);
         torrent.shared.chunks.fill(chunk);
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
-        let owner = picker::own_anyway(torrent, &self.cache, piece, self.config.core);
+        let owner = picker::own_anyway(torrent, &self.cache, piece, self.config.core, self.rolled_at);
         if owner == self.config.core {
             self.chunk_filled(id, chunk);
         } else {
@@ -338,8 +338,11 @@ impl Engine {
 
     pub(super) fn unchoked(&mut self, conn: ConnId, now: Instant) -> Result<(), PeerMisbehaved> {
         if let Some(peer) = self.peers.get_mut(conn) {
+            // Said again it means nothing: a peer that stalls does not gain time by it.
+            if !peer.flags.unchokes_us {
+                peer.block_at = now;
+            }
             peer.flags.unchokes_us = true;
-            peer.block_at = now;
         }
         self.ask_more(conn, now);
         Ok(())

@@ -44,7 +44,7 @@ impl Engine {
             }
         }
         let piece = pick_missing(torrent, &self.cache, peer, &mut self.rng, self.config.sequential)?;
-        if !own(torrent, &self.cache, piece, core) {
+        if !own(torrent, &self.cache, piece, core, now) {
             return None;
         }
         let chunk = first_empty_chunk(torrent, &self.cache, piece)?;
@@ -69,7 +69,7 @@ impl Engine {
             return None;
         }
         if torrent.shared.owner(piece).is_none() {
-            own_anyway(torrent, &self.cache, piece, self.config.core);
+            own_anyway(torrent, &self.cache, piece, self.config.core, now);
         }
         open_claim(torrent, chunk, slot, 0, now);
         Some(chunk)
@@ -84,7 +84,7 @@ impl Engine {
 
 /// Makes `core` the owner of a piece that nobody owns, if the cache has room for all of it. True if
 /// the piece has an owner now.
-fn own(torrent: &Torrent, cache: &Cache, piece: u32, core: CoreId) -> bool {
+fn own(torrent: &mut Torrent, cache: &Cache, piece: u32, core: CoreId, now: Instant) -> bool {
     let slots = torrent.shared.meta.geometry.chunks_per_piece();
     if torrent.shared.owner(piece).is_some() {
         return true;
@@ -92,21 +92,31 @@ fn own(torrent: &Torrent, cache: &Cache, piece: u32, core: CoreId) -> bool {
     if !cache.reserve(slots) {
         return false;
     }
-    if torrent.shared.own_piece(piece, core) != core {
+    if torrent.shared.own_piece(piece, core) == core {
+        torrent.owned.insert(piece, now);
+    } else {
         cache.unreserve(slots);
     }
     true
 }
 
 /// The owner of a piece of which chunks are there: `core`, if it has none.
-pub(super) fn own_anyway(torrent: &Torrent, cache: &Cache, piece: u32, core: CoreId) -> CoreId {
+pub(super) fn own_anyway(
+    torrent: &mut Torrent,
+    cache: &Cache,
+    piece: u32,
+    core: CoreId,
+    now: Instant,
+) -> CoreId {
     let slots = torrent.shared.meta.geometry.chunks_per_piece();
     if let Some(owner) = torrent.shared.owner(piece) {
         return owner;
     }
     cache.reserve_anyway(slots);
     let owner = torrent.shared.own_piece(piece, core);
-    if owner != core {
+    if owner == core {
+        torrent.owned.insert(piece, now);
+    } else {
         cache.unreserve(slots);
     }
     owner

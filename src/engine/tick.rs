@@ -42,6 +42,7 @@ impl Engine {
             for conn in all {
                 self.look_after(conn, span, now);
             }
+            self.give_up_stale(now);
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Torrent {
     pub missing: Vec<u32>,
     /// Pieces owned by this core.
     pub assembling: IndexMap<Assembly>,
+    /// When each piece that this core owns was begun or last got a chunk, by the second.
+    pub owned: IndexMap<Instant>,
     /// Verified pieces whose chunks are being written: how many are left.
     pub writing: IndexMap<u32>,
     /// Pieces verified since the torrent was added, on any core; peers have cursors into it.
@@ -80,6 +82,7 @@ impl Torrent {
             begun: Vec::new(),
             missing,
             assembling: IndexMap::default(),
+            owned: IndexMap::default(),
             writing: IndexMap::default(),
             have_log: Vec::new(),
             haves_due: false,

@@ -133,6 +133,11 @@ impl Cache {
         false
     }
 
+    /// Whether so much is promised that new pieces may have to wait for begun ones.
+    pub fn is_tight(&self) -> bool {
+        self.reserved.load(Ordering::Relaxed) >= self.slot_count() / 4
+    }
+
     /// Sets slots aside for a piece that is there already.
     pub fn reserve_anyway(&self, slots: u32) {
         self.reserved.fetch_add(slots, Ordering::Relaxed);

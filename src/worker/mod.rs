@@ -89,6 +89,8 @@ pub struct Worker<I: Io> {
     segments: Vec<Segment>,
     /// Arena regions that are known to be in use.
     regions_touched: u32,
+    /// The last turn ended before the engine had said all.
+    more_actions: bool,
     stopping: bool,
 }
 
@@ -123,6 +125,7 @@ impl<I: Io> Worker<I> {
             done: Vec::new(),
             segments: Vec::new(),
             regions_touched: 0,
+            more_actions: false,
             stopping: false,
         }
     }
@@ -154,12 +157,13 @@ impl<I: Io> Worker<I> {
         self.run_hashes(now);
         self.note_touched();
         self.flush();
-        if self.stopping && self.is_quiet() { Running::Stopped } else { Running::Yes }
+        if self.stopping && self.is_quiet() && self.flush() { Running::Stopped } else { Running::Yes }
     }
 
     /// Until when the kernel may let this core sleep: not at all while there is work.
     fn deadline(&mut self) -> Option<Instant> {
-        let busy = !self.hashes.is_empty() || !self.flush();
+        let more = std::mem::take(&mut self.more_actions);
+        let busy = more || !self.hashes.is_empty() || !self.flush();
         if busy || !self.links.mailbox.park() {
             return Some(Instant(0));
         }
@@ -187,6 +191,7 @@ impl<I: Io> Worker<I> {
 
     fn is_quiet(&self) -> bool {
         self.disk.is_idle()
+            && !self.more_actions
             && self.hashes.is_empty()
             && self.engine.peer_count() == 0
             && !self.engine.is_writing()
@@ -352,6 +357,7 @@ impl<I: Io> Worker<I> {
             let Some(action) = self.engine.poll_action(now) else { return };
             self.perform(action, now);
         }
+        self.more_actions = true;
     }
 
     fn perform(&mut self, action: Action, now: Instant) {
