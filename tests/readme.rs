@@ -1,5 +1,5 @@
-//! README.md says nothing that was not run: its command blocks are run here, in a directory of their own,
-//! and what it says about flags, messages and files is looked up.
+//! What the documents say is looked up. README.md: its command blocks are run here, each in a directory of
+//! its own, and the flags, messages and files that it names exist. ARCHITECTURE.md: so do its names.
 //!
 //! - `sh (run)` blocks are run as they are, `console` blocks by the lines that begin with `$ `; both must end
 //!   with status 0. Every block starts in an empty directory. Ports and sizes are exchanged for a port of
@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const TROC: &str = env!("CARGO_BIN_EXE_troc");
@@ -220,20 +220,23 @@ fn flags_in_the_prose_exist_somewhere() {
     }
 }
 
-/// All source in one line, so that a message that is wrapped in the source is found.
-fn source() -> String {
+/// All files below src.
+fn source_files() -> Vec<PathBuf> {
     let mut pending = vec![root().join("src")];
-    let mut all = String::new();
+    let mut found = Vec::new();
     while let Some(dir) = pending.pop() {
         for entry in std::fs::read_dir(dir).expect("src").flatten() {
             let path = entry.path();
-            if path.is_dir() {
-                pending.push(path);
-            } else {
-                all += &std::fs::read_to_string(path).expect("text");
-            }
+            if path.is_dir() { pending.push(path) } else { found.push(path) }
         }
     }
+    found
+}
+
+/// All source in one line, so that a message that is wrapped in the source is found.
+fn source() -> String {
+    let files = source_files();
+    let all: String = files.iter().map(|path| std::fs::read_to_string(path).expect("text")).collect();
     all.replace("\\\n", " ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -252,6 +255,29 @@ fn messages_that_the_readme_explains_are_those_of_the_program() {
         }
     }
     assert!(count > 10, "{count} messages");
+}
+
+#[test]
+fn names_in_the_architecture_exist() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let (source, files, mut count) = (source(), source_files(), 0);
+    for code in inline_code(&text) {
+        // A function, type or variant: the last part of its path; everything else is prose.
+        let name = code.rsplit("::").next().unwrap_or(code);
+        let is_name = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c == '_');
+        // Names in capitals are the kernel's.
+        let is_ours = (code.contains("::") || code.contains('_')) && code.contains(char::is_lowercase);
+        if is_ours && is_name(name) && code.split("::").all(is_name) {
+            assert!(source.contains(name), "ARCHITECTURE.md names {code}, which is not in src");
+            count += 1;
+        }
+        if code.ends_with(".rs") && !code.contains('*') {
+            let exists = files.iter().any(|path| path.ends_with(code))
+                || ["", "tests"].iter().any(|dir| root().join(dir).join(code).is_file());
+            assert!(exists, "ARCHITECTURE.md names {code}, which is not there");
+        }
+    }
+    assert!(count > 40, "{count} names");
 }
 
 #[test]
