@@ -28,6 +28,8 @@ struct Run {
     durable_at_start: u64,
     last: Status,
     killed: bool,
+    /// Useful bytes that had come when the first line after the check was said.
+    useful_at_start: u64,
 }
 
 fn is_past_checking(status: &Status) -> bool {
@@ -40,12 +42,13 @@ fn run_until(torrent: &Path, dir: &Path, scratch: &Path, seed: SocketAddr, bytes
     command.args(["--peer", &seed.to_string(), "--download-limit", RATE, "--unsynced", "4MiB"]);
     let mut node = Node::spawn("get", &mut command, scratch);
     let first = node.wait("the end of its check", is_past_checking);
+    let useful_at_start = useful(&first);
     let (durable_at_start, verified_at_start) = (first.bytes("durable_bytes"), first.bytes("verified_bytes"));
     let mut last = first;
     while last.bytes("verified_bytes") - verified_at_start < bytes {
         let Some(status) = node.next_status() else {
             node.expect_done();
-            return Run { durable_at_start, last, killed: false };
+            return Run { durable_at_start, last, killed: false, useful_at_start };
         };
         last = status;
     }
@@ -54,7 +57,7 @@ fn run_until(torrent: &Path, dir: &Path, scratch: &Path, seed: SocketAddr, bytes
     while let Some(status) = node.next_status() {
         last = status;
     }
-    Run { durable_at_start, last, killed: true }
+    Run { durable_at_start, last, killed: true, useful_at_start }
 }
 
 /// Every page on disk, and within it every piece's part, is as in the source or was never written.
@@ -86,13 +89,18 @@ fn segment_end(at: usize, start: usize) -> usize {
     page_end.min(piece_end)
 }
 
+fn useful(status: &Status) -> u64 {
+    status.bytes("downloaded_bytes") - status.bytes("wasted_bytes")
+}
+
 fn check(run: &Run, durable_before: u64, when: &str) {
     assert!(
         run.durable_at_start >= durable_before,
         "{when}: {durable_before} bytes were durable before the kill, {} after it",
         run.durable_at_start
     );
-    let useful = run.last.bytes("downloaded_bytes") - run.last.bytes("wasted_bytes");
+    // What had come before the first line is not counted: some of it may be durable by then.
+    let useful = useful(&run.last) - run.useful_at_start;
     assert!(
         useful <= TOTAL_BYTES - run.durable_at_start,
         "{when}: {useful} bytes fetched, though only {} were not durable",

@@ -83,7 +83,10 @@ fn explain(error: &clap::Error) -> Result<(), CliError> {
 /// Warnings, or what the environment variable TROC_LOG asks for, such as `info` or `troc::daemon=debug`.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("TROC_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr);
     // Fails only if there is one already, as in tests.
     let _ = subscriber.try_init();
 }

@@ -5,6 +5,7 @@ mod mail;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -93,6 +94,8 @@ pub struct Control<'a> {
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
     stop_asked_at: Option<Instant>,
+    /// Ends the checks of existing files.
+    stop_checks: Arc<AtomicBool>,
     failure: Option<NodeError>,
     started_at: Instant,
     status_at: Instant,
@@ -136,6 +139,7 @@ impl<'a> Control<'a> {
             on_status,
             phase: Phase::Running,
             stop_asked_at: None,
+            stop_checks: Arc::new(AtomicBool::new(false)),
             failure: None,
             started_at: now,
             status_at: now,
@@ -208,6 +212,7 @@ impl<'a> Control<'a> {
                 metainfo,
                 dir: self.config.dir.clone(),
                 cores: self.workers.len(),
+                stop: Arc::clone(&self.stop_checks),
                 sync: SyncPolicy { bytes: self.config.unsynced_bytes, ..SyncPolicy::default() },
                 fingerprint: self.state.fingerprint(),
             };
@@ -246,7 +251,7 @@ impl<'a> Control<'a> {
 
     fn torrent_started(&mut self, id: TorrentId, started: Started) {
         let now = clock::now();
-        let Started { shared, pairs, open, durable, keeper, files } = started;
+        let Started { shared, pairs, durable, keeper, files } = started;
         let (orders, inbox) = unbounded_channel();
         let tell = self.tell.clone();
         let torrent = Arc::clone(&shared);
@@ -258,11 +263,18 @@ impl<'a> Control<'a> {
             swarm.begin_complete();
         }
         swarm.peer_at = now;
-        swarm.live = Some(Live { shared: Arc::clone(&shared), open, orders, durable, closed: false });
+        swarm.live = Some(Live {
+            shared: Arc::clone(&shared),
+            files: Arc::clone(&pairs),
+            orders,
+            durable,
+            closed: false,
+        });
         for worker in &mut self.workers {
             worker.send(ToWorker::Add { torrent: Arc::clone(&shared), files: Arc::clone(&pairs) });
         }
-        if self.phase != Phase::Running {
+        // While workers drain it stays open like the others.
+        if matches!(self.phase, Phase::Closing(_)) {
             self.close_journals();
         }
     }
@@ -409,6 +421,7 @@ impl<'a> Control<'a> {
             return;
         }
         self.phase = Phase::Draining(self.workers.len());
+        self.stop_checks.store(true, Ordering::Relaxed);
         for swarm in &mut self.swarms {
             if let Some(live) = &swarm.live {
                 live.shared.stop_fetch();

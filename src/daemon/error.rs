@@ -73,6 +73,9 @@ pub enum NodeError {
     /// A `get` was told to stop before all was there.
     #[error("stopped, as asked, before all was fetched: start again to go on; what is verified is kept")]
     Unfinished,
+    /// Stopped before the files were checked.
+    #[error("stopped during the check of existing files; the next start checks them again")]
+    CheckStopped,
     /// Stopped twice.
     #[error("stopped at once, as asked; the next start checks what was being written")]
     Killed,

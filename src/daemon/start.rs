@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::clock;
 use super::error::NodeError;
@@ -26,8 +27,6 @@ pub struct Started {
     pub shared: Arc<SharedTorrent>,
     /// For the workers.
     pub pairs: Arc<[Option<Arc<FilePair>>]>,
-    /// The same files, for edge writes.
-    pub open: Vec<Option<Arc<OpenFile>>>,
     /// Pieces that are durable.
     pub durable: Bitfield,
     /// For the keeping task.
@@ -47,6 +46,8 @@ pub struct StartConfig {
     pub dir: PathBuf,
     /// How many workers there are.
     pub cores: usize,
+    /// Set when the node stops: a check under way ends.
+    pub stop: Arc<AtomicBool>,
     /// When written bytes are synced.
     pub sync: SyncPolicy,
     /// Fingerprints of chunks.
@@ -102,9 +103,8 @@ pub async fn start(
     }
     keeper.machine().flush();
     let access = if shared.is_complete() { Access::Read } else { Access::Write };
-    let open = open_all(&mut files, metainfo, access)?;
-    let pairs = open.iter().map(pair).collect::<Result<_, _>>()?;
-    Ok(Started { shared, pairs, open, durable, keeper, files })
+    let pairs = open_all(&mut files, metainfo, access)?;
+    Ok(Started { shared, pairs, durable, keeper, files })
 }
 
 fn set_fingerprints(shared: &SharedTorrent, piece: u32, prints: &[u64]) {
@@ -124,6 +124,7 @@ async fn check(
     }
     let (metainfo, dir, fingerprint) = (Arc::clone(&config.metainfo), config.dir.clone(), config.fingerprint);
     let pieces: Vec<u32> = resume.rehash.ones().collect();
+    let (stop, stopped) = (Arc::clone(&config.stop), Arc::clone(&config.stop));
     let hashing = tokio::task::spawn_blocking(move || {
         let mut found = Vec::new();
         let source = HashSource::of_torrent(&metainfo, &dir);
@@ -135,11 +136,13 @@ async fn check(
                 found.push((piece, fingerprints));
             }
             on_checked(piece);
-            ControlFlow::Continue(())
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .map(|_| found)
     });
     match hashing.await {
+        // What was not looked at must not count as missing: nothing is known until all is checked.
+        Ok(_) if stopped.load(Ordering::Relaxed) => Err(NodeError::CheckStopped),
         Ok(found) => Ok(found?),
         Err(error) => Err(NodeError::Control(std::io::Error::other(error))),
     }
@@ -164,25 +167,26 @@ fn is_any_absent(files: &TorrentFiles, metainfo: &Metainfo) -> Result<bool, Node
     Ok(found.iter().zip(&metainfo.files).any(|(identity, file)| identity.is_none() && !file.pad))
 }
 
+/// Two descriptors for each file that has bytes on disk.
 fn open_all(
     files: &mut TorrentFiles,
     metainfo: &Metainfo,
     access: Access,
-) -> Result<Vec<Option<Arc<OpenFile>>>, NodeError> {
-    let mut open = Vec::with_capacity(metainfo.files.len());
+) -> Result<Arc<[Option<Arc<FilePair>>]>, NodeError> {
+    let mut pairs = Vec::with_capacity(metainfo.files.len());
     for (index, entry) in (0u32..).zip(&metainfo.files) {
         let wanted = !entry.pad && entry.length > 0;
-        open.push(wanted.then(|| files.open(FileIndex(index), access)).transpose()?);
+        let open = wanted.then(|| files.open(FileIndex(index), access)).transpose()?;
+        pairs.push(open.map(|open| pair(&open)).transpose()?);
     }
-    Ok(open)
+    Ok(pairs.into())
 }
 
-fn pair(file: &Option<Arc<OpenFile>>) -> Result<Option<Arc<FilePair>>, NodeError> {
-    let Some(file) = file else { return Ok(None) };
+fn pair(file: &OpenFile) -> Result<Arc<FilePair>, NodeError> {
     let direct = file.direct().map(|fd| fd.try_clone_to_owned()).transpose();
     let buffered = file.buffered().try_clone_to_owned();
     match (direct, buffered) {
-        (Ok(direct), Ok(buffered)) => Ok(Some(Arc::new(FilePair::new(direct, buffered)))),
+        (Ok(direct), Ok(buffered)) => Ok(Arc::new(FilePair::new(direct, buffered))),
         (Err(error), _) | (_, Err(error)) => Err(NodeError::Control(error)),
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::files::OpenFile;
 use super::keeping::Orders;
 use super::status::{TorrentState, TorrentStatus};
 use crate::base::bitfield::Bitfield;
@@ -13,10 +12,12 @@ use crate::base::time::{Instant, Span};
 use crate::engine::action::Farewell;
 use crate::engine::announcer::Announcer;
 use crate::engine::candidates::Candidates;
+use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::tracker::{AnnounceEvent, AnnounceRequest};
 use crate::shared::sync::Ordering;
 use crate::shared::torrent::{CoreStats, SharedTorrent};
+use crate::worker::mesh::Files;
 
 /// Rates are means over so long.
 const RATE_SPAN: Span = Span::from_secs(3);
@@ -27,7 +28,7 @@ pub struct Live {
     /// What the workers share of it.
     pub shared: Arc<SharedTorrent>,
     /// Its files, for edge writes.
-    pub open: Vec<Option<Arc<OpenFile>>>,
+    pub files: Files<Arc<FilePair>>,
     /// The keeping task.
     pub orders: Orders,
     /// Pieces that survive a crash.

@@ -358,12 +358,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn rejected(
-        &mut self,
-        conn: ConnId,
-        block: BlockRef,
-        now: Instant,
-    ) -> Result<(), PeerMisbehaved> {
+    pub(super) fn rejected(&mut self, conn: ConnId, block: BlockRef) -> Result<(), PeerMisbehaved> {
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
         let Some(id) = peer.torrent else { return Ok(()) };
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return Ok(()) };
@@ -391,7 +386,6 @@ impl Engine {
         }
         self.food = true;
         self.give_back(id, chunk);
-        let _ = now;
         Ok(())
     }
 

@@ -125,8 +125,6 @@ pub struct Outgoing {
     pub segments: VecDeque<Segment>,
     /// Chunks pinned for it, one entry per pin.
     pub pins: Vec<u32>,
-    /// Payload bytes in it.
-    pub payload_bytes: u64,
     /// A send is in flight.
     pub in_flight: bool,
     /// The connection stands in the ready queue.

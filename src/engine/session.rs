@@ -47,7 +47,7 @@ pub enum PeerMisbehaved {
     /// Answers pile up that it does not read.
     #[error("asks on and on and does not read the answers")]
     ReadsNothing,
-    /// A block that is longer or shorter than the request.
+    /// An extension message that cannot be read.
     #[error("sent a malformed extension message")]
     BadExtension,
 }
@@ -106,7 +106,7 @@ impl Engine {
         self.make_ready(conn);
     }
 
-    /// A peer's handshake came. `may_move`: it is fresh from accept and nothing was sent on it.
+    /// A peer's handshake came.
     pub fn handle_handshake(&mut self, conn: ConnId, theirs: &Handshake, now: Instant) -> Admission {
         let Some(peer) = self.peers.get(conn) else { return Admission::Refused };
         let known = self.by_hash.get(&theirs.info_hash).copied();
@@ -254,7 +254,7 @@ impl Engine {
                 self.make_ready(conn);
                 outcome
             }
-            Message::Reject(block) => self.rejected(conn, block, now),
+            Message::Reject(block) => self.rejected(conn, block),
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => self.greeted(conn, payload),
             Message::Extended { .. } => idle(peer),
         }

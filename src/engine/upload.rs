@@ -129,7 +129,7 @@ impl Engine {
             }
             self.make_ready(conn);
         } else {
-            // No free slot: whatever gives one back sets `food`, and the tick tries again.
+            // No free slot: the tick tries again.
             self.throttled.push(conn);
         }
     }

@@ -24,9 +24,8 @@ impl Budget {
         (rate / 20).clamp(16 << 10, 64 << 20) as i64
     }
 
-    /// Takes up to `want` bytes; whatever is left of a grant goes back by `refund`. Grants nothing
-    /// while the bucket is empty; may run it up to one grant into debt, so that a block larger than
-    /// the burst still passes.
+    /// Takes `want` bytes, or nothing while the bucket is empty; what is not used goes back by `refund`.
+    /// The bucket may run up to one grant into debt, so that a block larger than the burst still passes.
     pub fn claim(&self, want: u32, now: Instant) -> u32 {
         self.refill(now);
         let mut tokens = self.tokens.load(Ordering::Relaxed);

@@ -161,8 +161,8 @@ impl ChunkTable {
         assert!(before & PINS != 0, "unpin without a pin: {:?}", ChunkView::unpack(before));
     }
 
-    /// Ready to Empty if nothing holds it and it was not used lately; a used one is marked unused
-    /// instead when `second_chance` is given up. The slot is the caller's.
+    /// Ready to Empty if nothing holds it and it was not used lately; with `clear_used` a
+    /// used one is marked unused instead. The slot is the caller's.
     pub fn evict(&self, chunk: u32, clear_used: bool) -> Option<SlotId> {
         let view = self.view(chunk);
         if view.state != ChunkState::Ready || view.pins != 0 {

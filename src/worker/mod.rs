@@ -224,7 +224,7 @@ impl<I: Io> Worker<I> {
                 let files = &self.files;
                 let find = |id: TorrentId| files.get(id.0 as usize)?.clone();
                 let finished = self.disk.handle_done(&mut self.io, find, token, result);
-                self.finish(finished, now);
+                self.finish(finished);
             }
         }
     }
@@ -322,7 +322,7 @@ impl<I: Io> Worker<I> {
                 },
                 ToWorker::Edges { job, result } => {
                     let finished = self.disk.handle_edges(job, result);
-                    self.finish(finished, now);
+                    self.finish(finished);
                 }
                 ToWorker::Stop => {
                     self.stopping = true;
@@ -385,12 +385,12 @@ impl<I: Io> Worker<I> {
                 self.hashes.push_back(HashJob { torrent, chunk, first, last });
             }
             Action::Autopsy { torrent, piece } => self.autopsy(torrent, piece),
-            Action::Write { torrent, chunk } => self.write(torrent, chunk, now),
+            Action::Write { torrent, chunk } => self.write(torrent, chunk),
             Action::Load { torrent, chunk, slot } => {
                 let Some((shared, files)) = self.place(torrent) else { return };
                 let place = Place { torrent: &shared, files: &files };
                 let finished = self.disk.load(&mut self.io, &self.arena, &place, chunk, slot);
-                self.finish(finished, now);
+                self.finish(finished);
             }
             Action::Tell(to, note) => self.tell(to, note),
             Action::Report(report) => self.links.control.send(ToControl::Report(report)),
@@ -435,7 +435,7 @@ impl<I: Io> Worker<I> {
         Some((shared, self.files.get(torrent.0 as usize)?.clone()?))
     }
 
-    fn write(&mut self, torrent: TorrentId, chunk: u32, now: Instant) {
+    fn write(&mut self, torrent: TorrentId, chunk: u32) {
         let Some((shared, files)) = self.place(torrent) else { return };
         let slot = shared.chunks.view(chunk).slot;
         let print = disk::fingerprint(&self.arena, &shared, chunk, slot, &self.fingerprint);
@@ -446,11 +446,11 @@ impl<I: Io> Worker<I> {
             self.disk.write(&mut self.io, &self.arena, &place, (chunk, slot), self.core, &mut |message| {
                 control.send(message);
             });
-        self.finish(finished, now);
+        self.finish(finished);
     }
 
     /// A disk job ended.
-    fn finish(&mut self, finished: Option<Finished>, _now: Instant) {
+    fn finish(&mut self, finished: Option<Finished>) {
         let Some(Finished { torrent, chunk, slot, direction, result }) = finished else { return };
         match direction {
             Direction::Write => {

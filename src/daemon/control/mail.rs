@@ -1,6 +1,9 @@
 //! What the workers tell the control thread.
 
+use tokio_uring::fs::File;
+
 use super::*;
+use crate::io::uring::FilePair;
 
 impl Control<'_> {
     pub(super) fn take_mail(&mut self) {
@@ -77,14 +80,13 @@ impl Control<'_> {
     /// Edges of a chunk go through the page cache, on this thread's ring.
     fn write_edges(&mut self, core: u8, job: u32, torrent: TorrentId, edges: Vec<Edge>) {
         let Some(live) = self.swarms[torrent.0 as usize].live.as_ref() else { return };
-        let open: Vec<_> =
-            edges.iter().map(|edge| live.open.get(edge.file.0 as usize).cloned().flatten()).collect();
+        let files = Arc::clone(&live.files);
         let worker = self.workers[core as usize].mailbox();
         tokio_uring::spawn(async move {
             let mut result = Ok(());
-            for (edge, open) in edges.into_iter().zip(open) {
-                let Some(open) = open else { continue };
-                if let Err(error) = open.write_all(edge.bytes, edge.offset).await {
+            for edge in edges {
+                let Some(Some(file)) = files.get(edge.file.0 as usize) else { continue };
+                if let Err(error) = write_edge(file, edge.bytes, edge.offset).await {
                     result = Err(error.raw_os_error().unwrap_or(libc::EIO));
                 }
             }
@@ -95,6 +97,12 @@ impl Control<'_> {
             }
         });
     }
+}
+
+async fn write_edge(file: &FilePair, bytes: Vec<u8>, offset: u64) -> std::io::Result<()> {
+    let file = File::from_std(file.buffered().try_clone_to_owned()?.into());
+    let (result, _) = file.write_all_at(bytes, offset).await;
+    file.close().await.and(result)
 }
 
 fn disk_advice(errno: i32) -> String {

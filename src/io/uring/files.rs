@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Operations and registrations name the arena's memory.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
@@ -25,6 +25,11 @@ impl FilePair {
     /// Of the same file: opened with `O_DIRECT` where the file system allows that, and without.
     pub const fn new(direct: Option<OwnedFd>, buffered: OwnedFd) -> Self {
         Self { direct, buffered }
+    }
+
+    /// The descriptor that goes through the page cache.
+    pub fn buffered(&self) -> BorrowedFd<'_> {
+        self.buffered.as_fd()
     }
 
     /// Whether direct I/O is possible.
