@@ -192,3 +192,9 @@ pub const BENCH_SAMPLE_BYTES_MAX: u64 = 64 << 20;
 pub const BENCH_PAYLOAD_BYTES_MAX: u64 = 64 << 30;
 /// Time for all connections to be made, and for all to have a block.
 pub const BENCH_START_TIMEOUT: Span = Span::from_secs(30);
+
+// ---- Written, not yet on disk ----
+
+/// Chunks that one worker writes at a time before it begins new ones: 8 MiB keep a disk of 2.8 GB/s
+/// busy through 3 ms of latency, and more would only touch more memory.
+pub const CHUNKS_WRITING_MAX: u32 = 32;

@@ -78,6 +78,7 @@ impl Engine {
         for chunk in chunks {
             // The pin keeps the slot until the write is done.
             shared.chunks.publish(chunk, 1);
+            self.chunks_writing += 1;
             self.actions.push_back(Action::Write { torrent: id, chunk });
         }
         shared.set_have(piece);
@@ -215,6 +216,7 @@ impl Engine {
     pub fn handle_written(&mut self, id: TorrentId, chunk: u32, result: Result<(), i32>) {
         let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
         torrent.shared.chunks.unpin(chunk);
+        self.chunks_writing -= 1;
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
         self.food = true;
         if let Err(errno) = result {

@@ -102,6 +102,8 @@ pub struct Engine {
     rng: Rng,
     ticked_at: Instant,
     rolled_at: Instant,
+    /// Chunks handed out to be written and not reported yet.
+    chunks_writing: u32,
     stopping: bool,
 }
 
@@ -126,6 +128,7 @@ impl Engine {
             rng,
             ticked_at: now,
             rolled_at: now,
+            chunks_writing: 0,
             stopping: false,
         }
     }

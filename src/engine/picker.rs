@@ -7,6 +7,7 @@
 use super::claims::Claim;
 use super::torrent::Torrent;
 use super::*;
+use crate::base::limits::CHUNKS_WRITING_MAX;
 use crate::shared::chunks::ChunkState;
 use crate::storage::plan;
 
@@ -22,7 +23,8 @@ impl Engine {
         let id = peer.torrent?;
         let core = self.config.core;
         let torrent = self.torrents[id.0 as usize].as_mut()?;
-        if !torrent.wants_pieces() {
+        // The disk is behind: what comes now would only wait in memory.
+        if !torrent.wants_pieces() || self.chunks_writing >= CHUNKS_WRITING_MAX {
             return None;
         }
         if let Some(at) = torrent.offers.iter().rposition(|&chunk| gives(torrent, peer, chunk)) {
