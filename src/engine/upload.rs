@@ -20,6 +20,12 @@ use super::*;
 /// Blocks of one send at most: 512 KiB.
 const BURST_BLOCKS_MAX: usize = 32;
 
+/// Connections in the queue from which on turns are kept short.
+const CROWD: usize = 32;
+
+/// Blocks of one send while the queue is long: 128 KiB.
+const BURST_BLOCKS_CROWDED: usize = 8;
+
 /// Chunks behind the first missing one that are read ahead for a peer.
 const READ_AHEAD_CHUNKS: usize = 4;
 
@@ -71,7 +77,10 @@ impl Engine {
     /// Moves queued requests into the send, as far as their chunks are in memory and limits allow.
     fn take_blocks(&mut self, conn: ConnId, outbox: &mut Vec<u8>, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
-        let (Some(id), burst) = (peer.torrent, peer.out.burst_blocks) else { return };
+        let Some(id) = peer.torrent else { return };
+        // With many in the queue a turn is short and the same for all: who drains fast gets no more.
+        let crowded = self.ready.len() >= CROWD;
+        let burst = peer.out.burst_blocks.min(if crowded { BURST_BLOCKS_CROWDED } else { BURST_BLOCKS_MAX });
         let mut blocks = 0;
         while blocks < burst {
             let Some(peer) = self.peers.get_mut(conn) else { return };

@@ -23,6 +23,9 @@ use crate::proto::metainfo::Metainfo;
 /// Readiness events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
 
+/// Receive buffer of each connection; the kernel doubles it.
+const RECEIVE_BUFFER_BYTES: usize = 256 << 10;
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -206,6 +209,8 @@ fn dial(plan: &Plan, index: u32) -> Result<Socket, BenchError> {
     if plan.spread && plan.seeder.ip().is_ipv4() && plan.seeder.ip().is_loopback() {
         socket.bind(&source_addr(index).into()).map_err(failed)?;
     }
+    // The same window for all: left alone, the kernel gives more to whoever happens to be read first.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).map_err(failed)?;
     socket.connect_timeout(&plan.seeder.into(), start_timeout()).map_err(failed)?;
     socket.set_tcp_nodelay(true).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
