@@ -24,7 +24,7 @@ use crate::proto::metainfo::Metainfo;
 const EVENTS_MAX: usize = 256;
 
 /// Receive buffer of each connection; the kernel doubles it.
-const RECEIVE_BUFFER_BYTES: usize = 256 << 10;
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 
 /// What to measure.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ use crate::proto::wire::message::{Frame, Message, next_frame};
 /// The message id after which a block follows.
 const PIECE: u8 = 7;
 /// System calls on one connection before the others get their turn.
-const CALLS_PER_TURN: u32 = 32;
+const CALLS_PER_TURN: u32 = 64;
 
 /// What all connections use.
 pub struct Shared {
