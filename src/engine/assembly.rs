@@ -184,6 +184,7 @@ impl Engine {
         if let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) {
             torrent.have_log.push(piece);
             torrent.haves_due = true;
+            self.haves_due = true;
         }
     }
 

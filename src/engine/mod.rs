@@ -102,6 +102,8 @@ pub struct Engine {
     rng: Rng,
     ticked_at: Instant,
     rolled_at: Instant,
+    /// Some torrent's have log grew since peers were last told.
+    haves_due: bool,
     /// Chunks handed out to be written and not reported yet.
     chunks_writing: u32,
     stopping: bool,
@@ -128,6 +130,7 @@ impl Engine {
             rng,
             ticked_at: now,
             rolled_at: now,
+            haves_due: false,
             chunks_writing: 0,
             stopping: false,
         }
@@ -169,7 +172,9 @@ impl Engine {
             self.feed_hungry(now);
         }
         self.food = false;
-        self.flush_haves();
+        if std::mem::take(&mut self.haves_due) {
+            self.flush_haves();
+        }
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
