@@ -153,7 +153,7 @@ fn a_directory_that_may_not_be_written_is_named_and_payload_that_may_only_be_rea
     if !is_root() {
         return skip("permissions", "only root can become another user");
     }
-    let scene = Scene::new();
+    let scene = Scene::public();
     let binary = for_anybody(&scene);
     fs::create_dir(scene.path("closed")).expect("directory");
     fs::set_permissions(scene.path("closed"), fs::Permissions::from_mode(0o755)).expect("permissions");
@@ -176,7 +176,7 @@ fn u1_without_locked_memory_the_remedy_is_named() {
     if !is_root() {
         return skip("memlock", "only root can become another user");
     }
-    let scene = Scene::new();
+    let scene = Scene::public();
     let binary = for_anybody(&scene);
     // A user of its own: what a user's other processes hold counts too.
     let mut command = Command::new("setpriv");

@@ -36,9 +36,18 @@ impl Scene {
         Self::sized(TOTAL, PIECE)
     }
 
+    /// The usual one where other users come too: what was cloned below a home they may not enter.
+    pub fn public() -> Self {
+        Self::in_dir(tempfile::tempdir().expect("temporary directory"), TOTAL, PIECE)
+    }
+
     /// One of so many bytes.
     pub fn sized(total: u64, piece_bytes: u32) -> Self {
         let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
+        Self::in_dir(temp, total, piece_bytes)
+    }
+
+    fn in_dir(temp: TempDir, total: u64, piece_bytes: u32) -> Self {
         let torrent = Torrent::single(&temp.path().join("source"), "whole", total, piece_bytes.into(), 1);
         let file = torrent.write(&temp.path().join("a.torrent"), None);
         let payload = Payload::of(&torrent, piece_bytes);
