@@ -86,9 +86,25 @@ impl Bitfield {
         was
     }
 
+    /// The bits 64 at a time: bit `i` of word `w` is bit `64 * w + i` of the field.
+    pub fn words(&self) -> impl Iterator<Item = u64> {
+        self.bytes.chunks(8).map(|bytes| {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            u64::from_be_bytes(word).reverse_bits()
+        })
+    }
+
     /// The indices of the set bits, ascending.
     pub fn ones(&self) -> impl Iterator<Item = u32> {
-        (0..self.len).filter(|&index| self.get(index))
+        (0..).step_by(64).zip(self.words()).flat_map(|(first, mut word)| {
+            std::iter::from_fn(move || {
+                let bit = word.trailing_zeros();
+                // Clears the lowest bit; nothing is left of nothing.
+                word &= word.wrapping_sub(1);
+                (bit < u64::BITS).then_some(first + bit)
+            })
+        })
     }
 }
 
@@ -105,6 +121,22 @@ mod tests {
             }
             assert_eq!(field, Bitfield::full(len));
             assert_eq!(Bitfield::from_wire(field.as_bytes(), len), Some(field));
+        }
+    }
+
+    #[test]
+    fn ones_are_the_bits_that_were_set_and_words_hold_them() {
+        for len in [1, 8, 63, 64, 65, 130] {
+            for step in 1..=len {
+                let mut field = Bitfield::new(len);
+                let want: Vec<u32> = (0..len).step_by(step as usize).collect();
+                want.iter().for_each(|&index| assert!(field.set(index)));
+                assert_eq!(field.ones().collect::<Vec<_>>(), want);
+                let words: Vec<u64> = field.words().collect();
+                assert_eq!(words.len(), len.div_ceil(64) as usize);
+                let bit = |index: &u32| words[*index as usize / 64] >> (index % 64) & 1 == 1;
+                assert_eq!((0..len).filter(bit).collect::<Vec<_>>(), want);
+            }
         }
     }
 

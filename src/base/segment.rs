@@ -59,6 +59,11 @@ impl Segment {
         self.len() == 0
     }
 
+    /// Whether it names payload.
+    pub const fn is_payload(&self) -> bool {
+        matches!(self, Self::Payload { .. })
+    }
+
     /// The segment without its first `n` bytes. Panics if it is shorter than that.
     pub fn skip(self, n: u32) -> Self {
         assert!(n <= self.len());

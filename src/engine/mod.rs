@@ -99,9 +99,14 @@ pub struct Engine {
     food: bool,
     bans: HashSet<u64>,
     strangers: Strangers,
+    /// Open connections whose peer wants our pieces.
+    leeches: u32,
     rng: Rng,
     ticked_at: Instant,
     rolled_at: Instant,
+    /// The part of the connections that was looked after last, and when each part was.
+    part: usize,
+    parts_at: [Instant; tick::ROLL_PARTS],
     /// Some torrent's have log grew since peers were last told.
     haves_due: bool,
     /// Chunks handed out to be written and not reported yet.
@@ -127,9 +132,12 @@ impl Engine {
             food: false,
             bans: HashSet::new(),
             strangers: Strangers::default(),
+            leeches: 0,
             rng,
             ticked_at: now,
             rolled_at: now,
+            part: 0,
+            parts_at: [now; tick::ROLL_PARTS],
             haves_due: false,
             chunks_writing: 0,
             stopping: false,
@@ -249,6 +257,7 @@ impl Engine {
         peer.farewell = Some(why);
         peer.requests.clear();
         peer.out.frames.clear();
+        self.leeches -= u32::from(std::mem::take(&mut peer.flags.wants_us));
         self.actions.push_back(Action::Close(conn));
         if was_open {
             self.drop_requests(conn);
@@ -282,8 +291,8 @@ impl Engine {
         let Some(mut peer) = self.peers.remove(conn) else { return };
         self.strangers.leave(peer.address.ip(), peer.counted);
         if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {
-            for chunk in peer.out.pins.drain(..) {
-                torrent.shared.chunks.unpin(chunk);
+            for pin in peer.out.pins.drain(..) {
+                torrent.shared.chunks.unpin(pin.chunk);
             }
             let id = torrent.id();
             let mut released = Vec::new();

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::admission::Counted;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
-use crate::base::ids::{ConnId, TorrentId};
+use crate::base::ids::{ConnId, SlotId, TorrentId};
 use crate::base::limits::{REQUESTS_OUT_MAX, REQUESTS_OUT_MIN};
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
@@ -116,6 +116,17 @@ impl Pace {
     }
 }
 
+/// A chunk whose slot a send holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Pin {
+    /// The chunk.
+    pub chunk: u32,
+    /// Where its bytes are while it is pinned.
+    pub slot: SlotId,
+    /// Offset of its first byte in the slot's payload area.
+    pub residue: u32,
+}
+
 /// What is on its way to the peer.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -123,8 +134,14 @@ pub struct Outgoing {
     pub frames: Vec<u8>,
     /// What the send in flight, or the continuation of a short one, still has to send.
     pub segments: VecDeque<Segment>,
-    /// Chunks pinned for it, one entry per pin.
-    pub pins: Vec<u32>,
+    /// Chunks pinned for it, in the order of their blocks; one pin holds for a run of blocks.
+    pub pins: Vec<Pin>,
+    /// Bytes of `segments` that are still to go, all and payload.
+    pub left_bytes: u64,
+    /// See `left_bytes`.
+    pub left_payload_bytes: u64,
+    /// The chunk that its last block came from: who goes on in it is no new reader of it.
+    pub reading: Option<u32>,
     /// A send is in flight.
     pub in_flight: bool,
     /// The connection stands in the ready queue.
@@ -319,6 +336,11 @@ impl Peers {
     /// All of them.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
         self.entries.iter_mut().filter_map(Option::as_deref_mut)
+    }
+
+    /// Every `parts`th of them from place `part` on.
+    pub fn part(&self, part: usize, parts: usize) -> impl Iterator<Item = &Peer> {
+        self.entries.iter().skip(part).step_by(parts).filter_map(Option::as_deref)
     }
 
     /// How many there are.

@@ -8,7 +8,8 @@ use super::claims::Claim;
 use super::torrent::Torrent;
 use super::*;
 use crate::base::limits::CHUNKS_WRITING_MAX;
-use crate::shared::chunks::ChunkState;
+use crate::shared::cache::Growth;
+use crate::shared::chunks::{ChunkState, HEAT_MAX};
 use crate::storage::plan;
 
 /// Missing pieces that are compared before one is begun. Among 128 drawn at random the rarest is
@@ -78,7 +79,9 @@ impl Engine {
     }
 
     pub(super) fn allocate(&self, id: TorrentId, chunk: u32) -> Option<crate::base::ids::SlotId> {
-        self.cache.allocate(id, chunk, |id| {
+        // Who fetches for others keeps what it fetched; who fetches for itself reuses its memory.
+        let growth = if self.leeches > 0 { Growth::Early } else { Growth::Late };
+        self.cache.allocate((id, chunk), growth, |id| {
             self.torrents.get(id.0 as usize)?.as_ref().map(|torrent| &torrent.shared.chunks)
         })
     }
@@ -159,9 +162,7 @@ fn first_empty_chunk(torrent: &Torrent, cache: &Cache, piece: u32) -> Option<u32
 /// Empties a chunk that was read before another chunk of its piece turned out to be wrong on disk:
 /// the piece is collected anew from end to end. Not while a send holds it.
 fn empty_lost(torrent: &Torrent, cache: &Cache, chunk: u32) -> bool {
-    let chunks = &torrent.shared.chunks;
-    // A chunk that was used lately is only marked as unused by the first try.
-    let slot = chunks.evict(chunk, true).or_else(|| chunks.evict(chunk, true));
+    let slot = torrent.shared.chunks.evict(chunk, HEAT_MAX);
     if let Some(slot) = slot {
         cache.release(slot);
     }

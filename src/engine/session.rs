@@ -279,6 +279,7 @@ impl Engine {
             return Ok(());
         }
         peer.flags.wants_us = wants;
+        self.leeches = if wants { self.leeches + 1 } else { self.leeches - 1 };
         if wants && !peer.flags.unchoked {
             peer.flags.unchoked = true;
             Message::Unchoke.encode(&mut peer.out.frames);

@@ -11,8 +11,15 @@ use super::*;
 /// Between two looks at who is hungry or throttled.
 const TICK: Span = Span::from_ms(50);
 
-/// Between two looks at every connection.
+/// Between two looks at a connection.
 const ROLL: Span = Span::from_secs(1);
+
+/// Connections are looked after in so many parts, one after the other, so that ten thousand do not
+/// take one turn.
+pub(super) const ROLL_PARTS: usize = 8;
+
+/// Between two parts.
+const ROLL_STEP: Span = Span(ROLL.0 / ROLL_PARTS as u64);
 
 impl Engine {
     /// When `handle_tick` is next due; `None` while there is nobody to look after.
@@ -21,7 +28,7 @@ impl Engine {
             return None;
         }
         let pressing = !self.throttled.is_empty() || !self.hungry.is_empty();
-        let roll = self.rolled_at + ROLL;
+        let roll = self.rolled_at + ROLL_STEP;
         Some(if pressing { roll.min(self.ticked_at + TICK) } else { roll })
     }
 
@@ -35,13 +42,24 @@ impl Engine {
             self.feed_hungry(now);
             self.tell_if_idle(now);
         }
-        let span = now.since(self.rolled_at);
-        if span >= ROLL {
+        let steps = now.since(self.rolled_at).0 / ROLL_STEP.0;
+        if steps > 0 {
             self.rolled_at = now;
-            let all: Vec<ConnId> = self.peers.iter().map(|peer| peer.conn).collect();
-            for conn in all {
-                self.look_after(conn, span, now);
+            for _ in 0..steps.min(ROLL_PARTS as u64) {
+                self.roll_part(now);
             }
+        }
+    }
+
+    /// Looks after the next part of the connections.
+    fn roll_part(&mut self, now: Instant) {
+        self.part = (self.part + 1) % ROLL_PARTS;
+        let span = now.since(std::mem::replace(&mut self.parts_at[self.part], now));
+        let part: Vec<ConnId> = self.peers.part(self.part, ROLL_PARTS).map(|peer| peer.conn).collect();
+        for conn in part {
+            self.look_after(conn, span, now);
+        }
+        if self.part == 0 {
             self.give_up_stale(now);
         }
     }
@@ -98,7 +116,7 @@ impl Engine {
             self.close(conn, Farewell::Useless);
             return;
         }
-        let wanted = torrent.wants_pieces() && peer.bits.ones().any(|piece| !torrent.shared.has(piece));
+        let wanted = torrent.wants_pieces() && torrent.shared.lacks_any_of(&peer.bits);
         if wanted && !peer.flags.interested {
             // A piece was lost that they have.
             self.become_interested(conn);

@@ -5,7 +5,7 @@
 //! small deciders: `take_send` composes one send, `take_blocks` chooses its blocks, `find_chunk`
 //! brings a chunk that is not in memory.
 
-use crate::base::geometry::BlockRef;
+use crate::base::geometry::{BlockRef, Geometry};
 use crate::base::segment::{SEGMENTS_MAX, Segment};
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::piece_header;
@@ -13,7 +13,7 @@ use crate::shared::chunks::ChunkState;
 use crate::shared::sync::Ordering;
 use crate::storage::plan;
 
-use super::peer::Outgoing;
+use super::peer::{Outgoing, Pin};
 use super::session::{reject, weight};
 use super::*;
 
@@ -34,8 +34,8 @@ const LOOKS: usize = 4;
 
 /// Where a requested chunk is.
 enum Found {
-    /// Pinned.
-    Here(crate::base::ids::SlotId),
+    /// In memory, and held for the send.
+    Here(Pin),
     /// It is being read; the connection will be made ready.
     Coming,
     /// It cannot be had: no slot is free, or its piece was lost.
@@ -61,7 +61,7 @@ impl Engine {
             outbox.append(&mut peer.out.frames);
             peer.rejects_waiting = 0;
             if !outbox.is_empty() {
-                peer.out.segments.push_back(Segment::Outbox { offset: 0, len: outbox.len() as u32 });
+                peer.out.push(Segment::Outbox { offset: 0, len: outbox.len() as u32 });
             }
             self.take_blocks(conn, outbox, now);
         }
@@ -103,26 +103,76 @@ impl Engine {
 
     /// Moves the front request into the send; false if it has to wait.
     fn take_block(&mut self, conn: ConnId, id: TorrentId, block: BlockRef, outbox: &mut Vec<u8>) -> bool {
-        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return false };
-        let geometry = torrent.shared.meta.geometry;
+        let Some(geometry) = self.torrent(id).map(|torrent| torrent.shared.meta.geometry) else {
+            return false;
+        };
         let first = geometry.chunk_of(block.piece, block.begin);
         let last = geometry.chunk_of(block.piece, block.begin + block.length - 1);
-        let mut slots = [None; 2];
-        for (place, chunk) in slots.iter_mut().zip(first..=last) {
-            match self.find_chunk(conn, id, chunk) {
-                Found::Here(slot) => *place = Some((chunk, slot)),
+        let mut pins = [None; 2];
+        for (pin, chunk) in pins.iter_mut().zip(first..=last) {
+            match self.hold_chunk(conn, id, chunk) {
+                Found::Here(held) => *pin = Some(held),
                 missing => {
-                    self.unpin_all(id, slots.into_iter().flatten().map(|(chunk, _)| chunk));
+                    self.let_go_of_unsent(conn, id);
                     self.postpone(conn, id, block, matches!(missing, Found::Coming));
                     return false;
                 }
             }
         }
-        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return false };
         let Some(peer) = self.peers.get_mut(conn) else { return false };
         peer.requests.pop_front();
-        append_block(&mut peer.out, &torrent.shared, block, &slots, outbox);
+        append_block(&mut peer.out, geometry, block, &pins, outbox);
         true
+    }
+
+    /// Pins a chunk for the send of `conn`, or starts to read it, or waits for whoever reads it.
+    fn hold_chunk(&mut self, conn: ConnId, id: TorrentId, chunk: u32) -> Found {
+        for _ in 0..LOOKS {
+            if let Some(pin) = self.try_hold(conn, id, chunk) {
+                return Found::Here(pin);
+            }
+            if let Some(found) = self.bring_chunk(conn, id, chunk) {
+                return found;
+            }
+        }
+        // Pinned to the limit, or it comes and goes: the tick tries again.
+        Found::Nowhere
+    }
+
+    /// Pins a chunk that is in memory: once for all blocks of a send that follow one another in it.
+    fn try_hold(&mut self, conn: ConnId, id: TorrentId, chunk: u32) -> Option<Pin> {
+        let shared = &self.torrents.get(id.0 as usize)?.as_ref()?.shared;
+        let out = &mut self.peers.get_mut(conn)?.out;
+        if let Some(&held) = out.pins.last()
+            && held.chunk == chunk
+        {
+            return Some(held);
+        }
+        let geometry = shared.meta.geometry;
+        if !shared.has(geometry.chunk_piece(chunk)) {
+            return None;
+        }
+        let slot = shared.chunks.pin(chunk, out.reading != Some(chunk))?;
+        let (start, len) = (geometry.chunk_start(chunk), geometry.chunk_len(chunk));
+        let pin = Pin { chunk, slot, residue: plan::residue(&shared.meta.layout, start, len) };
+        out.reading = Some(chunk);
+        out.pins.push(pin);
+        Some(pin)
+    }
+
+    /// Gives back what was pinned for a block that cannot be sent yet, if no other block of the send
+    /// lies there.
+    fn let_go_of_unsent(&mut self, conn: ConnId, id: TorrentId) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(&last) = peer.out.pins.last() else { return };
+        let sent = peer.out.segments.iter().rev().any(|segment| match *segment {
+            Segment::Payload { slot, .. } => slot == last.slot,
+            _ => false,
+        });
+        if !sent {
+            peer.out.pins.pop();
+            self.unpin_all(id, &[last]);
+        }
     }
 
     /// The front request cannot be served now: its chunks are on their way, or it is refused.
@@ -143,32 +193,25 @@ impl Engine {
         }
     }
 
-    /// Pins a chunk, or starts to read it, or waits for whoever reads it.
-    fn find_chunk(&mut self, conn: ConnId, id: TorrentId, chunk: u32) -> Found {
-        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return Found::Nowhere };
-        let shared = Arc::clone(&torrent.shared);
+    /// Starts to read a chunk that is in no slot, or waits for whoever reads it. `None` if it has come
+    /// meanwhile.
+    fn bring_chunk(&mut self, conn: ConnId, id: TorrentId, chunk: u32) -> Option<Found> {
+        let shared = Arc::clone(&self.torrent(id)?.shared);
         if !shared.has(shared.meta.geometry.chunk_piece(chunk)) {
-            return Found::Nowhere;
+            return Some(Found::Nowhere);
         }
-        for _ in 0..LOOKS {
-            if let Some(slot) = shared.chunks.pin(chunk) {
-                return Found::Here(slot);
+        let coming = match shared.chunks.view(chunk).state {
+            ChunkState::Empty if !self.load(id, chunk) => return Some(Found::Nowhere),
+            // Whoever reads it, only a core that has registered is told.
+            ChunkState::Empty | ChunkState::Loading => {
+                self.cache.wait_for_load(&shared.chunks, chunk, self.config.core)
             }
-            let coming = match shared.chunks.view(chunk).state {
-                ChunkState::Empty if !self.load(id, chunk) => return Found::Nowhere,
-                // Whoever reads it, only a core that has registered is told.
-                ChunkState::Empty | ChunkState::Loading => {
-                    self.cache.wait_for_load(&shared.chunks, chunk, self.config.core)
-                }
-                _ => false,
-            };
-            if coming {
-                self.wait_for(conn, id, chunk);
-                return Found::Coming;
-            }
-        }
-        // Pinned to the limit, or it comes and goes: the tick tries again.
-        Found::Nowhere
+            _ => false,
+        };
+        coming.then(|| {
+            self.wait_for(conn, id, chunk);
+            Found::Coming
+        })
     }
 
     fn wait_for(&mut self, conn: ConnId, id: TorrentId, chunk: u32) {
@@ -261,32 +304,31 @@ impl Engine {
             return;
         };
         peer.sent_at = now;
-        let (payload, left) = advance(&mut peer.out, bytes);
+        let payload = peer.out.advance(bytes.into());
         peer.sent_bytes += payload;
-        let whole = left == 0;
+        let whole = peer.out.left_bytes == 0;
         let burst = &mut peer.out.burst_blocks;
         *burst = if whole { (*burst * 2).min(BURST_BLOCKS_MAX) } else { (*burst / 2).max(1) };
-        let id = peer.torrent;
-        let pins = if whole { std::mem::take(&mut peer.out.pins) } else { Vec::new() };
-        if let Some(id) = id {
-            if let Some(torrent) = self.torrents[id.0 as usize].as_ref() {
-                torrent.stats(self.config.core).sent_bytes.fetch_add(payload, Ordering::Relaxed);
-            }
-            self.unpin_all(id, pins.iter().copied());
-        }
-        if let Some(peer) = self.peers.get_mut(conn)
-            && whole
+        // Taken out and put back, to keep the allocation.
+        let mut pins = std::mem::take(&mut peer.out.pins);
+        if let Some(id) = peer.torrent
+            && let Some(torrent) = self.torrent(id)
         {
-            // Keep the allocation.
+            torrent.stats(self.config.core).sent_bytes.fetch_add(payload, Ordering::Relaxed);
+            if whole {
+                self.unpin_all(id, &pins);
+                pins.clear();
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(conn) {
             peer.out.pins = pins;
-            peer.out.pins.clear();
         }
         self.make_ready(conn);
     }
 
-    fn unpin_all(&self, id: TorrentId, chunks: impl Iterator<Item = u32>) {
-        if let Some(torrent) = self.torrents[id.0 as usize].as_ref() {
-            chunks.for_each(|chunk| torrent.shared.chunks.unpin(chunk));
+    fn unpin_all(&self, id: TorrentId, pins: &[Pin]) {
+        if let Some(torrent) = self.torrent(id) {
+            pins.iter().for_each(|pin| torrent.shared.chunks.unpin(pin.chunk));
         }
     }
 }
@@ -295,49 +337,58 @@ impl Engine {
 /// payload; any other gets one in the outbox.
 fn append_block(
     out: &mut Outgoing,
-    shared: &SharedTorrent,
+    geometry: Geometry,
     block: BlockRef,
-    slots: &[Option<(u32, crate::base::ids::SlotId)>; 2],
+    pins: &[Option<Pin>; 2],
     outbox: &mut Vec<u8>,
 ) {
-    let geometry = shared.meta.geometry;
     let mut left = block.length;
     let mut begin = block.begin;
-    for (at, &(chunk, slot)) in slots.iter().flatten().enumerate() {
+    for (at, &Pin { chunk, slot, residue }) in pins.iter().flatten().enumerate() {
         let index = begin % CHUNK_BYTES / BLOCK_BYTES;
         if at == 0 && geometry.block(chunk, index) == block {
-            out.segments.push_back(Segment::Header { slot, block: index, skip: 0 });
+            out.push(Segment::Header { slot, block: index, skip: 0 });
         } else if at == 0 {
             let (offset, header) = (outbox.len() as u32, piece_header(block));
             outbox.extend_from_slice(&header);
-            out.segments.push_back(Segment::Outbox { offset, len: header.len() as u32 });
+            out.push(Segment::Outbox { offset, len: header.len() as u32 });
         }
         let in_chunk = begin - geometry.chunk_begin(chunk);
         let len = left.min(geometry.chunk_len(chunk) - in_chunk);
-        let residue =
-            plan::residue(&shared.meta.layout, geometry.chunk_start(chunk), geometry.chunk_len(chunk));
-        out.segments.push_back(Segment::Payload { slot, offset: residue + in_chunk, len });
-        out.pins.push(chunk);
+        out.push(Segment::Payload { slot, offset: residue + in_chunk, len });
         left -= len;
         begin += len;
     }
     assert_eq!(left, 0, "a request spans at most two chunks: {block:?}");
 }
 
-/// Takes `bytes` off the front of a send; returns how many were payload and how many are left.
-fn advance(out: &mut Outgoing, mut bytes: u32) -> (u64, u64) {
-    let mut payload = 0;
-    while bytes > 0 {
-        let Some(front) = out.segments.front_mut() else { break };
-        let step = front.len().min(bytes);
-        if matches!(front, Segment::Payload { .. }) {
-            payload += u64::from(step);
-        }
-        *front = front.skip(step);
-        bytes -= step;
-        if front.is_empty() {
-            out.segments.pop_front();
-        }
+impl Outgoing {
+    fn push(&mut self, segment: Segment) {
+        let len = u64::from(segment.len());
+        self.left_bytes += len;
+        self.left_payload_bytes += if segment.is_payload() { len } else { 0 };
+        self.segments.push_back(segment);
     }
-    (payload, out.segments.iter().map(|segment| u64::from(segment.len())).sum())
+
+    /// Takes `bytes` off the front; returns how many of them were payload.
+    fn advance(&mut self, bytes: u64) -> u64 {
+        let payload_before = self.left_payload_bytes;
+        if bytes >= self.left_bytes {
+            self.segments.clear();
+            (self.left_bytes, self.left_payload_bytes) = (0, 0);
+            return payload_before;
+        }
+        let mut left = bytes as u32;
+        while let Some(front) = self.segments.front_mut().filter(|_| left > 0) {
+            let step = front.len().min(left);
+            self.left_bytes -= u64::from(step);
+            self.left_payload_bytes -= if front.is_payload() { u64::from(step) } else { 0 };
+            *front = front.skip(step);
+            left -= step;
+            if front.is_empty() {
+                self.segments.pop_front();
+            }
+        }
+        payload_before - self.left_payload_bytes
+    }
 }

@@ -1,11 +1,14 @@
 //! Which slot holds which chunk, which slots are free, and which chunk leaves when none is.
 //!
 //! Free slots form a stack, so that the memory used last is used next, while the processor still
-//! has it in its caches, and memory never used is never touched. Eviction is CLOCK: a hand goes
-//! round the slots and takes the first Ready chunk that is unpinned and was not used since the
-//! hand last came by.
+//! has it in its caches, and memory never used is never touched.
+//!
+//! Eviction is a clock with heat: a hand goes round the slots and takes the first Ready chunk that is
+//! unpinned and that at most one reader has come to; hotter ones cool by one as it passes. So a sweep
+//! of one reader through everything leaves after one round what it brought, and what several read
+//! stays, though it rests for a round or two.
 
-use super::chunks::{ChunkState, ChunkTable};
+use super::chunks::{ChunkState, ChunkTable, HEAT_MAX};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::base::ids::{CoreId, SlotId, TorrentId};
 use crate::base::units::BLOCKS_PER_CHUNK;
@@ -15,6 +18,19 @@ const NIL: u32 = u32::MAX;
 
 /// Slots that an allocation looks at before it takes untouched memory instead.
 const QUICK_STEPS: u32 = 128;
+
+/// Heat of a chunk that leaves when there is no other memory: one reader has come to it.
+const HEAT_KEPT_ABOVE: u8 = 1;
+
+/// Whether memory that was never touched is taken early or late. Its first touch costs more than a
+/// send of its bytes, but a chunk that leaves may have to be read from disk again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// Before any chunk leaves.
+    Early,
+    /// Only when a few slots have been looked at for a chunk that nobody ever read.
+    Late,
+}
 
 /// What is known about one slot beside its bytes.
 #[derive(Debug)]
@@ -85,19 +101,21 @@ impl Cache {
         count
     }
 
-    /// A slot for `chunk` of `torrent`. `table_of` finds the chunk tables of this core's torrents.
+    /// A slot for a chunk of a torrent. `table_of` finds the chunk tables of this core's torrents.
     /// `None` when every slot is in use: back-pressure.
     pub fn allocate<'a>(
         &self,
-        torrent: TorrentId,
-        chunk: u32,
+        (torrent, chunk): (TorrentId, u32),
+        growth: Growth,
         table_of: impl Fn(TorrentId) -> Option<&'a ChunkTable>,
     ) -> Option<SlotId> {
+        let all = self.slot_count().saturating_mul(u32::from(HEAT_MAX));
+        let unread = || self.sweep(QUICK_STEPS, 0, &table_of);
         let slot = self
             .pop_free()
-            .or_else(|| self.sweep(QUICK_STEPS, false, &table_of))
+            .or_else(|| if growth == Growth::Late { unread() } else { None })
             .or_else(|| self.take_untouched())
-            .or_else(|| self.sweep(self.slot_count().saturating_mul(2), true, &table_of))?;
+            .or_else(|| self.sweep(all, HEAT_KEPT_ABOVE, &table_of))?;
         let info = &self.slots[slot.0 as usize];
         info.got.store(0, Ordering::Relaxed);
         info.home.store(u64::from(torrent.0) << 32 | u64::from(chunk), Ordering::Release);
@@ -174,15 +192,16 @@ impl Cache {
         (index < self.slot_count()).then_some(SlotId(index))
     }
 
-    /// Moves the hand by up to `steps` touched slots; takes the first chunk that may go.
+    /// Moves the hand by up to `steps` touched slots; takes the first chunk that is not hotter than
+    /// `limit`.
     fn sweep<'a>(
         &self,
         steps: u32,
-        clear_used: bool,
+        limit: u8,
         table_of: &impl Fn(TorrentId) -> Option<&'a ChunkTable>,
     ) -> Option<SlotId> {
         let touched = self.touched_count();
-        for _ in 0..steps.min(touched.saturating_mul(2)) {
+        for _ in 0..steps.min(touched.saturating_mul(u32::from(HEAT_MAX))) {
             let at = self.hand.fetch_add(1, Ordering::Relaxed) % touched;
             let home = self.slots[at as usize].home.load(Ordering::Acquire);
             let Some(table) = table_of(TorrentId((home >> 32) as u32)) else { continue };
@@ -191,7 +210,7 @@ impl Cache {
             if table.view(chunk).slot != SlotId(at) {
                 continue;
             }
-            if let Some(slot) = table.evict(chunk, clear_used) {
+            if let Some(slot) = table.evict(chunk, limit) {
                 return Some(slot);
             }
         }
@@ -267,7 +286,7 @@ mod tests {
     #[test]
     fn slots_are_reused_last_in_first_out_before_new_ones_are_touched() {
         let (cache, table) = (Cache::new(4), ChunkTable::new(8));
-        let take = |chunk| cache.allocate(TORRENT, chunk, |_| Some(&table));
+        let take = |chunk| cache.allocate((TORRENT, chunk), Growth::Late, |_| Some(&table));
         let (a, b) = (take(0).unwrap(), take(1).unwrap());
         cache.release(a);
         cache.release(b);
@@ -277,7 +296,7 @@ mod tests {
     #[test]
     fn exhaustion_is_none_and_only_unpinned_unused_chunks_leave() {
         let (cache, table) = (Cache::new(3), ChunkTable::new(8));
-        let take = |chunk| cache.allocate(TORRENT, chunk, |_| Some(&table));
+        let take = |chunk| cache.allocate((TORRENT, chunk), Growth::Late, |_| Some(&table));
         for chunk in 0..3 {
             let slot = take(chunk).unwrap();
             assert!(table.begin_load(chunk, slot));
@@ -286,14 +305,51 @@ mod tests {
         for chunk in 0..3 {
             table.finish_load(chunk, 0);
         }
-        let kept = table.pin(0).unwrap();
+        let kept = table.pin(0, true).unwrap();
         let slot = take(3).unwrap();
         assert_ne!(slot, kept);
         assert!(table.claim_empty(3, slot));
         assert!(take(4).is_some_and(|slot| slot != kept && table.claim_empty(4, slot)));
         assert_eq!(take(5), None, "what is left is pinned or being filled");
         table.unpin(0);
-        assert_eq!(take(5), Some(kept), "a second chance, then it leaves");
+        assert_eq!(take(5), Some(kept), "unpinned, and only one came to read it");
+    }
+
+    /// What `readers` came to is loaded into a cache of eight slots; then one reader sweeps through
+    /// `sweep` others. Returns how many of the first are still there.
+    fn survivors(popular: u32, readers: u32, sweep: u32) -> usize {
+        let (cache, table) = (Cache::new(8), ChunkTable::new(1_000));
+        let read = |chunk| {
+            if table.view(chunk).state == ChunkState::Empty {
+                let slot = cache.allocate((TORRENT, chunk), Growth::Early, |_| Some(&table)).unwrap();
+                assert!(table.begin_load(chunk, slot));
+                table.finish_load(chunk, 0);
+            }
+            table.pin(chunk, true).unwrap();
+            table.unpin(chunk);
+        };
+        (0..readers).for_each(|_| (0..popular).for_each(read));
+        (100..100 + sweep).for_each(read);
+        (0..popular).filter(|&chunk| table.view(chunk).state == ChunkState::Ready).count()
+    }
+
+    #[test]
+    fn a_sweep_through_everything_does_not_flush_what_several_read() {
+        assert_eq!(survivors(4, 3, 8), 4, "two rounds of the hand over the other half");
+        assert_eq!(survivors(4, 1, 8), 0, "what one read once leaves like the rest");
+        assert_eq!(survivors(4, 3, 100), 0, "in the end even the popular cools");
+    }
+
+    #[test]
+    fn growth_late_takes_what_nobody_read_and_early_takes_new_memory() {
+        let (cache, table) = (Cache::new(4), ChunkTable::new(8));
+        let take = |chunk, growth| cache.allocate((TORRENT, chunk), growth, |_| Some(&table)).unwrap();
+        let first = take(0, Growth::Late);
+        assert!(table.begin_load(0, first));
+        table.finish_load(0, 0);
+        let second = take(1, Growth::Early);
+        assert_ne!(second, first);
+        assert_eq!(take(2, Growth::Late), first, "nobody read it");
     }
 
     #[test]
@@ -307,11 +363,11 @@ mod tests {
     #[test]
     fn got_and_sources_start_afresh_in_a_reused_slot() {
         let (cache, table) = (Cache::new(1), ChunkTable::new(2));
-        let slot = cache.allocate(TORRENT, 0, |_| Some(&table)).unwrap();
+        let slot = cache.allocate((TORRENT, 0), Growth::Late, |_| Some(&table)).unwrap();
         cache.note_block(slot, 15, 42);
         assert_eq!((cache.got(slot), cache.source(slot, 15)), (1 << 15, 42));
         cache.release(slot);
-        let again = cache.allocate(TORRENT, 1, |_| Some(&table)).unwrap();
+        let again = cache.allocate((TORRENT, 1), Growth::Late, |_| Some(&table)).unwrap();
         assert_eq!((again, cache.got(again)), (slot, 0));
     }
 }

@@ -10,7 +10,7 @@
 //!     +-------- begin_load -----------------------> Loading ------+
 //! ```
 //!
-//! Bits of a word: 0 to 2 state, 3 recently used, 16 to 31 pins, 32 to 63 slot.
+//! Bits of a word: 0 to 2 state, 3 and 4 heat, 16 to 31 pins, 32 to 63 slot.
 
 use super::sync::{AtomicU64, Ordering};
 use crate::base::ids::SlotId;
@@ -41,17 +41,21 @@ pub struct ChunkView {
     pub slot: SlotId,
     /// Sends and writes that hold the slot; only when `Ready`.
     pub pins: u16,
-    /// Whether it was pinned since eviction last came by.
-    pub used: bool,
+    /// How many came to read it, up to [`HEAT_MAX`]; each time eviction comes by it cools by one.
+    pub heat: u8,
 }
 
-const USED: u64 = 1 << 3;
+/// Where the heat of a chunk ends: so often the hand passes by a chunk that was popular.
+pub const HEAT_MAX: u8 = 3;
+
+const HEAT_SHIFT: u32 = 3;
+const HEAT: u64 = 3 << HEAT_SHIFT;
 const PIN: u64 = 1 << 16;
 const PINS: u64 = 0xffff << 16;
 const STATE: u64 = 7;
 
 impl ChunkView {
-    const EMPTY: Self = Self { state: ChunkState::Empty, slot: SlotId(0), pins: 0, used: false };
+    const EMPTY: Self = Self { state: ChunkState::Empty, slot: SlotId(0), pins: 0, heat: 0 };
 
     fn unpack(word: u64) -> Self {
         let state = match word & STATE {
@@ -63,12 +67,13 @@ impl ChunkView {
             _ => ChunkState::Ready,
         };
         let pins = ((word & PINS) >> 16) as u16;
-        Self { state, slot: SlotId((word >> 32) as u32), pins, used: word & USED != 0 }
+        let heat = ((word & HEAT) >> HEAT_SHIFT) as u8;
+        Self { state, slot: SlotId((word >> 32) as u32), pins, heat }
     }
 
     fn pack(self) -> u64 {
         let slot = u64::from(self.slot.0) << 32;
-        slot | u64::from(self.pins) << 16 | if self.used { USED } else { 0 } | self.state as u64
+        slot | u64::from(self.pins) << 16 | u64::from(self.heat) << HEAT_SHIFT | self.state as u64
     }
 }
 
@@ -142,14 +147,16 @@ impl ChunkTable {
         view.slot
     }
 
-    /// Pins a Ready chunk, so that its slot stays while a send or write reads it.
-    pub fn pin(&self, chunk: u32) -> Option<SlotId> {
+    /// Pins a Ready chunk, so that its slot stays while a send or write reads it. `warm` says that
+    /// another reader has come to it, not that one goes on.
+    pub fn pin(&self, chunk: u32, warm: bool) -> Option<SlotId> {
         loop {
             let view = self.view(chunk);
             if view.state != ChunkState::Ready || view.pins == u16::MAX {
                 return None;
             }
-            if self.swap(chunk, view, ChunkView { pins: view.pins + 1, used: true, ..view }) {
+            let heat = (view.heat + u8::from(warm)).min(HEAT_MAX);
+            if self.swap(chunk, view, ChunkView { pins: view.pins + 1, heat, ..view }) {
                 return Some(view.slot);
             }
         }
@@ -161,17 +168,15 @@ impl ChunkTable {
         assert!(before & PINS != 0, "unpin without a pin: {:?}", ChunkView::unpack(before));
     }
 
-    /// Ready to Empty if nothing holds it and it was not used lately; with `clear_used` a
-    /// used one is marked unused instead. The slot is the caller's.
-    pub fn evict(&self, chunk: u32, clear_used: bool) -> Option<SlotId> {
+    /// Ready to Empty if nothing holds it and it is not hotter than `limit`; a hotter one cools. The
+    /// slot is the caller's.
+    pub fn evict(&self, chunk: u32, limit: u8) -> Option<SlotId> {
         let view = self.view(chunk);
         if view.state != ChunkState::Ready || view.pins != 0 {
             return None;
         }
-        if view.used {
-            if clear_used {
-                self.swap(chunk, view, ChunkView { used: false, ..view });
-            }
+        if view.heat > limit {
+            self.swap(chunk, view, ChunkView { heat: view.heat - 1, ..view });
             return None;
         }
         self.swap(chunk, view, ChunkView::EMPTY).then_some(view.slot)
@@ -204,14 +209,14 @@ mod tests {
         assert_eq!(table.claim_partial(1), Some(SlotId(7)));
         assert_eq!(table.claim_partial(1), None);
         table.fill(1);
-        assert_eq!(table.pin(1), None, "unverified bytes are never served");
+        assert_eq!(table.pin(1, true), None, "unverified bytes are never served");
         table.publish(1, 1);
-        assert_eq!(table.evict(1, true), None, "pinned by its write");
-        assert_eq!(table.pin(1), Some(SlotId(7)));
+        assert_eq!(table.evict(1, 1), None, "pinned by its write");
+        assert_eq!(table.pin(1, true), Some(SlotId(7)));
         table.unpin(1);
         table.unpin(1);
-        assert_eq!(table.evict(1, true), None, "used: a second chance");
-        assert_eq!(table.evict(1, true), Some(SlotId(7)));
+        assert_eq!(table.evict(1, 0), None, "read: a second chance");
+        assert_eq!(table.evict(1, 0), Some(SlotId(7)));
         assert_eq!(table.view(1).state, ChunkState::Empty);
         assert_eq!(table.view(0).state, ChunkState::Empty);
     }
@@ -221,9 +226,26 @@ mod tests {
         let table = ChunkTable::new(1);
         assert!(table.begin_load(0, SlotId(3)));
         table.finish_load(0, u16::MAX - 1);
-        assert_eq!(table.pin(0), Some(SlotId(3)));
-        assert_eq!(table.pin(0), None);
+        assert_eq!(table.pin(0, false), Some(SlotId(3)));
+        assert_eq!(table.pin(0, false), None);
         table.unpin(0);
-        assert_eq!(table.pin(0), Some(SlotId(3)));
+        assert_eq!(table.pin(0, false), Some(SlotId(3)));
+    }
+
+    #[test]
+    fn each_reader_warms_a_chunk_to_a_limit_and_each_pass_of_the_hand_cools_it() {
+        let table = ChunkTable::new(1);
+        assert!(table.begin_load(0, SlotId(0)));
+        table.finish_load(0, 0);
+        for heat in [1, 2, HEAT_MAX, HEAT_MAX] {
+            assert!(table.pin(0, true).is_some() && table.pin(0, false).is_some());
+            (0..2).for_each(|_| table.unpin(0));
+            assert_eq!(table.view(0).heat, heat);
+        }
+        for heat in (1..HEAT_MAX).rev() {
+            assert_eq!(table.evict(0, 1), None);
+            assert_eq!(table.view(0).heat, heat);
+        }
+        assert_eq!(table.evict(0, 1), Some(SlotId(0)));
     }
 }

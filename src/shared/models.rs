@@ -16,7 +16,7 @@ use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 use loom::thread::{self, JoinHandle};
 
 use super::budget::Budget;
-use super::cache::Cache;
+use super::cache::{Cache, Growth};
 use super::chunks::{ChunkState, ChunkTable};
 use super::lane::Parking;
 use super::torrent::{SharedTorrent, TorrentMeta};
@@ -91,7 +91,7 @@ fn loom_one_core_wins_an_empty_chunk_and_its_bytes_are_seen_by_whoever_pins() {
                 chunk.done.fetch_add(1, Relaxed);
             }
         });
-        if let Some(slot) = chunk.table.pin(0) {
+        if let Some(slot) = chunk.table.pin(0, true) {
             assert_eq!(chunk.read(slot), 7);
             chunk.table.unpin(0);
         }
@@ -109,7 +109,7 @@ fn loom_a_pinned_chunk_is_never_evicted_and_an_evicted_slot_has_no_readers() {
         chunk.write(SlotId(0), 7);
         chunk.table.finish_load(0, 0);
         let reader = |chunk: &Chunk| {
-            if let Some(slot) = chunk.table.pin(0) {
+            if let Some(slot) = chunk.table.pin(0, true) {
                 assert_eq!(chunk.read(slot), 7);
                 chunk.table.unpin(0);
             }
@@ -117,7 +117,7 @@ fn loom_a_pinned_chunk_is_never_evicted_and_an_evicted_slot_has_no_readers() {
         let readers = [spawn(&chunk, reader), spawn(&chunk, reader)];
         // Twice: the first may only take the second chance away.
         for _ in 0..2 {
-            if let Some(slot) = chunk.table.evict(0, true) {
+            if let Some(slot) = chunk.table.evict(0, 0) {
                 chunk.write(slot, 9);
             }
         }
@@ -132,7 +132,7 @@ fn loom_two_hands_evict_a_chunk_once() {
         assert!(chunk.table.begin_load(0, SlotId(0)));
         chunk.table.finish_load(0, 0);
         let hand = |chunk: &Chunk| {
-            if let Some(slot) = chunk.table.evict(0, true) {
+            if let Some(slot) = chunk.table.evict(0, 1) {
                 chunk.write(slot, 9);
                 chunk.done.fetch_add(1, Relaxed);
             }
@@ -183,7 +183,7 @@ fn loom_a_reset_chunk_may_be_claimed_anew_and_nobody_reads_what_it_was() {
             }
         });
         let reader = spawn(&chunk, |chunk| {
-            if let Some(slot) = chunk.table.pin(0) {
+            if let Some(slot) = chunk.table.pin(0, true) {
                 assert_eq!((slot, chunk.read(slot)), (SlotId(1), 7));
                 chunk.table.unpin(0);
             }
@@ -210,7 +210,7 @@ impl Stack {
     }
 
     fn take(&self) -> Option<SlotId> {
-        let slot = self.cache.allocate(TORRENT, 0, |_| None)?;
+        let slot = self.cache.allocate((TORRENT, 0), Growth::Late, |_| None)?;
         self.hold(slot);
         Some(slot)
     }
@@ -298,7 +298,9 @@ impl Load {
     }
 
     fn begin(&self, chunk: u32) -> bool {
-        let Some(slot) = self.cache.allocate(TORRENT, chunk, |_| Some(&self.table)) else { return false };
+        let Some(slot) = self.cache.allocate((TORRENT, chunk), Growth::Late, |_| Some(&self.table)) else {
+            return false;
+        };
         let won = self.table.begin_load(chunk, slot);
         if !won {
             self.cache.release(slot);
@@ -359,7 +361,7 @@ fn loom_a_chunk_that_is_loaded_again_wakes_who_waited_for_the_first_load() {
         let loader = spawn(&load, |load| {
             for _ in 0..2 {
                 load.tell(load.cache.finish_load(&load.table, 0));
-                let Some(slot) = load.table.evict(0, true) else { return };
+                let Some(slot) = load.table.evict(0, 1) else { return };
                 load.cache.release(slot);
                 if !load.begin(0) {
                     return;
@@ -379,7 +381,9 @@ fn loom_the_hand_takes_a_slot_once() {
     model(2, || {
         let stack = Arc::new((Stack::new(1), ChunkTable::new(3)));
         let take = |(stack, table): &(Arc<Stack>, ChunkTable), chunk: u32| {
-            let Some(slot) = stack.cache.allocate(TORRENT, chunk, |_| Some(table)) else { return };
+            let Some(slot) = stack.cache.allocate((TORRENT, chunk), Growth::Late, |_| Some(table)) else {
+                return;
+            };
             stack.hold(slot);
             assert!(table.begin_load(chunk, slot));
             stack.cache.finish_load(table, chunk);

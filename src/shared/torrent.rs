@@ -123,6 +123,11 @@ impl SharedTorrent {
         self.have_count() == self.meta.geometry.piece_count()
     }
 
+    /// Whether `theirs` has a piece that is not verified here.
+    pub fn lacks_any_of(&self, theirs: &Bitfield) -> bool {
+        theirs.words().zip(&self.have).any(|(theirs, ours)| theirs & !ours.load(Ordering::Acquire) != 0)
+    }
+
     /// The verified pieces in wire order, as of now.
     pub fn have_bits(&self) -> Bitfield {
         let mut bits = Bitfield::new(self.meta.geometry.piece_count());
@@ -233,6 +238,19 @@ mod tests {
         assert_eq!(torrent.verified_bytes(), 100_000);
         assert!(torrent.clear_have(3) && !torrent.clear_have(3));
         assert_eq!(torrent.verified_bytes(), 96 << 10);
+    }
+
+    #[test]
+    fn only_a_piece_that_we_lack_is_lacking() {
+        let torrent = torrent(200 << 15, 32 << 10, &[0, 63, 64, 199]);
+        let mut theirs = Bitfield::new(200);
+        assert!(!torrent.lacks_any_of(&theirs));
+        for piece in [0, 63, 64, 199] {
+            theirs.set(piece);
+        }
+        assert!(!torrent.lacks_any_of(&theirs));
+        theirs.set(198);
+        assert!(torrent.lacks_any_of(&theirs) && torrent.lacks_any_of(&Bitfield::full(200)));
     }
 
     #[test]
