@@ -2,6 +2,8 @@
 
 pub mod address;
 pub mod bitfield;
+#[cfg(test)]
+pub mod damage;
 pub mod geometry;
 pub mod human;
 pub mod ids;

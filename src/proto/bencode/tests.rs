@@ -3,6 +3,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::damage::damaged;
 
 fn flaw(bytes: &[u8]) -> Option<Flaw> {
     parse(bytes, 32, 1000).err().map(|error| error.flaw)
@@ -223,6 +224,22 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(byte, 0..48)
 }
 
+/// Whether all views of an accepted value, and of what it holds, agree and lie inside of it.
+fn is_sound(value: Value<'_>) -> bool {
+    let lists = value.as_list().map(|items| items.map(is_inside(value)).all(|sound| sound));
+    let dicts = value.as_dict().map(|items| items.map(|(_, item)| is_inside(value)(item)).all(|sound| sound));
+    let kinds = [value.as_int().map(|_| true), value.as_bytes().map(|_| true), lists, dicts];
+    let mut found = kinds.into_iter().flatten();
+    found.next() == Some(true) && found.next().is_none()
+}
+
+fn is_inside<'a>(whole: Value<'a>) -> impl Fn(Value<'a>) -> bool {
+    move |part| {
+        let (outer, inner) = (whole.range(), part.range());
+        outer.start < inner.start && inner.end < outer.end && is_sound(part)
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read(tree in tree()) {
@@ -236,14 +253,17 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in noise()) {
         if let Ok((value, rest)) = parse_prefix(&bytes, 8, 100) {
             prop_assert_eq!([value.raw(), rest].concat(), bytes.clone());
-            // All views of an accepted value agree that it is exactly one kind.
-            let kinds = [
-                value.as_int().is_some(),
-                value.as_bytes().is_some(),
-                value.as_list().map(Iterator::count).is_some(),
-                value.as_dict().map(Iterator::count).is_some(),
-            ];
-            prop_assert_eq!(kinds.iter().filter(|&&kind| kind).count(), 1);
+            prop_assert!(is_sound(value));
+        }
+    }
+
+    #[test]
+    fn damaged_values_are_refused_or_still_sound(
+        bytes in tree().prop_flat_map(|tree| damaged(tree.item().to_bytes())),
+    ) {
+        if let Ok(value) = parse(&bytes, 8, 10_000) {
+            prop_assert_eq!(value.raw(), &bytes[..]);
+            prop_assert!(is_sound(value));
         }
     }
 }

@@ -259,14 +259,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_datagram_is_survived(packet in proptest::collection::vec(any::<u8>(), 0..200), ours: bool) {
-            let mut packet = packet;
-            if let (true, Some(id)) = (ours, packet.get_mut(4..8)) {
-                id.copy_from_slice(&TX.0.to_be_bytes());
-            }
+        fn any_datagram_is_survived(packet in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse_connect(&packet, TX);
             let _ = parse_announce(&packet, TX, Family::V4);
-            let _ = parse_announce(&packet, TX, Family::V6);
+        }
+
+        /// Behind a header that is right, so that the body is read.
+        #[test]
+        fn any_body_is_foreign_or_gives_usable_peers(
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+            action in 0..4u32,
+            v6: bool,
+        ) {
+            let packet = reply(action, TX.0, &body);
+            let (family, peer_bytes) = if v6 { (Family::V6, 18) } else { (Family::V4, 6) };
+            match parse_announce(&packet, TX, family) {
+                Answer::Ours(reply) => {
+                    prop_assert!(action == 1 && reply.peers.len() <= (body.len() - 12) / peer_bytes);
+                    prop_assert!(reply.peers.iter().all(|peer| peer.port() != 0 && peer.is_ipv6() == v6));
+                }
+                Answer::Failed(_) => prop_assert_eq!(action, 3),
+                Answer::Foreign => prop_assert!(action == 0 || action == 2 || body.len() < 12),
+            }
+            let connected = matches!(parse_connect(&packet, TX), Answer::Ours(_));
+            prop_assert_eq!(connected, action == 0 && body.len() >= 8);
         }
     }
 }

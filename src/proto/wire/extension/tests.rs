@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::damage::damaged;
 use crate::proto::bencode::Flaw;
 
 fn encoded(handshake: &ExtensionHandshake) -> Vec<u8> {
@@ -79,6 +80,14 @@ fn p29_of_two_names_under_one_id_the_first_counts() {
 }
 
 #[test]
+fn truncated_at_every_byte_is_refused() {
+    let bytes = encoded(&example());
+    for len in 0..bytes.len() {
+        assert!(ExtensionHandshake::parse(&bytes[..len]).is_err(), "{len} bytes");
+    }
+}
+
+#[test]
 fn p29_depth_and_tokens_are_bounded() {
     for (depth, good) in
         [(MESSAGE_DEPTH_MAX - 1, true), (MESSAGE_DEPTH_MAX, true), (MESSAGE_DEPTH_MAX + 1, false)]
@@ -118,6 +127,13 @@ proptest! {
         0..48,
     )) {
         let _ = ExtensionHandshake::parse(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_handshake_is_refused_or_says_what_we_could_say(bytes in damaged(encoded(&example()))) {
+        if let Ok(handshake) = ExtensionHandshake::parse(&bytes) {
+            prop_assert_eq!(ExtensionHandshake::parse(&encoded(&handshake)), Ok(handshake));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::damage::damaged;
 
 const BITFIELD_BYTES: u32 = 7;
 const BLOCK: BlockRef = BlockRef { piece: 1, begin: 0x8000, length: 0x4000 };
@@ -32,6 +33,14 @@ fn examples() -> Vec<Message<'static>> {
 fn encoded(message: Message<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     message.encode(&mut out);
+    out
+}
+
+/// Every message, one after the other.
+fn all_encoded() -> Vec<u8> {
+    let mut out = Vec::new();
+    examples().iter().for_each(|message| message.encode(&mut out));
+    out.extend(piece_header(BLOCK));
     out
 }
 
@@ -174,5 +183,25 @@ proptest! {
             rest = &rest[used..];
         }
         prop_assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_damaged_stream_is_cut_into_frames_that_were_in_it(bytes in damaged(all_encoded())) {
+        let mut rest = &bytes[..];
+        while let Ok(Some((frame, used))) = next_frame(rest, BITFIELD_BYTES) {
+            prop_assert!((4..=rest.len()).contains(&used));
+            let again = match frame {
+                Frame::Message(Message::Unknown { .. }) => rest[..used].to_vec(),
+                Frame::Message(message) => encoded(message),
+                Frame::Piece { piece, begin, length } => piece_header(BlockRef { piece, begin, length }).to_vec(),
+            };
+            prop_assert_eq!(&again, &rest[..used], "{:?}", frame);
+            // What is known of a frame, no later byte changes; what is not known waits.
+            prop_assert_eq!(next_frame(&rest[..used], BITFIELD_BYTES), Ok(Some((frame, used))));
+            for len in 0..used {
+                prop_assert_eq!(next_frame(&rest[..len], BITFIELD_BYTES), Ok(None));
+            }
+            rest = &rest[used..];
+        }
     }
 }

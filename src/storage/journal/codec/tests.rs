@@ -1,4 +1,7 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::base::damage::damaged;
 use crate::base::geometry::Geometry;
 use crate::base::ids::InfoHash;
 
@@ -195,5 +198,49 @@ fn a_record_may_be_as_long_as_the_longest_piece_needs_and_no_longer() {
         frame.extend_from_slice(&checksum(9, 5, &body).to_le_bytes());
         frame.extend_from_slice(&body);
         assert_eq!(take_frame(&frame, 5).is_some(), extra <= 0);
+    }
+}
+
+/// A record under a checksum that is right for its place.
+fn sealed(kind: u32, sequence: u64, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_frame(&mut out, kind, seed_of(&subject()).wrapping_add(sequence), body);
+    out
+}
+
+proptest! {
+    /// Threat S4: whatever happens to a journal, it says what some of its records said, in order.
+    #[test]
+    fn a_damaged_journal_says_nothing_that_was_not_written(bytes in damaged(journal(&story()).0)) {
+        let (whole, states) = journal(&story());
+        match replay(&bytes, &subject()) {
+            Ok(replayed) => {
+                let valid = replayed.valid_bytes as usize;
+                prop_assert!(bytes[..valid] == whole[..valid]);
+                let (_, state) = states.iter().find(|(end, _)| *end == valid).expect("ends with a record");
+                prop_assert_eq!(replayed.state.durable(), state.durable());
+                prop_assert!(!replayed.state.is_clean() || bytes == whole);
+            }
+            Err(Corrupt::Version { found }) => prop_assert!(found != VERSION),
+            Err(error) => prop_assert_eq!(error, Corrupt::Damaged),
+        }
+    }
+
+    /// Beyond what a disk does: records of any content whose checksum is right.
+    #[test]
+    fn any_sealed_record_is_applied_or_ends_the_replay(
+        kind in 0..9u32,
+        body in prop::collection::vec(prop_oneof![3 => 0..4u8, 1 => any::<u8>()], 0..64),
+    ) {
+        let (mut bytes, _) = journal(&[]);
+        let before = bytes.len() as u64;
+        bytes.extend(sealed(kind, 1, &body));
+        let replayed = replay(&bytes, &subject()).unwrap();
+        prop_assert!(replayed.valid_bytes == before || replayed.whole);
+        let pieces = subject().geometry.piece_count();
+        prop_assert!((0..pieces).all(|piece| {
+            let known = replayed.state.fingerprints(piece).len();
+            known == 0 || known == subject().chunks_of(piece)
+        }));
     }
 }

@@ -1,0 +1,113 @@
+//! One core's decisions: what to ask a peer for, what to send it, what to do with what came.
+
+use troc::base::geometry::BlockRef;
+use troc::base::ids::ConnId;
+use troc::base::rng::Rng;
+use troc::base::units::{BLOCK_BYTES, BLOCKS_PER_CHUNK};
+use troc::engine::Expected;
+use troc::proto::wire::message::Message;
+
+use super::case::{Case, work};
+use super::fixture::{Have, Node};
+
+/// Pieces of a torrent of usual size, one chunk each.
+const PIECES: u32 = 1024;
+/// Blocks that go to one connection: two sends of 512 KiB.
+const BLOCKS_EACH: u32 = 64;
+/// Connections of a crowd, which get short sends.
+const CROWD: u32 = 1000;
+/// Of the picker.
+const MANY_PIECES: u32 = 10_000;
+const PEERS: u32 = 100;
+/// Pieces that are received in one iteration.
+const PIECES_RECEIVED: u32 = 64;
+/// Blocks that the worker plans one receive for.
+const PLANNED: usize = 8;
+
+pub fn cases() -> Vec<Case> {
+    let received = u64::from(PIECES_RECEIVED * BLOCKS_PER_CHUNK);
+    vec![
+        Case::steady("engine/serve-1-peer", work(BLOCKS_EACH.into(), "blocks"), one_peer, serve),
+        Case::steady("engine/serve-1000-peers", work(CROWD.into(), "blocks"), crowd, serve),
+        Case::consuming("engine/receive", work(received, "blocks"), source, receive),
+        Case::consuming("picker/choose", work(PEERS.into(), "chunks"), choked_peers, choose),
+    ]
+}
+
+/// Everybody asks for as many blocks each, and gets them: parsed requests in, segments out.
+struct Serving {
+    node: Node,
+    fetchers: Vec<ConnId>,
+    blocks_each: u32,
+}
+
+fn serving(fetchers: u32, blocks_each: u32) -> Serving {
+    let mut node = Node::new(PIECES, Have::Everything);
+    let fetchers = (0..fetchers).map(|index| node.connect_fetcher(index)).collect();
+    Serving { node, fetchers, blocks_each }
+}
+
+fn one_peer() -> Serving {
+    serving(1, BLOCKS_EACH)
+}
+
+fn crowd() -> Serving {
+    serving(CROWD, 1)
+}
+
+fn serve(Serving { node, fetchers, blocks_each }: &mut Serving) {
+    for &conn in &*fetchers {
+        for at in 0..*blocks_each {
+            let (piece, block) = (conn.index + at / BLOCKS_PER_CHUNK, at % BLOCKS_PER_CHUNK);
+            let begin = block * BLOCK_BYTES;
+            node.hear_request(conn, BlockRef { piece, begin, length: BLOCK_BYTES });
+        }
+    }
+    node.run();
+}
+
+/// A peer that has everything and has just unchoked us: requests are out.
+fn source() -> (Node, ConnId, Vec<Expected>) {
+    let mut node = Node::new(PIECES, Have::Nothing);
+    let conn = node.connect(0);
+    node.hear(conn, Message::Bitfield(&[0xff; PIECES as usize / 8]));
+    node.hear(conn, Message::Unchoke);
+    node.run();
+    (node, conn, Vec::new())
+}
+
+/// Blocks come as planned; pieces are found right and written at once.
+fn receive((node, conn, expected): &mut (Node, ConnId, Vec<Expected>)) {
+    let mut left = PIECES_RECEIVED * BLOCKS_PER_CHUNK;
+    while left > 0 {
+        expected.clear();
+        node.engine.plan_receive(*conn, None, PLANNED, expected);
+        assert!(!expected.is_empty(), "the peer is kept busy");
+        for block in &*expected {
+            node.engine.handle_block(*conn, block.chunk, block.index, super::fixture::NOW);
+        }
+        left = left.saturating_sub(expected.len() as u32);
+        node.run();
+    }
+}
+
+/// Peers that have a random half of the pieces each and have not unchoked us yet.
+fn choked_peers() -> (Node, Vec<ConnId>) {
+    let mut node = Node::new(MANY_PIECES, Have::Nothing);
+    let mut rng = Rng::new(1);
+    let peers = (0..PEERS)
+        .map(|index| {
+            let bits: Vec<u8> = (0..MANY_PIECES / 8).map(|_| rng.next_u64() as u8).collect();
+            let conn = node.connect(index);
+            node.hear(conn, Message::Bitfield(&bits));
+            conn
+        })
+        .collect();
+    node.run();
+    (node, peers)
+}
+
+/// Each unchokes us and is asked for its first sixteen blocks: one chunk, the rarest of a sample.
+fn choose((node, peers): &mut (Node, Vec<ConnId>)) {
+    peers.iter().for_each(|&conn| node.hear(conn, Message::Unchoke));
+}

@@ -1,0 +1,27 @@
+//! Digests of one chunk.
+
+use std::hint::black_box;
+
+use troc::base::units::CHUNK_BYTES;
+use troc::hash::fingerprint::Fingerprint;
+use troc::hash::sha1;
+
+use super::case::{Case, Work, work};
+
+const CHUNK: Work = work(CHUNK_BYTES as u64, "bytes");
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::steady("hash/sha1-chunk", CHUNK, chunk, |chunk| {
+            black_box(sha1::digest(black_box(chunk)));
+        })
+        .uncounted("valgrind has no SHA instructions: it would count the software path"),
+        Case::steady("hash/xxh3-chunk", CHUNK, chunk, |chunk| {
+            black_box(Fingerprint::new(black_box(1)).of(black_box(chunk)));
+        }),
+    ]
+}
+
+fn chunk() -> Vec<u8> {
+    vec![0xa5; CHUNK_BYTES as usize]
+}

@@ -1,0 +1,131 @@
+//! What cores share, by one of them or by several at once; and the table of connections.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use troc::base::ids::{ConnId, SlotId};
+use troc::base::slots::Slots;
+use troc::base::time::{Instant, Span};
+use troc::base::units::BLOCK_BYTES;
+use troc::shared::budget::Budget;
+use troc::shared::cache::Cache;
+use troc::shared::chunks::ChunkTable;
+
+use super::case::{Case, work};
+use super::fixture::{NOW, TORRENT};
+
+/// Chunks, slots or connections of one case.
+const MANY: u32 = 1024;
+/// Claims of one thread.
+const CLAIMS: u64 = 1000;
+/// Threads of the contended case.
+const THREADS: u64 = 4;
+/// 10 GB/s: the budget is asked, and never says no.
+const RATE: u64 = 10_000_000_000;
+
+pub fn cases() -> Vec<Case> {
+    let many = u64::from(MANY);
+    vec![
+        Case::steady("cache/pin-unpin", work(many, "chunks"), loaded_table, pin_all),
+        Case::steady(
+            "cache/allocate-release",
+            work(many, "slots"),
+            || Cache::new(MANY),
+            allocate_and_release,
+        ),
+        Case::steady("cache/allocate-evict", work(many, "slots"), FullCache::new, FullCache::replace_all),
+        Case::steady("slots/look-up", work(many, "connections"), full_slots, look_up),
+        Case::steady("slots/remove-insert", work(many, "connections"), full_slots, remove_and_insert),
+        Case::steady("budget/claim", work(CLAIMS, "claims"), budget, |state| claim(&state.0, &mut state.1)),
+        Case::steady("budget/claim-4-threads", work(THREADS * CLAIMS, "claims"), budget, claim_by_threads)
+            .uncounted("callgrind runs one thread at a time: nothing contends"),
+    ]
+}
+
+fn loaded_table() -> ChunkTable {
+    let table = ChunkTable::new(MANY);
+    for chunk in 0..MANY {
+        assert!(table.begin_load(chunk, SlotId(chunk)));
+        table.finish_load(chunk, 0);
+    }
+    table
+}
+
+fn pin_all(table: &mut ChunkTable) {
+    for chunk in 0..MANY {
+        black_box(table.pin(black_box(chunk)));
+        table.unpin(chunk);
+    }
+}
+
+fn allocate_and_release(cache: &mut Cache) {
+    for chunk in 0..MANY {
+        let slot = cache.allocate(TORRENT, chunk, |_| None).expect("one is free");
+        cache.release(black_box(slot));
+    }
+}
+
+/// Every slot holds a chunk that nobody uses; twice as many chunks as slots.
+struct FullCache {
+    cache: Cache,
+    table: ChunkTable,
+    next: u32,
+}
+
+impl FullCache {
+    fn new() -> Self {
+        let mut full = Self { cache: Cache::new(MANY), table: ChunkTable::new(2 * MANY), next: 0 };
+        full.replace_all();
+        full
+    }
+
+    fn replace_all(&mut self) {
+        for _ in 0..MANY {
+            let chunk = self.next;
+            self.next = (chunk + 1) % (2 * MANY);
+            let slot = self.cache.allocate(TORRENT, chunk, |_| Some(&self.table)).expect("all are unpinned");
+            assert!(self.table.begin_load(chunk, slot));
+            self.table.finish_load(chunk, 0);
+        }
+    }
+}
+
+fn full_slots() -> (Slots<u32>, Vec<ConnId>) {
+    let mut slots = Slots::new(MANY);
+    let ids = (0..MANY).map(|value| slots.insert(value).expect("room")).collect();
+    (slots, ids)
+}
+
+fn look_up((slots, ids): &mut (Slots<u32>, Vec<ConnId>)) {
+    black_box(ids.iter().filter_map(|&id| slots.get(black_box(id))).sum::<u32>());
+}
+
+fn remove_and_insert((slots, ids): &mut (Slots<u32>, Vec<ConnId>)) {
+    for id in ids {
+        let value = slots.remove(black_box(*id)).expect("it is there");
+        *id = slots.insert(value).expect("room");
+    }
+}
+
+fn budget() -> (Arc<Budget>, Instant) {
+    (Arc::new(Budget::new(RATE, NOW)), NOW)
+}
+
+/// Blocks, one by one, at the pace that the budget allows.
+fn claim(budget: &Budget, now: &mut Instant) {
+    for _ in 0..CLAIMS {
+        *now = *now + Span(u64::from(BLOCK_BYTES) * 1_000_000_000 / RATE + 1);
+        black_box(budget.claim(black_box(BLOCK_BYTES), *now));
+    }
+}
+
+/// The threads' start is part of it: compare with one thread of as many claims, not with zero.
+fn claim_by_threads((budget, now): &mut (Arc<Budget>, Instant)) {
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let (budget, mut now) = (&**budget, *now);
+            scope.spawn(move || claim(budget, &mut now));
+        }
+    });
+    *now = *now + Span(CLAIMS * u64::from(BLOCK_BYTES) * 1_000_000_000 / RATE);
+}
