@@ -34,17 +34,28 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Everybody asks for as many blocks each, and gets them: parsed requests in, segments out.
+/// Connections, and the requests that each sends, as bytes.
 struct Serving {
     node: Node,
-    fetchers: Vec<ConnId>,
-    blocks_each: u32,
+    fetchers: Vec<(ConnId, Vec<u8>)>,
 }
 
 fn serving(fetchers: u32, blocks_each: u32) -> Serving {
     let mut node = Node::new(PIECES, Have::Everything);
-    let fetchers = (0..fetchers).map(|index| node.connect_fetcher(index)).collect();
-    Serving { node, fetchers, blocks_each }
+    let fetchers =
+        (0..fetchers).map(|index| (node.connect_fetcher(index), requests(index, blocks_each))).collect();
+    Serving { node, fetchers }
+}
+
+/// Requests for consecutive blocks from the start of a piece on.
+fn requests(first_piece: u32, blocks: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    for at in 0..blocks {
+        let (piece, block) = (first_piece + at / BLOCKS_PER_CHUNK, at % BLOCKS_PER_CHUNK);
+        Message::Request(BlockRef { piece, begin: block * BLOCK_BYTES, length: BLOCK_BYTES })
+            .encode(&mut out);
+    }
+    out
 }
 
 fn one_peer() -> Serving {
@@ -55,13 +66,10 @@ fn crowd() -> Serving {
     serving(CROWD, 1)
 }
 
-fn serve(Serving { node, fetchers, blocks_each }: &mut Serving) {
-    for &conn in &*fetchers {
-        for at in 0..*blocks_each {
-            let (piece, block) = (conn.index + at / BLOCKS_PER_CHUNK, at % BLOCKS_PER_CHUNK);
-            let begin = block * BLOCK_BYTES;
-            node.hear_request(conn, BlockRef { piece, begin, length: BLOCK_BYTES });
-        }
+/// Everybody asks for as many blocks, and gets them: bytes in, segments out.
+fn serve(Serving { node, fetchers }: &mut Serving) {
+    for (conn, wire) in &*fetchers {
+        node.hear_bytes(*conn, wire);
     }
     node.run();
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use troc::base::bitfield::Bitfield;
-use troc::base::geometry::{BlockRef, Geometry};
+use troc::base::geometry::Geometry;
 use troc::base::ids::{ConnId, CoreId, InfoHash, PeerId, SlotId, TorrentId};
 use troc::base::segment::Segment;
 use troc::base::time::Instant;
@@ -11,7 +11,7 @@ use troc::base::units::CHUNK_BYTES;
 use troc::engine::action::Action;
 use troc::engine::{Engine, EngineConfig};
 use troc::proto::wire::handshake::Handshake;
-use troc::proto::wire::message::Message;
+use troc::proto::wire::message::{Frame, Message, next_frame};
 use troc::shared::cache::Cache;
 use troc::shared::torrent::{SharedTorrent, TorrentMeta};
 use troc::storage::layout::{FileSpan, Layout};
@@ -80,9 +80,10 @@ impl Node {
     /// Connection number `index`, through its handshake.
     pub fn connect(&mut self, index: u32) -> ConnId {
         let conn = ConnId { index, generation: 0 };
-        let theirs = PeerId([index as u8 + 2; 20]);
+        let mut theirs = [2; 20];
+        theirs[..4].copy_from_slice(&index.to_be_bytes());
         self.engine.handle_accepted(conn, ([127, 0, 0, 1], index as u16 + 1).into(), NOW);
-        self.engine.handle_handshake(conn, &Handshake::new(INFO_HASH, theirs), NOW);
+        self.engine.handle_handshake(conn, &Handshake::new(INFO_HASH, PeerId(theirs)), NOW);
         conn
     }
 
@@ -99,9 +100,15 @@ impl Node {
         self.engine.handle_message(conn, message, NOW).expect("messages of cases are good");
     }
 
-    /// A request from a peer.
-    pub fn hear_request(&mut self, conn: ConnId, block: BlockRef) {
-        self.hear(conn, Message::Request(block));
+    /// Whole messages from a peer, as they come from the socket.
+    pub fn hear_bytes(&mut self, conn: ConnId, mut bytes: &[u8]) {
+        let bitfield_bytes = self.engine.peer(conn).map_or(0, |peer| peer.bits.as_bytes().len() as u32);
+        while let Some((Frame::Message(message), used)) =
+            next_frame(bytes, bitfield_bytes).expect("messages of cases are good")
+        {
+            self.hear(conn, message);
+            bytes = &bytes[used..];
+        }
     }
 
     /// Carries out all that the engine wants done, at once and with success: the worker's part of a
