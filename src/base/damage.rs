@@ -42,7 +42,8 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (any::<Index>(), 0..8u8).prop_map(|(at, bit)| Change::Flip(at, bit)),
         2 => (any::<Index>(), byte).prop_map(|(at, byte)| Change::Insert(at, byte)),
         1 => (any::<Index>(), 1..=RUN_MAX).prop_map(|(at, len)| Change::Remove(at, len)),
-        1 => (any::<Index>(), any::<Index>(), 1..=RUN_MAX).prop_map(|(at, from, len)| Change::Repeat(at, from, len)),
+        1 => (any::<Index>(), any::<Index>(), 1..=RUN_MAX)
+            .prop_map(|(at, from, len)| Change::Repeat(at, from, len)),
         1 => any::<Index>().prop_map(Change::Truncate),
     ]
 }

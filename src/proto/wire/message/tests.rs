@@ -193,7 +193,9 @@ proptest! {
             let again = match frame {
                 Frame::Message(Message::Unknown { .. }) => rest[..used].to_vec(),
                 Frame::Message(message) => encoded(message),
-                Frame::Piece { piece, begin, length } => piece_header(BlockRef { piece, begin, length }).to_vec(),
+                Frame::Piece { piece, begin, length } => {
+                    piece_header(BlockRef { piece, begin, length }).to_vec()
+                }
             };
             prop_assert_eq!(&again, &rest[..used], "{:?}", frame);
             // What is known of a frame, no later byte changes; what is not known waits.
