@@ -226,8 +226,8 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
 
 /// Whether all views of an accepted value, and of what it holds, agree and lie inside of it.
 fn is_sound(value: Value<'_>) -> bool {
-    let lists = value.as_list().map(|items| items.map(is_inside(value)).all(|sound| sound));
-    let dicts = value.as_dict().map(|items| items.map(|(_, item)| is_inside(value)(item)).all(|sound| sound));
+    let lists = value.as_list().map(|mut items| items.all(is_inside(value)));
+    let dicts = value.as_dict().map(|mut items| items.all(|(_, item)| is_inside(value)(item)));
     let kinds = [value.as_int().map(|_| true), value.as_bytes().map(|_| true), lists, dicts];
     let mut found = kinds.into_iter().flatten();
     found.next() == Some(true) && found.next().is_none()
