@@ -8,7 +8,7 @@ use troc::base::slots::Slots;
 use troc::base::time::{Instant, Span};
 use troc::base::units::BLOCK_BYTES;
 use troc::shared::budget::Budget;
-use troc::shared::cache::Cache;
+use troc::shared::cache::{Cache, Growth};
 use troc::shared::chunks::ChunkTable;
 
 use super::case::{Case, work};
@@ -53,14 +53,14 @@ fn loaded_table() -> ChunkTable {
 
 fn pin_all(table: &mut ChunkTable) {
     for chunk in 0..MANY {
-        black_box(table.pin(black_box(chunk)));
+        black_box(table.pin(black_box(chunk), true));
         table.unpin(chunk);
     }
 }
 
 fn allocate_and_release(cache: &mut Cache) {
     for chunk in 0..MANY {
-        let slot = cache.allocate(TORRENT, chunk, |_| None).expect("one is free");
+        let slot = cache.allocate((TORRENT, chunk), Growth::Early, |_| None).expect("one is free");
         cache.release(black_box(slot));
     }
 }
@@ -83,7 +83,8 @@ impl FullCache {
         for _ in 0..MANY {
             let chunk = self.next;
             self.next = (chunk + 1) % (2 * MANY);
-            let slot = self.cache.allocate(TORRENT, chunk, |_| Some(&self.table)).expect("all are unpinned");
+            let slot = self.cache.allocate((TORRENT, chunk), Growth::Early, |_| Some(&self.table));
+            let slot = slot.expect("all are unpinned");
             assert!(self.table.begin_load(chunk, slot));
             self.table.finish_load(chunk, 0);
         }
