@@ -58,7 +58,11 @@ mod x86 {
         e: Row<N>,
     }
 
-    /// Needs a processor with SHA, SSSE3 and SSE4.1, and `blocks` blocks at each of `data`.
+    /// Appends `blocks` blocks of each of `data` to what its state has digested.
+    ///
+    /// # Safety
+    ///
+    /// The processor has SHA, SSSE3 and SSE4.1, and `blocks` blocks can be read at each of `data`.
     #[target_feature(enable = "sha,ssse3,sse4.1")]
     pub(super) unsafe fn compress<const N: usize>(
         states: &mut [State; N],
@@ -90,6 +94,10 @@ mod x86 {
     }
 
     /// The sixteen big-endian words of one block of each lane, four to a register.
+    ///
+    /// # Safety
+    ///
+    /// A whole block can be read at each of `blocks`.
     #[inline]
     #[target_feature(enable = "sha,ssse3,sse4.1")]
     unsafe fn load<const N: usize>(blocks: [*const u8; N]) -> [Row<N>; 4] {
