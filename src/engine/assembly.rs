@@ -64,6 +64,7 @@ impl Engine {
         if digest == torrent.shared.meta.piece_hashes[piece as usize] {
             self.piece_verified(id, piece);
         } else {
+            self.counters.hash_failures.add(1);
             // The evidence is taken before the slots are given back.
             self.actions.push_back(Action::Autopsy { torrent: id, piece });
         }

@@ -194,7 +194,8 @@ impl Engine {
     /// All blocks of a claim are there: its piece's owner hashes it.
     fn claim_full(&mut self, id: TorrentId, chunk: u32) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
-        torrent.claims.remove(&chunk);
+        let claim = torrent.claims.remove(&chunk);
+        self.counters.blocks_received.add(claim.map_or(0, |claim| claim.blocks.into()));
         torrent.shared.chunks.fill(chunk);
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
         let owner = picker::own_anyway(torrent, &self.cache, piece, self.config.core, self.rolled_at);

@@ -45,6 +45,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
+use crate::shared::counters::CoreCounters;
 use crate::shared::torrent::SharedTorrent;
 
 use action::{Action, Farewell, Note, Report, To};
@@ -85,6 +86,7 @@ pub struct EngineConfig {
 pub struct Engine {
     config: EngineConfig,
     cache: Arc<Cache>,
+    counters: Arc<CoreCounters>,
     peers: Peers,
     torrents: Vec<Option<Torrent>>,
     by_hash: HashMap<InfoHash, TorrentId>,
@@ -122,6 +124,7 @@ impl Engine {
         Self {
             config,
             cache,
+            counters: Arc::new(CoreCounters::new()),
             peers: Peers::default(),
             torrents: Vec::new(),
             by_hash: HashMap::new(),
@@ -142,6 +145,27 @@ impl Engine {
             chunks_writing: 0,
             stopping: false,
         }
+    }
+
+    /// The same engine, counting where somebody else can read it.
+    pub fn with_counters(mut self, counters: Arc<CoreCounters>) -> Self {
+        self.counters = counters;
+        self
+    }
+
+    /// What this core counts; the worker adds what is its own.
+    pub const fn counters(&self) -> &Arc<CoreCounters> {
+        &self.counters
+    }
+
+    /// Connections that have something to send and no send in flight.
+    pub fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Chunks handed out to be written and not reported yet.
+    pub const fn chunks_writing(&self) -> u32 {
+        self.chunks_writing
     }
 
     /// The slots that it allocates from.
@@ -331,6 +355,7 @@ impl Engine {
     }
 
     fn ban_everywhere(&mut self, key: u64) {
+        self.counters.bans.add(1);
         self.ban(key);
         self.actions.push_back(Action::Tell(To::Others, Note::Ban { key }));
     }

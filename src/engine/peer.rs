@@ -127,6 +127,49 @@ pub struct Pin {
     pub residue: u32,
 }
 
+/// Follows one request of a peer at a time from its arrival to the end of the send that carries its
+/// block: a time per request would cost memory and a clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Probe {
+    /// The next request will be followed.
+    #[default]
+    Idle,
+    /// So many requests stand before it; it came at that time.
+    Queued(usize, Instant),
+    /// Its block is in the send.
+    Sending(Instant),
+}
+
+impl Probe {
+    /// A request came and joins `before` others.
+    pub fn note_request(&mut self, before: usize, now: Instant) {
+        if matches!(self, Self::Idle) {
+            *self = Self::Queued(before, now);
+        }
+    }
+
+    /// The oldest `count` requests moved into the send.
+    pub fn note_taken(&mut self, count: usize) {
+        if let Self::Queued(before, at) = *self {
+            *self = if before < count { Self::Sending(at) } else { Self::Queued(before - count, at) };
+        }
+    }
+
+    /// The send ended whole: how long the request took, if its block was in it.
+    pub fn note_sent(&mut self, now: Instant) -> Option<Span> {
+        let Self::Sending(at) = *self else { return None };
+        *self = Self::Idle;
+        Some(now.since(at))
+    }
+
+    /// Requests left the queue otherwise: which one stands where is not known any more.
+    pub fn forget(&mut self) {
+        if matches!(self, Self::Queued(..)) {
+            *self = Self::Idle;
+        }
+    }
+}
+
 /// What is on its way to the peer.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -194,6 +237,10 @@ pub struct Peer {
     pub snubbed: bool,
     /// Their requests, oldest first.
     pub requests: VecDeque<BlockRef>,
+    /// Times one of them, for the metrics.
+    pub probe: Probe,
+    /// The oldest of them waits for its chunk.
+    pub missed: bool,
     /// What goes out.
     pub out: Outgoing,
     /// How much of the torrent's have log they were told.
@@ -250,6 +297,8 @@ impl Peer {
             block_at: now,
             snubbed: false,
             requests: VecDeque::new(),
+            probe: Probe::default(),
+            missed: false,
             out: Outgoing { burst_blocks: 4, ..Outgoing::default() },
             have_cursor: 0,
             since: now,
@@ -373,6 +422,23 @@ mod tests {
         // About 1 MB/s over 110 ms is 7 blocks.
         assert!((5..=8).contains(&pace.depth(500)), "{}", pace.depth(500));
         assert_eq!(Pace::default().depth(3), 3, "never more than the other side queues");
+    }
+
+    #[test]
+    fn a_probe_times_one_request_from_its_arrival_to_the_end_of_its_send() {
+        let mut probe = Probe::default();
+        probe.note_request(2, Instant(10));
+        probe.note_request(3, Instant(11));
+        probe.note_taken(2);
+        assert_eq!(probe.note_sent(Instant(20)), None, "it still stands in the queue");
+        probe.note_taken(1);
+        probe.note_request(0, Instant(21));
+        probe.forget();
+        assert_eq!(probe.note_sent(Instant(30)), Some(Span(20)));
+        probe.note_request(0, Instant(40));
+        probe.forget();
+        probe.note_taken(1);
+        assert_eq!(probe.note_sent(Instant(50)), None, "it was taken back");
     }
 
     #[test]

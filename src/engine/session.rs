@@ -174,6 +174,7 @@ impl Engine {
     fn admit(&mut self, conn: ConnId, id: TorrentId, theirs: &Handshake, now: Instant) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let Some(peer) = self.peers.get_mut(conn) else { return };
+        self.counters.handshakes.add(1);
         let shared = &torrent.shared;
         self.strangers.open(&mut peer.counted);
         peer.stage = Stage::Open;
@@ -250,6 +251,7 @@ impl Engine {
                     return Ok(());
                 };
                 peer.requests.remove(at);
+                peer.probe.forget();
                 let outcome = reject(peer, block);
                 self.make_ready(conn);
                 outcome
@@ -366,6 +368,7 @@ impl Engine {
         let room = peer.requests.len() < REQUESTS_QUEUED_MAX;
         if valid && room && peer.flags.unchoked && shared.has(block.piece) {
             peer.vain_requests = 0;
+            peer.probe.note_request(peer.requests.len(), peer.heard_at);
             peer.requests.push_back(block);
         } else {
             // A request that raced with our choke is no offence; one out of bounds is.

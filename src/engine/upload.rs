@@ -81,23 +81,27 @@ impl Engine {
         // With many in the queue a turn is short and the same for all: who drains fast gets no more.
         let crowded = self.ready.len() >= CROWD;
         let burst = peer.out.burst_blocks.min(if crowded { BURST_BLOCKS_CROWDED } else { BURST_BLOCKS_MAX });
-        let mut blocks = 0;
-        while blocks < burst {
-            let Some(peer) = self.peers.get_mut(conn) else { return };
-            let Some(&block) = peer.requests.front() else { return };
+        let (mut weighs, mut taken) = (0, 0);
+        while weighs < burst {
+            let Some(&block) = self.peers.get(conn).and_then(|peer| peer.requests.front()) else { break };
             if let Some(budget) = &self.config.upload
                 && budget.claim(block.length, now) == 0
             {
                 self.throttled.push(conn);
-                return;
+                break;
             }
             if !self.take_block(conn, id, block, outbox) {
                 if let Some(budget) = &self.config.upload {
                     budget.refund(block.length);
                 }
-                return;
+                break;
             }
-            blocks += weight(block.length);
+            weighs += weight(block.length);
+            taken += 1;
+        }
+        self.counters.blocks_sent.add(taken);
+        if let Some(peer) = self.peers.get_mut(conn) {
+            peer.probe.note_taken(taken as usize);
         }
     }
 
@@ -121,6 +125,7 @@ impl Engine {
         }
         let Some(peer) = self.peers.get_mut(conn) else { return false };
         peer.requests.pop_front();
+        peer.missed = false;
         append_block(&mut peer.out, geometry, block, &pins, outbox);
         true
     }
@@ -180,9 +185,12 @@ impl Engine {
         let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return };
         let lost = !torrent.shared.has(block.piece);
         if coming {
+            self.note_miss(conn);
             self.read_ahead(conn, id);
         } else if lost && let Some(peer) = self.peers.get_mut(conn) {
             peer.requests.pop_front();
+            peer.missed = false;
+            peer.probe.forget();
             if reject(peer, block).is_err() {
                 self.close(conn, Farewell::Misbehaved);
             }
@@ -190,6 +198,15 @@ impl Engine {
         } else {
             // No free slot: the tick tries again.
             self.throttled.push(conn);
+        }
+    }
+
+    /// The front request has to wait for its chunk; counted once, however often it is looked at.
+    fn note_miss(&mut self, conn: ConnId) {
+        if let Some(peer) = self.peers.get_mut(conn)
+            && !std::mem::replace(&mut peer.missed, true)
+        {
+            self.counters.cache_misses.add(1);
         }
     }
 
@@ -307,6 +324,9 @@ impl Engine {
         let payload = peer.out.advance(bytes.into());
         peer.sent_bytes += payload;
         let whole = peer.out.left_bytes == 0;
+        if whole && let Some(took) = peer.probe.note_sent(now) {
+            self.counters.request_ns.record(took.0);
+        }
         let burst = &mut peer.out.burst_blocks;
         *burst = if whole { (*burst * 2).min(BURST_BLOCKS_MAX) } else { (*burst / 2).max(1) };
         // Taken out and put back, to keep the allocation.

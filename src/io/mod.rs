@@ -126,6 +126,29 @@ pub enum Completion {
     },
 }
 
+/// What an implementation of [`Io`] has seen since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoCounters {
+    /// Calls into the kernel.
+    pub enters: u64,
+    /// Completions taken.
+    pub completions: u64,
+    /// Completions whose operation is not known any more.
+    pub stale: u64,
+    /// Calls into the kernel that found the completion queue overflowing.
+    pub overflows: u64,
+    /// Connections closed at once because the table was full.
+    pub refused: u64,
+    /// Accepts that failed, mostly for want of descriptors.
+    pub accept_failures: u64,
+    /// Sends given to the kernel.
+    pub sends: u64,
+    /// Of these, as zero-copy sends.
+    pub zero_copy_sends: u64,
+    /// Zero-copy sends that the kernel reported to have copied after all.
+    pub zero_copy_copied: u64,
+}
+
 /// Ends another core's (or the own) wait in [`Io::turn`]; callable from any thread.
 pub trait Wake: Send + Sync {
     /// The next or current `turn` of the woken core returns at once.
@@ -139,8 +162,13 @@ pub trait Io {
     /// An open file, cheap to clone; clones share the descriptor.
     type File: Clone + Send + Sync + fmt::Debug;
 
-    /// Monotonic time; read once per turn by the worker.
+    /// Monotonic time; read twice per turn by the worker.
     fn now(&self) -> Instant;
+
+    /// What happened so far; nothing where nobody counts.
+    fn counters(&self) -> IoCounters {
+        IoCounters::default()
+    }
 
     /// Starts to connect. `None` when the connection table is full.
     fn dial(&mut self, address: SocketAddr) -> Option<ConnId>;

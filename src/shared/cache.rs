@@ -59,6 +59,8 @@ pub struct Cache {
     hand: AtomicU32,
     /// Slots that begun pieces may come to need.
     reserved: AtomicU32,
+    /// Chunks that left to make room.
+    evictions: AtomicU64,
 }
 
 impl Cache {
@@ -78,6 +80,7 @@ impl Cache {
             touched: AtomicU32::new(0),
             hand: AtomicU32::new(0),
             reserved: AtomicU32::new(0),
+            evictions: AtomicU64::new(0),
         }
     }
 
@@ -91,7 +94,12 @@ impl Cache {
         self.touched.load(Ordering::Relaxed).min(self.slot_count())
     }
 
-    /// How many slots lie in the free stack. For checks while no other core allocates or releases.
+    /// How many chunks have left to make room for others.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    /// How many slots lie in the free stack. Exact while no other core allocates or releases.
     pub fn free_count(&self) -> u32 {
         let (mut at, mut count) = (self.free.load(Ordering::Acquire) as u32, 0);
         while at != NIL && count <= self.slot_count() {
@@ -211,6 +219,7 @@ impl Cache {
                 continue;
             }
             if let Some(slot) = table.evict(chunk, limit) {
+                self.evictions.fetch_add(1, Ordering::Relaxed);
                 return Some(slot);
             }
         }

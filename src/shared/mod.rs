@@ -8,6 +8,7 @@
 pub mod budget;
 pub mod cache;
 pub mod chunks;
+pub mod counters;
 pub mod lane;
 #[cfg(all(test, feature = "loom"))]
 mod models;

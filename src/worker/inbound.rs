@@ -184,6 +184,7 @@ impl Inbound {
             let header = &inbox[at..at + PIECE_HEADER_BYTES as usize];
             if header != piece_header(expected.block) {
                 let spill = self.gather(done, bytes - missing, inbox, arena);
+                engine.counters().copied_bytes.add(spill.len() as u64);
                 self.planned.drain(..done);
                 return self.repair(conn, &spill, inbox, engine, arena, now);
             }
@@ -316,6 +317,7 @@ impl Inbound {
                         continue;
                     }
                     arena.copy_in(expected.slot, expected.offset + done, &left[..step]);
+                    engine.counters().copied_bytes.add(step as u64);
                     used += step;
                     self.land(conn, expected, done + step as u32, engine, now);
                     if self.mode != Mode::Frames {

@@ -28,6 +28,7 @@ use crate::hash::sha1::{LANES, Sha1, update_many};
 use crate::io::arena::Arena;
 use crate::io::{Completion, Errno, Io};
 use crate::proto::wire::handshake::Handshake;
+use crate::shared::counters::CoreCounters;
 use crate::shared::torrent::SharedTorrent;
 use crate::storage::plan;
 
@@ -83,6 +84,7 @@ pub struct Worker<I: Io> {
     io: I,
     arena: Arc<Arena>,
     engine: Engine,
+    counters: Arc<CoreCounters>,
     links: Links<I>,
     inbound: Vec<Option<Inbound>>,
     files: Vec<Option<Files<I::File>>>,
@@ -119,6 +121,7 @@ impl<I: Io> Worker<I> {
             core,
             io,
             arena,
+            counters: Arc::clone(engine.counters()),
             engine,
             links,
             inbound: Vec::new(),
@@ -152,16 +155,19 @@ impl<I: Io> Worker<I> {
         self.io.turn(deadline, &mut done);
         self.links.mailbox.unpark();
         let now = self.io.now();
+        self.counters.batch.record(done.len() as u64);
         for completion in done.drain(..) {
             self.dispatch(completion, now);
         }
         self.done = done;
         self.take_mail(now);
         self.engine.handle_tick(now);
+        self.counters.ready.set(self.engine.ready_count() as u64);
         self.perform_all(now);
         self.run_hashes(now);
         self.note_touched();
         self.flush();
+        self.count_turn(now);
         if self.stopping && self.is_quiet() && self.flush() { Running::Stopped } else { Running::Yes }
     }
 
@@ -193,6 +199,23 @@ impl<I: Io> Worker<I> {
             self.regions_touched = regions;
             self.links.control.send(ToControl::Touched { region: regions - 1 });
         }
+    }
+
+    /// The figures of the metrics that a turn ends with: a clock read and a few plain stores.
+    fn count_turn(&self, began: Instant) {
+        let (io, counters) = (self.io.counters(), &self.counters);
+        counters.turns.add(1);
+        counters.turn_ns.record(self.io.now().since(began).0);
+        counters.hashes_waiting.set(self.hashes.len() as u64);
+        counters.chunks_writing.set(self.engine.chunks_writing().into());
+        counters.ring_enters.set(io.enters);
+        counters.ring_overflows.set(io.overflows);
+        counters.completions.set(io.completions);
+        counters.refused.set(io.refused);
+        counters.accept_failures.set(io.accept_failures);
+        counters.sends.set(io.sends);
+        counters.zero_copy_sends.set(io.zero_copy_sends);
+        counters.zero_copy_copied.set(io.zero_copy_copied);
     }
 
     fn is_quiet(&self) -> bool {
@@ -460,6 +483,12 @@ impl<I: Io> Worker<I> {
         let Some(Finished { torrent, chunk, slot, direction, result }) = finished else { return };
         match direction {
             Direction::Write => {
+                if result.is_ok()
+                    && let Some(torrent) = self.engine.torrent(torrent)
+                {
+                    let bytes = torrent.shared.meta.geometry.chunk_len(chunk);
+                    self.counters.written_bytes.add(bytes.into());
+                }
                 let result = result.map_err(|errno| errno.unwrap_or(libc::EIO));
                 self.engine.handle_written(torrent, chunk, result);
             }
@@ -505,7 +534,9 @@ impl<I: Io> Worker<I> {
             if !due && !self.stopping || self.hashes.is_empty() {
                 return;
             }
-            bytes += self.hash_some();
+            let hashed = self.hash_some();
+            self.counters.hashed_bytes.add(hashed.into());
+            bytes += hashed;
             self.perform_all(now);
         }
     }

@@ -30,7 +30,7 @@ use crate::base::slots::Slots;
 use crate::base::time::{Instant, Span};
 
 use super::arena::Arena;
-use super::{Completion, Errno, FileOp, Io, Segment, Wake};
+use super::{Completion, Errno, FileOp, Io, IoCounters, Segment, Wake};
 
 use accept::{Accepted, Acceptor};
 use connection::{Connection, Flight};
@@ -74,23 +74,6 @@ impl UringSocket {
     }
 }
 
-/// What a ring has seen since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UringCounters {
-    /// Calls into the kernel.
-    pub enters: u64,
-    /// Completions taken.
-    pub completions: u64,
-    /// Completions whose operation is not known any more.
-    pub stale: u64,
-    /// Calls into the kernel that found the completion queue overflowing.
-    pub overflows: u64,
-    /// Connections closed at once because the table was full.
-    pub refused: u64,
-    /// Accepts that failed, mostly for want of descriptors.
-    pub accept_failures: u64,
-}
-
 /// One core's ring. Belongs to the thread that made it.
 pub struct Uring {
     ring: Ring,
@@ -104,7 +87,7 @@ pub struct Uring {
     #[expect(clippy::vec_box, reason = "a connection never moves: the kernel knows its address")]
     spare: Vec<Box<Connection>>,
     batch: Vec<cqueue::Entry>,
-    counters: UringCounters,
+    counters: IoCounters,
     arena: Arc<Arena>,
     not_send: PhantomData<*const ()>,
 }
@@ -133,7 +116,7 @@ impl Uring {
             ready: VecDeque::new(),
             spare: Vec::new(),
             batch: Vec::with_capacity(BATCH_MAX),
-            counters: UringCounters::default(),
+            counters: IoCounters::default(),
             arena: config.arena,
             not_send: PhantomData,
         })
@@ -142,11 +125,6 @@ impl Uring {
     /// Ends this ring's wait in `turn`, from any thread.
     pub fn waker(&self) -> Arc<dyn Wake> {
         self.doorbell.waker()
-    }
-
-    /// What happened so far.
-    pub const fn counters(&self) -> UringCounters {
-        UringCounters { enters: self.ring.enters, overflows: self.ring.overflows, ..self.counters }
     }
 
     /// Connections in the table, those being closed included.
@@ -332,6 +310,10 @@ impl Io for Uring {
         monotonic()
     }
 
+    fn counters(&self) -> IoCounters {
+        IoCounters { enters: self.ring.enters, overflows: self.ring.overflows, ..self.counters }
+    }
+
     fn dial(&mut self, address: SocketAddr) -> Option<ConnId> {
         let conn = self.adopt(None).ok()?;
         let connection = self.connections.get_mut(conn)?;
@@ -386,6 +368,7 @@ impl Io for Uring {
     fn send(&mut self, conn: ConnId, segments: &[Segment]) {
         let Some(connection) = self.connections.get_mut(conn) else { panic!("{conn:?} is stale") };
         if !connection.closing {
+            self.counters.sends += 1;
             let key = Key { kind: Kind::Send, id: conn };
             connection.send(segments, &self.arena, key, &mut self.ring);
         }
