@@ -176,6 +176,15 @@ pub const OPEN_FILES_MAX: usize = 256;
 /// Bytes by which a journal may exceed twice what it has to say before it is rewritten.
 pub const JOURNAL_SLACK_BYTES: u64 = 256 << 10;
 
+// ---- Metrics ----
+
+/// Torrents that have figures of their own in the metrics; the rest are one sum.
+pub const METRICS_TORRENTS_MAX: usize = 100;
+/// Readers of the metrics at a time; more wait until one has gone.
+pub const METRICS_CONNECTIONS_MAX: usize = 16;
+/// Time that one connection of a reader may take, idle or not.
+pub const METRICS_CONNECTION_TIME: Span = Span::from_secs(60);
+
 // ---- Load tests (`troc bench`) ----
 
 /// Connections of one load generator or source.

@@ -121,6 +121,9 @@ pub struct NodeArgs {
     /// A peer to connect to, an address or a host name; may be repeated
     #[arg(long = "peer", value_name = "ADDR:PORT")]
     pub peers: Vec<String>,
+    /// Serve metrics for Prometheus over HTTP, without authentication; port 0 takes any free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Number of worker threads [default: one per allowed CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub cores: Option<u16>,
@@ -252,6 +255,7 @@ mod tests {
             "get x -o d --upload-limit 1MiB/s --download-limit 1Gbit/s --no-dht --no-lsd --no-pex --json",
             "get x.torrent -o d --sequential --status-interval-ms 100",
             "relay --dir d",
+            "relay a.torrent --dir d --metrics 127.0.0.1:9420",
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",
             "verify x.torrent d",
             "bench leech 127.0.0.1:1 --torrent f --connections 16 --depth 64 --seconds 3 --pid 1",
@@ -273,6 +277,7 @@ mod tests {
             "get x -o d --cores 0",
             "get x -o d --cores 65",
             "get x -o d --listen 6881",
+            "get x -o d --metrics 9420",
             "get x -o d --upload-limit 5Mb/s",
             "get x",
             "relay a",

@@ -54,6 +54,12 @@ pub fn run(plan: Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
     if rustix::process::geteuid().is_root() {
         out::warn("running as root; a node needs no privileges: give it a user of its own");
     }
+    if let Some(address) = args.metrics.filter(|address| !address.ip().to_canonical().is_loopback()) {
+        out::warn(&format!(
+            "metrics on {address} are open to whoever reaches it, there is no authentication: guard the port, \
+             or give --metrics a loopback address"
+        ));
+    }
     let config = config(plan, args)?;
     let mut progress = NodeProgress::new(args.json);
     let last = daemon::run(config, &mut |status| progress.update(status))
@@ -70,6 +76,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         dir: plan.dir.to_owned(),
         state_dir,
         listen: Some(plan.listen),
+        metrics: args.metrics,
         peers: resolve(&args.peers)?,
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,

@@ -93,7 +93,8 @@ impl NodeProgress {
     fn announce_listen(&mut self, status: &NodeStatus) {
         let Some(address) = status.listen.filter(|_| !self.listening) else { return };
         self.listening = true;
-        let text = format!("accepting peers at {address}");
+        let metrics = status.metrics.map(|address| format!("; metrics at http://{address}/metrics"));
+        let text = format!("accepting peers at {address}{}", metrics.unwrap_or_default());
         match &self.form {
             Form::Json => {}
             Form::Lines => out::complain(&text),
@@ -210,6 +211,8 @@ fn summary(torrent: &TorrentStatus, uptime_ns: u64) -> String {
 struct NodeLine<'a> {
     uptime_ms: u64,
     listen: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
     torrents: Vec<TorrentLine<'a>>,
     per_core: Vec<CoreLine>,
 }
@@ -265,6 +268,7 @@ fn json_line(status: &NodeStatus) -> String {
     let line = NodeLine {
         uptime_ms: status.uptime_ns / NS_PER_MS,
         listen: status.listen.map(|address| address.to_string()),
+        metrics: status.metrics.map(|address| address.to_string()),
         torrents: torrents.collect(),
         per_core: cores.collect(),
     };
@@ -297,6 +301,7 @@ mod tests {
         NodeStatus {
             uptime_ns: 2 * NS_PER_SEC,
             listen: "127.0.0.1:12345".parse().ok(),
+            metrics: None,
             torrents: vec![torrent; torrents],
             per_core_bytes: vec![(1, 2), (3, 4)],
         }

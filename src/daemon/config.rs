@@ -32,6 +32,8 @@ pub struct NodeConfig {
     pub state_dir: PathBuf,
     /// Where to accept peers; `None` accepts none. Port 0 lets the kernel choose.
     pub listen: Option<SocketAddr>,
+    /// Where to serve metrics over HTTP, if anywhere. Port 0 lets the kernel choose.
+    pub metrics: Option<SocketAddr>,
     /// Peers given by the operator: dialled whatever their network.
     pub peers: Vec<SocketAddr>,
     /// Workers; `None` is one per allowed CPU.

@@ -16,6 +16,7 @@ use super::clock;
 use super::config::{NodeConfig, Role};
 use super::error::NodeError;
 use super::keeping::{News, Order, keep};
+use super::metrics::{Asked, Endpoint};
 use super::start::{StartConfig, Started, start};
 use super::status::{NodeStatus, TorrentState};
 use super::store::StateDir;
@@ -64,6 +65,7 @@ enum Event {
     Started(TorrentId, Box<Result<Started, NodeError>>),
     Kept(TorrentId, News),
     Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>),
+    Scraped(Asked),
 }
 
 /// How far the node is.
@@ -91,6 +93,7 @@ pub struct Control<'a> {
     arena: Arc<Arena>,
     /// Regions of the arena below this are zeroed, or about to be.
     regions_ready: u32,
+    metrics: Option<Endpoint>,
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
     stop_asked_at: Option<Instant>,
@@ -136,6 +139,7 @@ impl<'a> Control<'a> {
             tell,
             arena,
             regions_ready: 0,
+            metrics: None,
             on_status,
             phase: Phase::Running,
             stop_asked_at: None,
@@ -146,11 +150,21 @@ impl<'a> Control<'a> {
         }
     }
 
+    /// The same with metrics, served while it runs.
+    pub fn with_metrics(mut self, metrics: Option<Endpoint>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// Runs the node to its end.
     pub async fn run(&mut self) -> Result<NodeStatus, NodeError> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Control)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Control)?;
         self.prefault(0);
+        if let Some(metrics) = &mut self.metrics {
+            let tell = self.tell.clone();
+            metrics.start(move |asked| drop(tell.send(Event::Scraped(asked))));
+        }
         self.start_torrents();
         self.show_status();
         loop {
@@ -235,6 +249,7 @@ impl<'a> Control<'a> {
             },
             Event::Kept(id, news) => self.torrent_kept(id, news),
             Event::Announced(id, tracker, result) => self.announced(id, tracker, result),
+            Event::Scraped(asked) => self.scraped(asked),
         }
     }
 
@@ -410,6 +425,18 @@ impl<'a> Control<'a> {
         }
     }
 
+    /// Somebody reads the metrics.
+    fn scraped(&self, asked: Asked) {
+        let Some(metrics) = &self.metrics else { return };
+        let swarms = self.swarms.iter().enumerate();
+        let torrents = swarms.filter_map(|(index, swarm)| Some((index, &*swarm.live.as_ref()?.shared)));
+        let mut snapshot = metrics.sources.snapshot(clock::now().since(self.started_at).0, torrents);
+        snapshot.mailboxes = self.workers.iter().map(|worker| worker.mailbox().len() as u64).collect();
+        snapshot.control_mailbox = self.mailbox.len() as u64;
+        // One who asked and went away needs no answer.
+        let _ = asked.send(snapshot);
+    }
+
     fn fail(&mut self, error: NodeError) {
         self.failure.get_or_insert(error);
         self.stop();
@@ -482,6 +509,7 @@ impl<'a> Control<'a> {
         NodeStatus {
             uptime_ns: now.since(self.started_at).0,
             listen: self.shared.listen,
+            metrics: self.metrics.as_ref().map(|metrics| metrics.address),
             torrents,
             per_core_bytes,
         }

@@ -1,5 +1,6 @@
 //! Why a node could not start or had to stop: one line each, with what to do.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -29,6 +30,17 @@ pub enum NodeError {
     /// The address to accept peers on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The address to serve metrics on.
+    #[error(
+        "cannot serve metrics on {address}: {error}; give --metrics another address (`ss -ltnp` names who \
+         listens there)"
+    )]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// The kernel's answer.
+        error: std::io::Error,
+    },
     /// Payload memory.
     #[error(transparent)]
     Arena(#[from] ArenaError),

@@ -11,6 +11,7 @@ mod error;
 pub mod files;
 pub mod hashing;
 mod keeping;
+mod metrics;
 mod run;
 mod start;
 pub mod status;

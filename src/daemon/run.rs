@@ -8,6 +8,7 @@ use super::clock;
 use super::config::NodeConfig;
 use super::control::{Control, Shared};
 use super::error::NodeError;
+use super::metrics::{Endpoint, Sources};
 use super::status::NodeStatus;
 use super::store::StateDir;
 use super::supervisor::{Crew, Workers, allowed_cpus};
@@ -20,6 +21,7 @@ use crate::io::uring;
 use crate::proto::wire::peer_id::peer_id;
 use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
+use crate::shared::counters::CoreCounters;
 use crate::worker::mesh::Mailbox;
 
 /// Smallest arena that is of use: the chunks of a few fast peers.
@@ -54,9 +56,13 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         seed: engine.seed,
         listen,
     };
+    let counters: Vec<_> = cpus.iter().map(|_| Arc::new(CoreCounters::new())).collect();
+    let sources = Sources { cores: counters.clone(), cache: Arc::clone(&cache) };
+    let metrics = config.metrics.map(|address| Endpoint::open(address, sources)).transpose()?;
     let crew = Crew {
         arena: Arc::clone(&arena),
         cache,
+        counters,
         fingerprint: state.fingerprint(),
         engine,
         control: Arc::clone(&mailbox),
@@ -67,8 +73,8 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let runtime =
         tokio_uring::Runtime::new(&ring).map_err(|error| uring::explain("control thread's ring", error))?;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
-    let mut control = Control::new(config, shared, state, (mailbox, arena), &workers.mailboxes, on_status);
-    let outcome = runtime.block_on(control.run());
+    let control = Control::new(config, shared, state, (mailbox, arena), &workers.mailboxes, on_status);
+    let outcome = runtime.block_on(control.with_metrics(metrics).run());
     if !matches!(outcome, Err(NodeError::Killed)) {
         workers.join();
     }

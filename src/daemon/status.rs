@@ -57,6 +57,8 @@ pub struct NodeStatus {
     pub uptime_ns: u64,
     /// Where peers are accepted, the kernel's choice of port included.
     pub listen: Option<SocketAddr>,
+    /// Where metrics are served, the kernel's choice of port included.
+    pub metrics: Option<SocketAddr>,
     /// In the order of `NodeConfig::torrents`.
     pub torrents: Vec<TorrentStatus>,
     /// Payload bytes sent and received by each worker.

@@ -15,6 +15,7 @@ use crate::io::Io;
 use crate::io::arena::Arena;
 use crate::io::uring::{Uring, UringConfig};
 use crate::shared::cache::Cache;
+use crate::shared::counters::CoreCounters;
 use crate::worker::mesh::{Mailbox, Sender, ToControl, ToWorker};
 use crate::worker::{Links, Running, Worker};
 
@@ -28,6 +29,8 @@ pub struct Crew {
     pub arena: Arc<Arena>,
     /// Its slots.
     pub cache: Arc<Cache>,
+    /// What each worker counts.
+    pub counters: Vec<Arc<CoreCounters>>,
     /// Fingerprints of chunks.
     pub fingerprint: Fingerprint,
     /// As each engine is configured, but for its core.
@@ -119,7 +122,8 @@ fn run_turns(
     let seed = crew.engine.seed.wrapping_add(u64::from(core.0));
     let config = EngineConfig { core, seed, ..crew.engine.clone() };
     let now: Instant = io.now();
-    let engine = Engine::new(config, Arc::clone(&crew.cache), now);
+    let counters = Arc::clone(&crew.counters[core.0 as usize]);
+    let engine = Engine::new(config, Arc::clone(&crew.cache), now).with_counters(counters);
     let links = Links {
         mailbox,
         cores: mailboxes.iter().map(|mailbox| Sender::new(Arc::clone(mailbox))).collect(),

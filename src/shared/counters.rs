@@ -45,12 +45,7 @@ impl Histogram {
     pub fn new(lowest: u32, highest: u32) -> Self {
         let buckets = (highest - lowest) as usize + 2;
         assert!(buckets <= BUCKETS_MAX);
-        Self {
-            lowest,
-            buckets,
-            counts: std::array::from_fn(|_| Count::default()),
-            sum: Count::default(),
-        }
+        Self { lowest, buckets, counts: std::array::from_fn(|_| Count::default()), sum: Count::default() }
     }
 
     /// Adds a value. Only the owner calls it.

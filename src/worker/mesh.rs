@@ -154,6 +154,16 @@ impl<M> Mailbox<M> {
         Ok(())
     }
 
+    /// Messages that wait, as of now.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// The oldest message.
     pub fn pop(&self) -> Option<M> {
         self.queue.pop()

@@ -1,0 +1,90 @@
+//! One page over HTTP: `GET /metrics`. No authentication; whoever reaches the port may read. Connections
+//! and their time are bounded, so that a reader who says nothing keeps nobody else out for long.
+
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{Snapshot, page};
+use crate::base::limits::{METRICS_CONNECTION_TIME, METRICS_CONNECTIONS_MAX};
+
+/// Wait after an accept that failed, mostly for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where the control loop puts its answer.
+pub type Asked = oneshot::Sender<Snapshot>;
+
+/// Serves until the runtime ends. `ask` hands each question to the control loop.
+pub(super) async fn serve(listener: TcpListener, ask: impl Fn(Asked) + 'static) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("metrics are not served: {error}"),
+    };
+    let ask: Rc<dyn Fn(Asked)> = Rc::new(ask);
+    let places = Arc::new(Semaphore::new(METRICS_CONNECTIONS_MAX));
+    loop {
+        // Closed never: the semaphore lives as long as this task.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let ask = Rc::clone(&ask);
+                tokio_uring::spawn(async move {
+                    converse(stream, ask).await;
+                    drop(place);
+                });
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// One connection, which may bring several requests until its time is up.
+async fn converse(stream: TcpStream, ask: Rc<dyn Fn(Asked)>) {
+    let service = service_fn(move |request| answer(request, Rc::clone(&ask)));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    // Its errors are the reader's: gone, too slow, or not speaking HTTP.
+    let _ = tokio::time::timeout(Duration::from_nanos(METRICS_CONNECTION_TIME.0), connection).await;
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    ask: Rc<dyn Fn(Asked)>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    if request.uri().path() != "/metrics" {
+        return Ok(plain(StatusCode::NOT_FOUND, "the metrics are at /metrics\n"));
+    }
+    if !reading {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    let (reply, snapshot) = oneshot::channel();
+    ask(reply);
+    let page = snapshot.await.ok().and_then(|snapshot| page::render(snapshot).ok());
+    let Some(page) = page else {
+        return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping\n"));
+    };
+    let mut response = Response::new(Full::from(page));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(page::CONTENT_TYPE));
+    Ok(response)
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

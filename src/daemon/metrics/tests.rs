@@ -1,0 +1,90 @@
+use super::*;
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::Geometry;
+use crate::base::ids::{InfoHash, TorrentId};
+use crate::shared::torrent::TorrentMeta;
+use crate::storage::layout::{FileSpan, Layout};
+
+/// A torrent of two pieces that has sent as many bytes as its number plus one, on core 1.
+fn torrent(index: usize, have: &[u32]) -> Arc<SharedTorrent> {
+    let geometry = Geometry::new(100_000, 64 << 10);
+    let mut bits = Bitfield::new(geometry.piece_count());
+    for &piece in have {
+        bits.set(piece);
+    }
+    let mut info_hash = [0; 20];
+    info_hash[..8].copy_from_slice(&(index as u64).to_be_bytes());
+    let meta = TorrentMeta {
+        id: TorrentId(index as u32),
+        info_hash: InfoHash(info_hash),
+        geometry,
+        piece_hashes: vec![[0; 20]; 2],
+        layout: Layout::new([FileSpan { length: 100_000, pad: false }].into_iter()),
+        private: false,
+    };
+    let torrent = SharedTorrent::new(meta, &bits, 2);
+    torrent.stats[1].sent_bytes.store(index as u64 + 1, Ordering::Relaxed);
+    torrent
+}
+
+fn sources() -> Sources {
+    let cores = (0..2).map(|_| Arc::new(CoreCounters::new())).collect();
+    Sources { cores, cache: Arc::new(Cache::new(8)) }
+}
+
+fn snapshot(torrents: &[Arc<SharedTorrent>]) -> Snapshot {
+    let sources = sources();
+    sources.cores[1].turn_ns.record(1_500);
+    sources.cores[1].blocks_sent.add(10);
+    sources.cores[1].cache_misses.add(3);
+    sources.snapshot(2_500_000_000, torrents.iter().map(|torrent| &**torrent).enumerate())
+}
+
+#[test]
+fn torrents_beyond_the_limit_share_one_label_and_lose_no_byte() {
+    for count in [METRICS_TORRENTS_MAX - 1, METRICS_TORRENTS_MAX, METRICS_TORRENTS_MAX + 1, 500] {
+        let torrents: Vec<_> = (0..count).map(|index| torrent(index, &[])).collect();
+        let snapshot = snapshot(&torrents);
+        assert_eq!(snapshot.torrents.len(), count.min(METRICS_TORRENTS_MAX + 1));
+        assert_eq!(snapshot.torrents.iter().any(|own| own.label == "other"), count > METRICS_TORRENTS_MAX);
+        let sum: u64 = snapshot.torrents.iter().map(|own| own.traffic.sent_bytes).sum();
+        assert_eq!(sum, (1..=count as u64).sum::<u64>());
+        assert_eq!((snapshot.traffic[0].sent_bytes, snapshot.traffic[1].sent_bytes), (0, sum));
+        assert_eq!(snapshot.incomplete, count as u64);
+    }
+}
+
+#[test]
+fn a_page_says_type_meaning_and_value_of_each_figure() {
+    let page = page::render(snapshot(&[torrent(6, &[0, 1]), torrent(7, &[0])])).unwrap();
+    for line in [
+        "# TYPE troc_torrent_sent_bytes counter",
+        "troc_torrent_sent_bytes_total{info_hash=\"0000000000000006000000000000000000000000\"} 7",
+        "troc_sent_bytes_total{core=\"0\"} 0",
+        "troc_sent_bytes_total{core=\"1\"} 15",
+        "troc_cache_hits_total{core=\"1\"} 7",
+        "troc_cache_slots{state=\"untouched\"} 8",
+        "troc_torrents{state=\"complete\"} 1",
+        "troc_torrents{state=\"incomplete\"} 1",
+        "troc_torrent_verified_bytes{info_hash=\"0000000000000007000000000000000000000000\"} 65536",
+        "troc_uptime_seconds 2.5",
+        "troc_turn_seconds_count{core=\"1\"} 1",
+        "troc_turn_seconds_bucket{le=\"1.024e-6\",core=\"1\"} 0",
+        "troc_turn_seconds_bucket{le=\"2.048e-6\",core=\"1\"} 1",
+        "troc_turn_seconds_bucket{le=\"+Inf\",core=\"1\"} 1",
+        "# EOF",
+    ] {
+        assert!(page.lines().any(|found| found == line), "no {line}\n{page}");
+    }
+    let types = page.lines().filter(|line| line.starts_with("# TYPE ")).count();
+    assert!(types > 40 && types == page.lines().filter(|line| line.starts_with("# HELP ")).count());
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_what_to_do() {
+    let first = Endpoint::open("127.0.0.1:0".parse().unwrap(), sources()).unwrap();
+    let text = Endpoint::open(first.address, sources()).unwrap_err().to_string();
+    let port = first.address.port().to_string();
+    assert_ne!(port, "0");
+    assert!(text.contains(&port) && text.contains("--metrics") && !text.contains('\n'), "{text}");
+}
