@@ -354,7 +354,7 @@ fn nothing_is_left_over() {
         concat!("#[ig", "nore"),
         concat!("/wo", "rk/"),
     ];
-    let dirs = ["src", "tests", "benches", "scripts", ".ci"];
+    let dirs = ["src", "tests", "benches", "scripts", "perf", ".ci"];
     let mut findings = Vec::new();
     for source in sources(&dirs, |path| !path.contains("/data/") && !path.contains("__pycache__")) {
         for (line, number) in source.text.lines().zip(1..) {
@@ -403,8 +403,9 @@ fn every_source_file_is_reachable() {
 #[test]
 fn every_script_explains_itself() {
     // Files with an ending are parts of scripts, not scripts.
-    let scripts =
-        sources(&["scripts"], |path| !Path::new(path).file_name().unwrap().to_str().unwrap().contains('.'));
+    let scripts = sources(&["scripts", "perf"], |path| {
+        !Path::new(path).file_name().unwrap().to_str().unwrap().contains('.')
+    });
     let mute: Vec<String> =
         scripts.iter().filter(|script| !script.text.contains("--help")).map(|s| s.path.clone()).collect();
     report(&mute, "give it a --help");

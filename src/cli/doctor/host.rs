@@ -18,6 +18,7 @@ pub(super) fn checks() -> Vec<Check> {
         nofile(getrlimit(Resource::Nofile)),
         huge_pages(kernel_text("/sys/kernel/mm/transparent_hugepage/enabled").as_deref()),
         memory(&kernel_text("/proc/meminfo").unwrap_or_default()),
+        counters(&event_sources()),
     ];
     if rustix::process::geteuid().is_root() {
         let remedy = "give it a user of its own: sudo useradd --system troc";
@@ -72,10 +73,40 @@ fn memory(meminfo: &str) -> Check {
     Check::warn("memory", found, "free some, or give --cache SIZE to set the cache yourself")
 }
 
+/// Names of the units that count events, as perf knows them.
+fn event_sources() -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/bus/event_source/devices").into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The processor's own counters are `cpu`, on hybrid ones `cpu_core` and `cpu_atom`, on ARM `armv8_...`. A node
+/// does not need them, whoever profiles it would like to.
+fn counters(sources: &[String]) -> Check {
+    let is_cpu = |name: &&String| *name == "cpu" || name.starts_with("cpu_") || name.starts_with("arm");
+    match sources.iter().find(is_cpu) {
+        Some(name) => Check::ok("counters", format!("hardware counters for perf: {name}")),
+        None => Check::ok("counters", "no hardware counters (a virtual machine?): perf samples by the clock"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Level;
     use super::*;
+
+    #[test]
+    fn counters_of_the_processor_are_told_from_those_of_the_kernel() {
+        for (sources, there) in [
+            (&["software", "msr", "uprobe", "power"][..], false),
+            (&["software", "cpu"], true),
+            (&["cpu_core", "cpu_atom"], true),
+            (&["armv8_pmuv3_0"], true),
+            (&[], false),
+        ] {
+            let sources: Vec<String> = sources.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(!counters(&sources).found.starts_with("no "), there, "{sources:?}");
+        }
+    }
 
     #[test]
     fn limits_are_judged_at_their_boundary() {
