@@ -217,8 +217,8 @@ impl Page<'_, '_> {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for (index, core) in cores.iter().enumerate() {
             let histogram = of(core);
-            // The library writes a bound of f64::MAX as +Inf, and adds the buckets up.
-            let bound = |bound: Option<u64>| bound.map_or(f64::MAX, |bound| bound as f64 * unit);
+            // The library writes it as +Inf, and adds the buckets up.
+            let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, |bound| bound as f64 * unit);
             let buckets: Vec<_> = histogram.buckets().map(|(upper, count)| (bound(upper), count)).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
             let sum = histogram.sum() as f64 * unit;

@@ -69,8 +69,8 @@ fn a_page_says_type_meaning_and_value_of_each_figure() {
         "troc_torrent_verified_bytes{info_hash=\"0000000000000007000000000000000000000000\"} 65536",
         "troc_uptime_seconds 2.5",
         "troc_turn_seconds_count{core=\"1\"} 1",
-        "troc_turn_seconds_bucket{le=\"1.024e-6\",core=\"1\"} 0",
-        "troc_turn_seconds_bucket{le=\"2.048e-6\",core=\"1\"} 1",
+        "troc_turn_seconds_bucket{le=\"0.000001024\",core=\"1\"} 0",
+        "troc_turn_seconds_bucket{le=\"0.000002048\",core=\"1\"} 1",
         "troc_turn_seconds_bucket{le=\"+Inf\",core=\"1\"} 1",
         "# EOF",
     ] {
