@@ -14,6 +14,8 @@ from xml.sax.saxutils import escape
 FRAME = re.compile(r"^\s+[0-9a-f]+\s+(.*?)(?:\+0x[0-9a-f]+)?\s+\(([^()]*(?:\([^)]*\))?[^()]*)\)$")
 EVENT = re.compile(r"^\s*(.*?)\s+(\d+)\s+([\d.]+):\s+(\S+?):\s*(.*)$")
 SWITCH = re.compile(r"prev_pid=(\d+).*next_pid=(\d+)|:(\d+) \[.*==> .*:(\d+) \[")
+# What stands in angle brackets after a name or a path: no need to see it.
+GENERICS = re.compile(r"(?<=\w)<[^<>]*>|::<[^<>]*>")
 WIDTH, ROW, CHARACTER = 1200, 17, 6.6
 # Narrower boxes are left out: they show nothing and make the file long.
 WIDTH_MIN = 0.6
@@ -22,7 +24,9 @@ WIDTH_MIN = 0.6
 def name(symbol, dso):
     """A function as a person reads it, with a mark of where it lives."""
     symbol = re.sub(r"::h[0-9a-f]{16}$", "", symbol.strip())
-    symbol = re.sub(r"<[^<>]*>", "", re.sub(r"<[^<>]*>", "", symbol)) or symbol
+    while (shorter := GENERICS.sub("", symbol)) != symbol:
+        symbol = shorter
+    symbol = re.sub(r"^<(\S+)[^>]*>", r"\1", symbol)
     symbol = symbol.replace(";", ":").replace(" ", "_")
     if "kernel" in dso or dso.startswith("[") or dso.endswith(".ko"):
         return f"{symbol}_[k]"
@@ -63,6 +67,9 @@ def waits(lines, threads):
             continue
         old, new = (int(number) for number in found.groups() if number)
         if old in threads:
+            # The scheduler's own frames are on top of every stack.
+            while frames and "schedule" in frames[-1]:
+                frames.pop()
             gone[old] = (at, ";".join([command.replace(" ", "_"), *frames]))
         if new in gone:
             since, stack = gone.pop(new)
