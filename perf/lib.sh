@@ -99,12 +99,16 @@ serve() {
     local address
     address=$(grep -o '"listen":"[^"]*"' "$scratch/relay.json" | head -n 1 | cut -d'"' -f4)
     metrics=$(grep -o '"metrics":"[^"]*"' "$scratch/relay.json" | head -n 1 | cut -d'"' -f4)
-    # It outlasts the measurement, and reads everything once before that begins.
+    # It outlasts the measurement, which begins when all has been read from disk.
     "$troc" bench leech "$address" --torrent "$scratch/set.torrent" --connections "$connections" --depth 64 \
-        --seconds $((seconds + 4)) --cpu 1 --json >"$scratch/leech.json" 2>"$scratch/leech.log" &
+        --seconds $((seconds + 60)) --cpu 1 --json >"$scratch/leech.json" 2>"$scratch/leech.log" &
     started+=("$!")
-    sleep 2
-    kill -0 "$!" 2>/dev/null || die "the load ended at once: $(cat "$scratch/leech.log")"
+    tries=0
+    until [ "$(metric troc_sent_bytes_total)" -gt $((512 << 20)) ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 300 ] && kill -0 "$!" 2>/dev/null || die "no load: $(tail -n 1 "$scratch/leech.log")"
+        sleep 0.1
+    done
 }
 
 # One figure of the node, summed over its labels; nothing without --metrics.
