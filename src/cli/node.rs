@@ -56,8 +56,8 @@ pub fn run(plan: Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
     }
     if let Some(address) = args.metrics.filter(|address| !address.ip().to_canonical().is_loopback()) {
         out::warn(&format!(
-            "metrics on {address} are open to whoever reaches it, there is no authentication: guard the port, \
-             or give --metrics a loopback address"
+            "metrics on {address} are open to whoever reaches it, there is no authentication: guard the \
+             port, or give --metrics a loopback address"
         ));
     }
     let config = config(plan, args)?;

@@ -1,8 +1,8 @@
 //! What one core counts for the metrics: it alone writes, the control thread reads when it is asked.
 //!
-//! A word has one writer, so adding is a plain load and a plain store, without a locked instruction; each core's
-//! words have cache lines of their own. A reader may see the words of a turn half
-//! written: each word for itself only grows, sums over several may be a turn apart.
+//! A word has one writer, so adding is a plain load and a plain store, without a locked instruction;
+//! each core's words have cache lines of their own. A reader may see the words of a turn half written:
+//! each word for itself only grows, sums over several may be a turn apart.
 
 use super::sync::{AtomicU64, Ordering};
 

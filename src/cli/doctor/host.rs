@@ -79,8 +79,8 @@ fn event_sources() -> Vec<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// The processor's own counters are `cpu`, on hybrid ones `cpu_core` and `cpu_atom`, on ARM `armv8_...`. A node
-/// does not need them, whoever profiles it would like to.
+/// The processor's own counters are `cpu`, on hybrid ones `cpu_core` and `cpu_atom`, on ARM `armv8_...`.
+/// A node does not need them, whoever profiles it would like to.
 fn counters(sources: &[String]) -> Check {
     let is_cpu = |name: &&String| *name == "cpu" || name.starts_with("cpu_") || name.starts_with("arm");
     match sources.iter().find(is_cpu) {
