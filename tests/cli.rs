@@ -96,7 +96,8 @@ fn every_verb_has_help_that_names_its_flags() {
     let top = good(dir.path(), &["--help"]);
     assert!(VERBS.iter().all(|verb| top.contains(&format!("\n  {verb}"))), "{top}");
     assert!(top.contains("Exit status: 0 done, 1 failed, 2 wrong usage"));
-    let node = "--listen --peer --metrics --cores --cache --state --upload-limit --download-limit --no-dht --no-lsd --no-pex";
+    let node = "--listen --peer --metrics --cores --cache --state --upload-limit --download-limit \
+                --no-dht --no-lsd --no-pex";
     for (verb, flags) in [
         ("create", "--output --piece-size --tracker --web-seed --private --v1 --v2 --hybrid"),
         ("show", "--json --files"),

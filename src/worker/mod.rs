@@ -9,6 +9,7 @@
 //! perform            the engine's actions, under a budget of hashing
 //! ```
 
+mod count;
 pub mod disk;
 mod inbound;
 pub mod mesh;
@@ -199,23 +200,6 @@ impl<I: Io> Worker<I> {
             self.regions_touched = regions;
             self.links.control.send(ToControl::Touched { region: regions - 1 });
         }
-    }
-
-    /// The figures of the metrics that a turn ends with: a clock read and a few plain stores.
-    fn count_turn(&self, began: Instant) {
-        let (io, counters) = (self.io.counters(), &self.counters);
-        counters.turns.add(1);
-        counters.turn_ns.record(self.io.now().since(began).0);
-        counters.hashes_waiting.set(self.hashes.len() as u64);
-        counters.chunks_writing.set(self.engine.chunks_writing().into());
-        counters.ring_enters.set(io.enters);
-        counters.ring_overflows.set(io.overflows);
-        counters.completions.set(io.completions);
-        counters.refused.set(io.refused);
-        counters.accept_failures.set(io.accept_failures);
-        counters.sends.set(io.sends);
-        counters.zero_copy_sends.set(io.zero_copy_sends);
-        counters.zero_copy_copied.set(io.zero_copy_copied);
     }
 
     fn is_quiet(&self) -> bool {
@@ -483,11 +467,8 @@ impl<I: Io> Worker<I> {
         let Some(Finished { torrent, chunk, slot, direction, result }) = finished else { return };
         match direction {
             Direction::Write => {
-                if result.is_ok()
-                    && let Some(torrent) = self.engine.torrent(torrent)
-                {
-                    let bytes = torrent.shared.meta.geometry.chunk_len(chunk);
-                    self.counters.written_bytes.add(bytes.into());
+                if result.is_ok() {
+                    self.count_written(torrent, chunk);
                 }
                 let result = result.map_err(|errno| errno.unwrap_or(libc::EIO));
                 self.engine.handle_written(torrent, chunk, result);

@@ -1,0 +1,33 @@
+//! What the worker itself counts for the metrics; the engine counts what is its own.
+
+use super::Worker;
+use crate::base::ids::TorrentId;
+use crate::base::time::Instant;
+use crate::io::Io;
+
+impl<I: Io> Worker<I> {
+    /// The figures of the metrics that a turn ends with: a clock read and a few plain stores.
+    pub(super) fn count_turn(&self, began: Instant) {
+        let (io, counters) = (self.io.counters(), &self.counters);
+        counters.turns.add(1);
+        counters.turn_ns.record(self.io.now().since(began).0);
+        counters.hashes_waiting.set(self.hashes.len() as u64);
+        counters.chunks_writing.set(self.engine.chunks_writing().into());
+        counters.ring_enters.set(io.enters);
+        counters.ring_overflows.set(io.overflows);
+        counters.completions.set(io.completions);
+        counters.refused.set(io.refused);
+        counters.accept_failures.set(io.accept_failures);
+        counters.sends.set(io.sends);
+        counters.zero_copy_sends.set(io.zero_copy_sends);
+        counters.zero_copy_copied.set(io.zero_copy_copied);
+    }
+
+    /// A chunk is in its files.
+    pub(super) fn count_written(&self, torrent: TorrentId, chunk: u32) {
+        if let Some(torrent) = self.engine.torrent(torrent) {
+            let bytes = torrent.shared.meta.geometry.chunk_len(chunk);
+            self.counters.written_bytes.add(bytes.into());
+        }
+    }
+}
