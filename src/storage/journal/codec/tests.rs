@@ -215,7 +215,7 @@ proptest! {
         let (whole, states) = journal(&story());
         match replay(&bytes, &subject()) {
             Ok(replayed) => {
-                let valid = replayed.valid_bytes as usize;
+                let valid = replayed.writer.bytes() as usize;
                 prop_assert!(bytes[..valid] == whole[..valid]);
                 let (_, state) = states.iter().find(|(end, _)| *end == valid).expect("ends with a record");
                 prop_assert_eq!(replayed.state.durable(), state.durable());
@@ -236,7 +236,7 @@ proptest! {
         let before = bytes.len() as u64;
         bytes.extend(sealed(kind, 1, &body));
         let replayed = replay(&bytes, &subject()).unwrap();
-        prop_assert!(replayed.valid_bytes == before || replayed.whole);
+        prop_assert!(replayed.writer.bytes() == before || replayed.whole);
         let pieces = subject().geometry.piece_count();
         for piece in 0..pieces {
             let known = replayed.state.fingerprints(piece).len();
