@@ -7,6 +7,10 @@ use std::process::{Command, Output};
 
 use sha1::{Digest, Sha1};
 
+mod support;
+
+use support::node::Node;
+
 /// Runs `troc` with `words` in `dir`; no terminal, no state from the person's home.
 fn troc(dir: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_troc"));
@@ -143,6 +147,7 @@ fn wrong_usage_is_one_line_and_status_2() {
         (&["create", "data", "-o", "x", "--piece-size", "128MiB"], "piece size"),
         (&["create", "data", "-o", "x", "--tracker", "gopher://t"], "bad tracker"),
         (&["create", "data", "-o", "x", "--web-seed", "udp://t:1"], "bad web seed"),
+        (&["relay", "--dir", "data"], "nothing to relay, data: "),
         (&["create", "data", "-o", "data/b"], "refusing to overwrite"),
         (&["create", "data", "-o", "x", "--v1", "--hybrid"], "cannot be used with"),
     ] {
@@ -164,7 +169,6 @@ fn what_comes_later_says_not_yet() {
         &["get", magnet, "-o", "d"],
         &["relay", magnet, "--dir", "data"],
         &["verify", magnet, "data"],
-        &["relay", "--dir", "data"],
         &["get", "data.torrent", "-o", "d", "--dht"],
         &["get", "data.torrent", "-o", "d", "--lsd"],
         &["get", "data.torrent", "-o", "d", "--pex"],
@@ -188,6 +192,7 @@ fn missing_things_are_named_with_status_1() {
         (&["create", "data/zero", "-o", "x"], "nothing to share, data/zero"),
         (&["verify", "data.torrent", "nowhere"], "cannot open directory, nowhere"),
         (&["relay", "data.torrent", "--dir", "nowhere"], "no such directory, nowhere"),
+        (&["relay", "data", "--dir", "data"], "no .torrent files, data"),
         (&["man", "--dir", "nowhere"], "cannot write manual pages, nowhere"),
         (&["doctor", "--dir", "nowhere"], "file system"),
     ] {
@@ -279,6 +284,59 @@ fn a_corrupted_byte_is_named_by_piece_and_file() {
     assert_eq!(report["missing_empty_files"], serde_json::json!(["data/zero"]));
     let line = bad(dir.path(), &["verify", "data.torrent", "data"], 1);
     assert!(line.ends_with("give the directory that holds data"), "{line}");
+}
+
+/// A relay below `dir` of what is in `data`, and the names of its torrents once all are seeded.
+fn relay_names(dir: &Path, sources: &[&str]) -> Vec<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_troc"));
+    command.arg("relay").args(sources).args(["--dir", "data", "--listen", "127.0.0.1:0", "--cores", "1"]);
+    command.args(["--json", "--cache", "64MiB"]).current_dir(dir).env("TROC_STATE", dir.join("state"));
+    let mut node = Node::spawn("relay", &mut command, dir);
+    let mut names = Vec::new();
+    node.wait("all to be seeded", |status| {
+        let torrents = status.0["torrents"].as_array().unwrap();
+        torrents.iter().all(|torrent| torrent["state"] == "seeding")
+    });
+    let last = support::node::Status(json(&node.process.lines().join("\n")));
+    for torrent in last.0["torrents"].as_array().unwrap() {
+        names.push(torrent["name"].as_str().unwrap().to_owned());
+    }
+    node.process.terminate();
+    node.expect_done();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_relay_without_source_relays_what_was_relayed_there_before() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path());
+    fs::create_dir(dir.path().join("torrents")).unwrap();
+    for name in ["b", "long"] {
+        let torrent = format!("torrents/{name}.torrent");
+        good(dir.path(), &["create", &format!("data/{name}"), "-o", &torrent]);
+    }
+    assert_eq!(relay_names(dir.path(), &["torrents"]), ["b", "long"]);
+    fs::remove_dir_all(dir.path().join("torrents")).unwrap();
+    assert_eq!(relay_names(dir.path(), &[]), ["b", "long"]);
+
+    fs::create_dir(dir.path().join("other")).unwrap();
+    let line = bad(dir.path(), &["relay", "--dir", "other"], 2);
+    assert!(line.starts_with("nothing to relay, other: ") && line.contains("as SOURCE"), "{line}");
+
+    let state = fs::read_dir(dir.path().join("state")).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<_> =
+        state.filter(|path| path.extension().is_some_and(|extension| extension == "torrent")).collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    let whole = fs::read(&kept[0]).unwrap();
+    fs::write(&kept[0], &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(relay_names(dir.path(), &[]).len(), 1);
+    let said = fs::read_to_string(dir.path().join("relay.stderr")).unwrap();
+    let named = said.lines().filter(|line| line.contains("bad torrent, ") && line.contains("left out; "));
+    assert_eq!(named.count(), 1, "{said}");
+    // A right one in the wrong place is not believed either.
+    fs::write(&kept[1], &whole).unwrap();
+    bad(dir.path(), &["relay", "--dir", "data"], 2);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
-use relay::{PIECE, SLACK, Scene, descriptors, proc_value};
+use relay::{PIECE, Scene, proc_value, sockets, wait_sockets};
 use support::node::{self, Node};
 use wire::{BLOCK, FakeSeed, HANDSHAKE, Manner, Payload, Peer, assert_serves};
 use wire::{handshake, message, piece, request, seed, words};
@@ -60,9 +60,8 @@ fn p1_p3_many_silent_connections_do_not_keep_an_honest_one_out() {
     let scene = Scene::new();
     let relay = scene.relay();
     let pid = relay.node.process.pid();
+    let base = sockets(pid);
     assert_serves(relay.addr, &scene.payload);
-    relay.wait_descriptors(descriptors(pid));
-    let base = descriptors(pid);
     let silent: Vec<Peer> = (0..400).map(|_| Peer::connect(relay.addr)).collect();
     let half: Vec<Peer> = (0..100)
         .map(|n| {
@@ -73,7 +72,7 @@ fn p1_p3_many_silent_connections_do_not_keep_an_honest_one_out() {
         .collect();
     assert_serves(relay.addr, &scene.payload);
     drop((silent, half));
-    relay.wait_descriptors(base);
+    wait_sockets(pid, base);
     assert_serves(relay.addr, &scene.payload);
 }
 
@@ -349,8 +348,8 @@ fn p38_an_end_at_any_byte_leaks_nothing() {
     let scene = Scene::new();
     let relay = scene.relay();
     let pid = relay.node.process.pid();
+    let base = sockets(pid);
     assert_serves(relay.addr, &scene.payload);
-    let base = descriptors(pid);
     let session = [
         handshake(&scene.payload.info_hash, ME),
         message(20, b"\0d4:reqqi9ee"),
@@ -368,7 +367,7 @@ fn p38_an_end_at_any_byte_leaks_nothing() {
         }
     }
     assert_serves(relay.addr, &scene.payload);
-    relay.wait_descriptors(base);
+    wait_sockets(pid, base);
 }
 
 #[test]
@@ -457,14 +456,14 @@ fn p38_seeds_that_break_off_anywhere_cost_nothing_but_time() {
     let mut node = getter(&scene, "dir", &[]);
     let addr = wait_fetching(&mut node);
     let pid = node.process.pid();
-    let base = descriptors(pid);
+    let base = sockets(pid);
     let limits = (0..30).chain((1..40).map(|n| n * 4_999)).chain([16_396, 16_397, 16_398]);
     for limit in limits {
         let mut peer = Peer::open(addr, &scene.payload.info_hash);
         seed(&mut peer, &scene.payload, Manner::ResetsAfter(limit));
         if limit % 2 == 0 { peer.reset() } else { peer.finish() }
     }
-    support::poll("descriptors go back", || (descriptors(pid) <= base + SLACK).then_some(()));
+    wait_sockets(pid, base);
     assert_nothing_wrong(&scene, "dir");
     seed(&mut Peer::open(addr, &scene.payload.info_hash), &scene.payload, Manner::Honest);
     node.expect_done();

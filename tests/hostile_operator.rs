@@ -17,6 +17,7 @@ use std::process::{Command, Output, Stdio};
 use relay::{PIECE, Scene, TOTAL, proc_value};
 use support::node::{self, Node};
 use support::skip;
+use support::torrent::Torrent;
 use wire::{BLOCK, Peer, assert_serves};
 
 const TROC: &str = env!("CARGO_BIN_EXE_troc");
@@ -130,6 +131,85 @@ fn s7_a_full_disk_is_said_before_anything_is_fetched_and_room_lets_it_go_on() {
     assert!(lines[0].contains("needs 8388608 bytes, has 4194304 free"), "{err}");
 }
 
+/// A command whose files may not grow beyond `bytes`: to it the disk is full, as root and as anybody.
+fn short_of_space(command: &Command, bytes: u64) -> Command {
+    let mut limited = Command::new("sh");
+    // The signal would end it; ignored, the write fails.
+    limited.args(["-c", r#"trap "" XFSZ; exec prlimit --fsize="$0" "$@""#, &bytes.to_string()]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+#[test]
+fn s7_a_state_directory_without_space_is_said_and_space_lets_it_go_on() {
+    let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
+    // The journal names each file, and so becomes longer than any of them.
+    let names: Vec<String> = (0..64).map(|number| format!("f{number}")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), 1024)).collect();
+    let torrent = Torrent::multi(&temp.path().join("source"), "set", &files, 16 << 10, 1);
+    let file = torrent.write(&temp.path().join("a.torrent"), None);
+    let mut relay = node::relay(&file, &torrent.source, temp.path());
+    let mut relay = Node::spawn("relay", &mut relay, temp.path());
+    let mut command = Command::new(TROC);
+    command.arg("get").arg(&file).arg("-o").arg(temp.path().join("dir"));
+    command.args(["--json", "--cache", "64MiB", "--listen", "127.0.0.1:0"]);
+    command.args(["--peer", &relay.wait_seeding().to_string()]);
+
+    let line = one_line(&run(&mut short_of_space(&command, 0), temp.path()), 1);
+    assert!(line.contains("secret: ") && line.contains("--state or TROC_STATE"), "{line}");
+    assert_eq!(fs::read_dir(temp.path().join("state")).expect("state").count(), 0, "no half of a file");
+
+    let line = one_line(&run(&mut short_of_space(&command, 1024), temp.path()), 1);
+    assert!(line.starts_with("set: the journal could not be written: "), "{line}");
+    assert!(line.ends_with(": free space or check the disk"), "{line}");
+
+    let output = run(&mut command, temp.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    torrent.assert_identical(&temp.path().join("dir"), "get");
+}
+
+/// Runs a command as Docker's default profile has it: io_uring is refused.
+fn run_without_io_uring(mut command: Command, scratch: &Path) -> Output {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+    let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let arch = std::env::consts::ARCH.try_into().expect("an architecture that has seccomp");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).expect("a filter");
+    let program: BpfProgram = filter.try_into().expect("a program");
+    // A filter is for one thread, and for what it starts.
+    std::thread::scope(|scope| {
+        let runner = scope.spawn(|| {
+            seccompiler::apply_filter(&program).expect("a filter that only refuses is for anybody");
+            run(&mut command, scratch)
+        });
+        runner.join().expect("it does not panic")
+    })
+}
+
+#[test]
+fn u1_io_uring_refused_by_seccomp_is_said_and_nothing_is_written() {
+    let scene = Scene::new();
+    let mut relay = Command::new(TROC);
+    relay.arg("relay").arg(&scene.file).arg("--dir").arg(&scene.torrent.source);
+    relay.args(["--listen", "127.0.0.1:0", "--cache", "64MiB"]);
+    for command in [relay, get(&scene, "dir", "127.0.0.1:1")] {
+        let line = one_line(&run_without_io_uring(command, scene.temp.path()), 1);
+        assert!(line.starts_with("io_uring is refused here (EPERM)"), "{line}");
+        assert!(line.contains("seccomp=unconfined"), "{line}");
+        assert!(!scene.path("state").exists() && !scene.path("dir").exists(), "something was written");
+    }
+    let mut doctor = Command::new(TROC);
+    doctor.arg("doctor").arg("--dir").arg(scene.temp.path());
+    let output = run_without_io_uring(doctor, scene.temp.path());
+    let line = one_line(&output, 1);
+    assert!(line.starts_with("this host does not allow it, ") && line.contains("io_uring"), "{line}");
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    let bad = report.lines().find(|line| line.starts_with("bad   io_uring")).expect(&report);
+    assert!(bad.contains("refused here (EPERM)") && report.contains("-> "), "{report}");
+    assert!(report.contains("seccomp=unconfined"), "{report}");
+}
+
 /// The binary where any user may run it.
 fn for_anybody(scene: &Scene) -> std::path::PathBuf {
     let binary = scene.path("troc");
@@ -215,7 +295,7 @@ fn t18_a_link_in_place_of_a_directory_of_the_torrent_is_not_followed() {
     let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
     let path = |name: &str| temp.path().join(name);
     let files = [("sub/a", 100_000), ("b", 10)];
-    let torrent = support::torrent::Torrent::multi(&path("source"), "many", &files, PIECE.into(), 3);
+    let torrent = Torrent::multi(&path("source"), "many", &files, PIECE.into(), 3);
     let file = torrent.write(&path("a.torrent"), None);
     fs::create_dir_all(path("dir/many")).expect("directory");
     fs::create_dir(path("outside")).expect("directory");

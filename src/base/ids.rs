@@ -36,6 +36,15 @@ impl InfoHash {
     pub fn to_hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
+
+    /// As `to_hex` gives it; `None` for anything else, upper case included.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits: Vec<u32> = text.chars().map(|char| char.to_digit(16)).collect::<Option<_>>()?;
+        let bytes: Vec<u8> =
+            digits.chunks(2).map(|pair| (pair[0] << 4 | pair[pair.len() - 1]) as u8).collect();
+        let hash = Self(bytes.try_into().ok()?);
+        (hash.to_hex() == text).then_some(hash)
+    }
 }
 
 impl fmt::Debug for InfoHash {
@@ -54,5 +63,20 @@ impl fmt::Debug for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Peer-chosen bytes: escaped, so that no terminal sequence reaches a log.
         write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_info_hash_is_read_as_it_is_written_and_no_other_way() {
+        let hash = InfoHash([0xa0; 20]);
+        assert_eq!(InfoHash::from_hex(&hash.to_hex()), Some(hash));
+        let text = "a0".repeat(20);
+        for bad in ["", &text[1..], &format!("{text}a"), &text.to_uppercase(), &text.replace('0', "g")] {
+            assert_eq!(InfoHash::from_hex(bad), None, "{bad}");
+        }
     }
 }

@@ -173,6 +173,11 @@ pub const UNSYNCED_TIME_MAX: Span = Span::from_secs(2);
 pub const SYNCS_IN_FLIGHT_MAX: usize = 16;
 /// Files of one torrent that are held open, with two descriptors each; the longest unused is closed first.
 pub const OPEN_FILES_MAX: usize = 256;
+/// Torrents whose existing files are hashed at the same time: one check keeps all cores and a disk busy,
+/// and the next one begins while it ends.
+pub const CHECKS_MAX: usize = 2;
+/// Torrents whose files are looked at, created or opened at the same time.
+pub const STARTS_MAX: usize = 16;
 /// Bytes by which a journal may exceed twice what it has to say before it is rewritten.
 pub const JOURNAL_SLACK_BYTES: u64 = 256 << 10;
 

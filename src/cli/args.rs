@@ -197,8 +197,9 @@ pub struct GetArgs {
 /// `troc relay`.
 #[derive(Debug, Args)]
 pub struct RelayArgs {
-    /// .torrent files (magnet links: not yet)
-    #[arg(value_hint = ValueHint::FilePath)]
+    /// .torrent files, and directories that hold some (magnet links: not yet) [default: all that were
+    /// relayed in --dir before]
+    #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub sources: Vec<String>,
     /// Directory that holds the payload, or into which it is fetched
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]

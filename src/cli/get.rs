@@ -20,6 +20,7 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
     node::check_switches(&args.node)?;
     let metainfo = Source::read_torrent(&args.source)?;
     check_peer_sources(args, &metainfo)?;
+    node::check_host()?;
     std::fs::create_dir_all(&args.output).map_err(|error| {
         let shown = args.output.display();
         CliError::Failed(format!(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::time::Span;
 use crate::daemon;
 use crate::daemon::config::{NodeConfig, Role};
+use crate::io::uring;
 use crate::proto::metainfo::Metainfo;
 
 use super::args::NodeArgs;
@@ -49,6 +50,11 @@ pub fn check_switches(args: &NodeArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Refuses a host on which a node cannot run, before anything is written.
+pub fn check_host() -> Result<(), CliError> {
+    uring::check().map_err(|error| CliError::Failed(error.to_string()))
+}
+
 /// Runs a node and shows how it goes until it ends.
 pub fn run(plan: Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
     if rustix::process::geteuid().is_root() {
@@ -67,9 +73,15 @@ pub fn run(plan: Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
     progress.finish(&last)
 }
 
+/// Where the state lies of a node whose payload is in `dir`; refused inside of that.
+pub fn state_path(args: &NodeArgs, dir: &Path) -> Result<PathBuf, CliError> {
+    let state = state_dir(args.state.as_deref(), |name| std::env::var_os(name).map(PathBuf::from))?;
+    check_apart(&state, dir)?;
+    Ok(state)
+}
+
 fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
-    let state_dir = state_dir(args.state.as_deref(), |name| std::env::var_os(name).map(PathBuf::from))?;
-    check_apart(&state_dir, plan.dir)?;
+    let state_dir = state_path(args, plan.dir)?;
     Ok(NodeConfig {
         role: plan.role,
         torrents: plan.torrents,

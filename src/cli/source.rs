@@ -26,21 +26,29 @@ impl Source {
             let magnet = Magnet::parse(text).map_err(|error| CliError::Failed(error.to_string()))?;
             return Ok(Self::Magnet(Box::new(magnet)));
         }
-        let bytes = read_torrent_file(Path::new(text))?;
-        let metainfo = Metainfo::parse(&bytes).map_err(|error| failed("bad torrent", text, &error))?;
+        let metainfo = read_file(Path::new(text))?;
         Ok(Self::Torrent(Box::new(metainfo)))
     }
 
     /// Reads a .torrent file; magnet links are for a later version.
     pub fn read_torrent(text: &str) -> Result<Metainfo, CliError> {
-        match is_magnet(text) {
-            true => Err(CliError::NotYet("magnet links: give the .torrent file".to_owned())),
-            false => match Self::read(text)? {
-                Self::Torrent(metainfo) => Ok(*metainfo),
-                Self::Magnet(_) => Err(CliError::NotYet("magnet links: give the .torrent file".to_owned())),
-            },
-        }
+        refuse_magnet(text)?;
+        read_file(Path::new(text))
     }
+}
+
+/// Where only .torrent files will do.
+pub fn refuse_magnet(text: &str) -> Result<(), CliError> {
+    match is_magnet(text) {
+        true => Err(CliError::NotYet("magnet links: give the .torrent file".to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Reads and parses a .torrent file.
+pub fn read_file(path: &Path) -> Result<Metainfo, CliError> {
+    Metainfo::parse(&read_bytes(path)?)
+        .map_err(|error| CliError::Failed(format!("bad torrent, {}: {error}", path.display())))
 }
 
 fn is_magnet(text: &str) -> bool {
@@ -48,7 +56,7 @@ fn is_magnet(text: &str) -> bool {
 }
 
 /// At most [`METAINFO_BYTES_MAX`] bytes of a regular file; a FIFO or a device in its place cannot hold us up.
-fn read_torrent_file(path: &Path) -> Result<Vec<u8>, CliError> {
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, CliError> {
     let shown = path.display();
     let io = |error: std::io::Error| {
         CliError::Failed(format!("cannot read torrent, {shown}: {error}: check the path and its permissions"))
@@ -62,10 +70,6 @@ fn read_torrent_file(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     file.take(METAINFO_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
     Ok(bytes)
-}
-
-fn failed(what: &str, place: &str, why: &dyn std::fmt::Display) -> CliError {
-    CliError::Failed(format!("{what}, {place}: {why}"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ mod mail;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -17,7 +16,7 @@ use super::config::{NodeConfig, Role};
 use super::error::NodeError;
 use super::keeping::{News, Order, keep};
 use super::metrics::{Asked, Endpoint};
-use super::start::{StartConfig, Started, start};
+use super::start::{Gates, StartConfig, Started, start};
 use super::status::{NodeStatus, TorrentState};
 use super::store::StateDir;
 use super::swarm::{Live, Swarm};
@@ -82,7 +81,7 @@ enum Phase {
 pub struct Control<'a> {
     config: NodeConfig,
     shared: Shared,
-    state: Rc<StateDir>,
+    state: Arc<StateDir>,
     mailbox: Arc<Mailbox<ToControl>>,
     bell: Arc<Notify>,
     workers: Vec<Sender<ToWorker<Uring>>>,
@@ -97,8 +96,7 @@ pub struct Control<'a> {
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
     stop_asked_at: Option<Instant>,
-    /// Ends the checks of existing files.
-    stop_checks: Arc<AtomicBool>,
+    gates: Arc<Gates>,
     failure: Option<NodeError>,
     started_at: Instant,
     status_at: Instant,
@@ -129,7 +127,7 @@ impl<'a> Control<'a> {
         Self {
             config,
             shared,
-            state: Rc::new(state),
+            state: Arc::new(state),
             mailbox,
             bell,
             workers: workers.iter().map(|worker| Sender::new(Arc::clone(worker))).collect(),
@@ -143,7 +141,7 @@ impl<'a> Control<'a> {
             on_status,
             phase: Phase::Running,
             stop_asked_at: None,
-            stop_checks: Arc::new(AtomicBool::new(false)),
+            gates: Arc::default(),
             failure: None,
             started_at: now,
             status_at: now,
@@ -225,16 +223,16 @@ impl<'a> Control<'a> {
                 id,
                 metainfo,
                 dir: self.config.dir.clone(),
+                state: Arc::clone(&self.state),
                 cores: self.workers.len(),
-                stop: Arc::clone(&self.stop_checks),
+                gates: Arc::clone(&self.gates),
                 sync: SyncPolicy { bytes: self.config.unsynced_bytes, ..SyncPolicy::default() },
-                fingerprint: self.state.fingerprint(),
             };
-            let (state, tell) = (Rc::clone(&self.state), self.tell.clone());
+            let tell = self.tell.clone();
             tokio_uring::spawn(async move {
                 let hear = tell.clone();
                 let on_checked = move |_| drop(hear.send(Event::Checked(id)));
-                let started = start(config, &state, on_checked).await;
+                let started = start(config, on_checked).await;
                 let _ = tell.send(Event::Started(id, Box::new(started)));
             });
         }
@@ -299,6 +297,7 @@ impl<'a> Control<'a> {
         match news {
             News::Settled(settled) => {
                 swarm.note_durable(&settled.durable);
+                swarm.note_lost(&settled.lost);
                 let mut errors = settled.errors.into_iter();
                 if let Some(why) = errors.next() {
                     self.disk_failed(id, why);
@@ -448,7 +447,7 @@ impl<'a> Control<'a> {
             return;
         }
         self.phase = Phase::Draining(self.workers.len());
-        self.stop_checks.store(true, Ordering::Relaxed);
+        self.gates.stop();
         for swarm in &mut self.swarms {
             if let Some(live) = &swarm.live {
                 live.shared.stop_fetch();

@@ -5,8 +5,7 @@
 //! belong on the control thread, never on a worker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,14 +14,17 @@ use rustix::io::Errno;
 
 use crate::base::limits::OPEN_FILES_MAX;
 use crate::base::units::PAGE_BYTES;
+use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::storage::journal::FileIdentity;
 use crate::storage::layout::{FileIndex, FileSpan, Layout};
 
 mod error;
+mod transfer;
 
 pub use error::FileError;
 pub(crate) use error::shown;
+pub use transfer::{sync_data, write_all};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,57 +33,6 @@ pub enum Access {
     Read,
     /// It is created, with its directories, and given its space if it is not there.
     Write,
-}
-
-/// A payload file, open in the two ways in which payload moves. Closed when the last holder drops it.
-#[derive(Debug)]
-pub struct OpenFile {
-    buffered: OwnedFd,
-    direct: Option<OwnedFd>,
-}
-
-impl OpenFile {
-    /// For transfers through the page cache: edges, and runs that are not aligned.
-    pub fn buffered(&self) -> BorrowedFd<'_> {
-        self.buffered.as_fd()
-    }
-
-    /// For aligned transfers past the page cache; `None` where the file system has no direct I/O.
-    pub fn direct(&self) -> Option<BorrowedFd<'_>> {
-        self.direct.as_ref().map(OwnedFd::as_fd)
-    }
-
-    /// What `Direct` operations of a plan use: direct if there is such a thing.
-    pub fn data(&self) -> BorrowedFd<'_> {
-        self.direct().unwrap_or_else(|| self.buffered())
-    }
-
-    /// fdatasync, on the control thread's ring.
-    pub async fn sync_data(&self) -> io::Result<()> {
-        let file = self.uring()?;
-        let result = file.sync_data().await;
-        file.close().await.and(result)
-    }
-
-    /// Writes all of `bytes` through the page cache, on the control thread's ring.
-    pub async fn write_all(&self, bytes: Vec<u8>, offset: u64) -> io::Result<()> {
-        let file = self.uring()?;
-        let (result, _) = file.write_all_at(bytes, offset).await;
-        file.close().await.and(result)
-    }
-
-    /// Reads `len` bytes through the page cache, on the control thread's ring; an error if the file is
-    /// too short.
-    pub async fn read_exact(&self, len: usize, offset: u64) -> io::Result<Vec<u8>> {
-        let file = self.uring()?;
-        let (result, bytes) = file.read_exact_at(vec![0; len], offset).await;
-        file.close().await.and(result)?;
-        Ok(bytes)
-    }
-
-    fn uring(&self) -> io::Result<tokio_uring::fs::File> {
-        Ok(tokio_uring::fs::File::from_std(std::fs::File::from(self.buffered.try_clone()?)))
-    }
 }
 
 /// All files of one torrent, opened when they are needed.
@@ -102,7 +53,7 @@ pub struct TorrentFiles {
 
 #[derive(Debug)]
 struct Cached {
-    file: Arc<OpenFile>,
+    file: Arc<FilePair>,
     access: Access,
     used: u64,
 }
@@ -129,7 +80,7 @@ impl TorrentFiles {
     }
 
     /// The file, open for `access` or more. Panics for padding, which is not on disk.
-    pub fn open(&mut self, file: FileIndex, access: Access) -> Result<Arc<OpenFile>, FileError> {
+    pub fn open(&mut self, file: FileIndex, access: Access) -> Result<Arc<FilePair>, FileError> {
         self.uses += 1;
         if let Some(cached) = self.open.get_mut(&file).filter(|cached| cached.access >= access) {
             cached.used = self.uses;
@@ -220,28 +171,19 @@ impl TorrentFiles {
     }
 
     fn open_beneath(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        loop {
-            match fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, mode, resolve) {
-                // A rename somewhere meanwhile: the kernel cannot tell, and asks to try again.
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                result => return result,
-            }
-        }
+        open_beneath(&self.root, path, flags, mode)
     }
 
-    fn open_file(&mut self, file: FileIndex, access: Access) -> Result<OpenFile, FileError> {
+    fn open_file(&mut self, file: FileIndex, access: Access) -> Result<FilePair, FileError> {
         let path = self.path(file);
         let mut mode = OFlags::RDWR;
-        // Not to hang on a FIFO, nor to act on a device, before it is known what this is.
-        let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let buffered = match self.open_beneath(&path, mode | careful, Mode::empty()) {
-            Err(Errno::NOENT) if access == Access::Write => self.create(&path, mode | careful),
+        let buffered = match self.open_beneath(&path, mode | CAREFUL, Mode::empty()) {
+            Err(Errno::NOENT) if access == Access::Write => self.create(&path, mode | CAREFUL),
             // Who only serves may do so from a disk that cannot be written. Where it can, what turns
             // out to be damaged is fetched again.
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) if access == Access::Read => {
                 mode = OFlags::RDONLY;
-                self.open_beneath(&path, mode | careful, Mode::empty())
+                self.open_beneath(&path, mode | CAREFUL, Mode::empty())
             }
             result => result,
         };
@@ -257,7 +199,7 @@ impl TorrentFiles {
             let dir = shown(&self.root_path);
             tracing::info!("{dir}: the file system has no direct I/O; using the page cache");
         }
-        Ok(OpenFile { buffered, direct })
+        Ok(FilePair::new(direct, buffered))
     }
 
     fn create(&mut self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -294,8 +236,7 @@ impl TorrentFiles {
         if told && !(fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align)) {
             return None;
         }
-        let flags = mode | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::DIRECT;
-        let fd = self.open_beneath(path, flags, Mode::empty()).ok()?;
+        let fd = self.open_beneath(path, mode | CAREFUL | OFlags::DIRECT, Mode::empty()).ok()?;
         let same = |other: fs::Statx| {
             identity_of(&other).inode == stat.stx_ino && identity_of(&other).dev == identity_of(stat).dev
         };
@@ -363,6 +304,21 @@ impl TorrentFiles {
     }
 }
 
+/// Not to follow a link, hang on a FIFO or act on a device before it is known what this is.
+pub(super) const CAREFUL: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Opens `path` below `root`, wherever names lead; no link is followed on the way (threats T17, T18).
+pub(super) fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            // A rename somewhere meanwhile: the kernel cannot tell, and asks to try again.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
 fn or_root(dir: &Path) -> PathBuf {
     if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_owned() }
 }
@@ -391,7 +347,7 @@ fn missing_bytes(stat: &fs::Statx, wanted: u64) -> u64 {
 }
 
 /// A ring answers "try again" for a file in non-blocking mode instead of waiting for the disk.
-fn become_blocking(fd: &OwnedFd) -> Result<(), Errno> {
+pub(super) fn become_blocking(fd: &OwnedFd) -> Result<(), Errno> {
     fs::fcntl_setfl(fd, fs::fcntl_getfl(fd)? - OFlags::NONBLOCK)
 }
 

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::Semaphore;
+
 use super::clock;
 use super::error::NodeError;
-use super::files::{Access, OpenFile, TorrentFiles, layout_of};
+use super::files::{Access, TorrentFiles, layout_of};
 use super::hashing::{HashOptions, HashSource, PieceOutcome, hash_pieces};
 use super::store::{Keeper, StateDir};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::TorrentId;
-use crate::hash::fingerprint::Fingerprint;
+use crate::base::limits::{CHECKS_MAX, STARTS_MAX};
 use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::shared::torrent::{SharedTorrent, TorrentMeta};
@@ -44,37 +46,95 @@ pub struct StartConfig {
     pub metainfo: Arc<Metainfo>,
     /// Where its files are.
     pub dir: PathBuf,
+    /// Where its journal is.
+    pub state: Arc<StateDir>,
     /// How many workers there are.
     pub cores: usize,
-    /// Set when the node stops: a check under way ends.
-    pub stop: Arc<AtomicBool>,
+    /// Shared by all torrents of the node.
+    pub gates: Arc<Gates>,
     /// When written bytes are synced.
     pub sync: SyncPolicy,
-    /// Fingerprints of chunks.
-    pub fingerprint: Fingerprint,
 }
 
-/// Opens journal and files, hashes what is not known, makes room for what is missing.
-/// `on_checked` hears of each piece that was hashed.
+/// How much of starting goes on at once, over all torrents.
+#[derive(Debug)]
+pub struct Gates {
+    checks: Semaphore,
+    starts: Semaphore,
+    stopped: AtomicBool,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        let (checks, starts) = (Semaphore::new(CHECKS_MAX), Semaphore::new(STARTS_MAX));
+        Self { checks, starts, stopped: AtomicBool::new(false) }
+    }
+}
+
+impl Gates {
+    /// The node stops: checks under way end, and none begins.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// A torrent of which it is known what to check.
+struct Begun {
+    files: TorrentFiles,
+    keeper: Keeper,
+    resume: Resume,
+}
+
+/// Pieces that were hashed and are right, each with the fingerprints of its chunks.
+type Found = Vec<(u32, Vec<u64>)>;
+
+/// Opens journal and files, hashes what is not known, makes room for what is missing; all that may wait
+/// for a disk is done on the blocking pool. `on_checked` hears of each piece that was hashed.
 pub async fn start(
     config: StartConfig,
-    state: &StateDir,
     on_checked: impl Fn(u32) + Send + 'static,
 ) -> Result<Started, NodeError> {
+    let config = Arc::new(config);
+    let starts = &config.gates.starts;
+    let job = Arc::clone(&config);
+    let begun = blocking(starts, move || begin(&job)).await?;
+    let found = check(&config, &begun.resume, on_checked).await?;
+    let job = Arc::clone(&config);
+    blocking(starts, move || finish(&job, begun, found)).await
+}
+
+/// Runs `work` on the blocking pool once there is room at `gate`.
+async fn blocking<T: Send + 'static>(
+    gate: &Semaphore,
+    work: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
+) -> Result<T, NodeError> {
+    let _room = gate.acquire().await.map_err(|error| NodeError::Control(std::io::Error::other(error)))?;
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| NodeError::Control(std::io::Error::other(error)))?
+}
+
+fn begin(config: &StartConfig) -> Result<Begun, NodeError> {
     let metainfo = &config.metainfo;
-    let geometry = metainfo.geometry;
-    let layout = layout_of(metainfo);
-    let mut files = TorrentFiles::new(&config.dir, Arc::clone(metainfo))?;
+    let files = TorrentFiles::new(&config.dir, Arc::clone(metainfo))?;
+    let file_count = metainfo.files.len() as u32;
     let journal =
-        state.open_journal(&config.dir, metainfo.info_hash, geometry, metainfo.files.len() as u32)?;
+        config.state.open_journal(&config.dir, metainfo.info_hash, metainfo.geometry, file_count)?;
     if let Some((reason, copy)) = &journal.set_aside {
         tracing::warn!("journal not usable, {reason}; kept as {}, files are checked instead", copy.display());
     }
-    let (mut keeper, resume) = Keeper::start(journal, &layout, &files, config.sync)?;
+    let (keeper, resume) = Keeper::start(journal, &layout_of(metainfo), &files, config.sync)?;
+    Ok(Begun { files, keeper, resume })
+}
 
-    let mut have = resume.state.durable();
-    let durable = have.clone();
-    let found = check(&config, &resume, on_checked).await?;
+fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, NodeError> {
+    let Begun { mut files, mut keeper, resume } = begun;
+    let metainfo = &config.metainfo;
+    let durable = resume.state.durable();
+    let mut have = durable.clone();
     for (piece, _) in &found {
         have.set(*piece);
     }
@@ -83,12 +143,13 @@ pub async fn start(
         files.preallocate_all()?;
     }
     note_files(&mut keeper, &files, &resume)?;
+    let geometry = metainfo.geometry;
     let meta = TorrentMeta {
         id: config.id,
         info_hash: metainfo.info_hash,
         geometry,
         piece_hashes: metainfo.piece_hashes.clone(),
-        layout,
+        layout: layout_of(metainfo),
         private: metainfo.private,
     };
     let shared = SharedTorrent::new(meta, &have, config.cores);
@@ -113,39 +174,38 @@ fn set_fingerprints(shared: &SharedTorrent, piece: u32, prints: &[u64]) {
     }
 }
 
-/// Hashes the pieces of which nothing is known; returns those that are right, with fingerprints.
+/// Hashes the pieces of which nothing is known.
 async fn check(
     config: &StartConfig,
     resume: &Resume,
     on_checked: impl Fn(u32) + Send + 'static,
-) -> Result<Vec<(u32, Vec<u64>)>, NodeError> {
+) -> Result<Found, NodeError> {
     if resume.rehash.count() == 0 {
         return Ok(Vec::new());
     }
-    let (metainfo, dir, fingerprint) = (Arc::clone(&config.metainfo), config.dir.clone(), config.fingerprint);
+    let (metainfo, dir, gates) =
+        (Arc::clone(&config.metainfo), config.dir.clone(), Arc::clone(&config.gates));
     let pieces: Vec<u32> = resume.rehash.ones().collect();
-    let (stop, stopped) = (Arc::clone(&config.stop), Arc::clone(&config.stop));
-    let hashing = tokio::task::spawn_blocking(move || {
+    let options = HashOptions { fingerprint: Some(config.state.fingerprint()), ..HashOptions::default() };
+    blocking(&config.gates.checks, move || {
         let mut found = Vec::new();
         let source = HashSource::of_torrent(&metainfo, &dir);
-        let options = HashOptions { fingerprint: Some(fingerprint), ..HashOptions::default() };
-        hash_pieces(&source, pieces, &options, &mut |piece, outcome| {
+        let mut on_piece = |piece, outcome| {
             if let PieceOutcome::Hashed { digest, fingerprints } = outcome
                 && metainfo.piece_hashes.get(piece as usize) == Some(&digest)
             {
                 found.push((piece, fingerprints));
             }
             on_checked(piece);
-            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .map(|_| found)
-    });
-    match hashing.await {
-        // What was not looked at must not count as missing: nothing is known until all is checked.
-        Ok(_) if stopped.load(Ordering::Relaxed) => Err(NodeError::CheckStopped),
-        Ok(found) => Ok(found?),
-        Err(error) => Err(NodeError::Control(std::io::Error::other(error))),
-    }
+            if gates.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        if gates.is_stopped() || !hash_pieces(&source, pieces, &options, &mut on_piece)? {
+            // What was not looked at must not count as missing: nothing is known until all is checked.
+            return Err(NodeError::CheckStopped);
+        }
+        Ok(found)
+    })
+    .await
 }
 
 /// Files that are new, or whose content has just been checked: the journal says how they look.
@@ -177,16 +237,43 @@ fn open_all(
     for (index, entry) in (0u32..).zip(&metainfo.files) {
         let wanted = !entry.pad && entry.length > 0;
         let open = wanted.then(|| files.open(FileIndex(index), access)).transpose()?;
-        pairs.push(open.map(|open| pair(&open)).transpose()?);
+        pairs.push(open);
     }
     Ok(pairs.into())
 }
 
-fn pair(file: &OpenFile) -> Result<Arc<FilePair>, NodeError> {
-    let direct = file.direct().map(|fd| fd.try_clone_to_owned()).transpose();
-    let buffered = file.buffered().try_clone_to_owned();
-    match (direct, buffered) {
-        (Ok(direct), Ok(buffered)) => Ok(Arc::new(FilePair::new(direct, buffered))),
-        (Err(error), _) | (_, Err(error)) => Err(NodeError::Control(error)),
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use crossbeam::channel::unbounded;
+
+    use super::*;
+
+    #[test]
+    fn as_many_go_through_a_gate_as_the_limit_and_the_next_waits_for_one_to_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let gates = Gates::default();
+        for (gate, max) in [(&gates.checks, CHECKS_MAX), (&gates.starts, STARTS_MAX)] {
+            let (give, take) = unbounded();
+            let job = || {
+                let take = take.clone();
+                Box::pin(blocking(gate, move || Ok(take.recv().is_ok())))
+            };
+            let mut context = Context::from_waker(Waker::noop());
+            let _inside = runtime.enter();
+            let mut jobs: Vec<_> = (0..max + 1).map(|_| job()).collect();
+            for (number, job) in (1..).zip(&mut jobs) {
+                assert!(job.as_mut().poll(&mut context).is_pending());
+                assert_eq!(gate.available_permits(), max.saturating_sub(number));
+            }
+            let mut last = pin!(jobs.pop().unwrap());
+            assert!(matches!(last.as_mut().poll(&mut context), Poll::Pending));
+            (0..=max).for_each(|_| give.send(()).unwrap());
+            assert!(jobs.into_iter().all(|job| runtime.block_on(job).unwrap()));
+            assert!(runtime.block_on(last).unwrap());
+            assert_eq!(gate.available_permits(), max);
+        }
     }
 }

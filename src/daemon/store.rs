@@ -1,10 +1,10 @@
-//! The state directory: journals with their locks, and the node's secret.
+//! The state directory: journals with their locks, the .torrent files of what was relayed, and the node's
+//! secret.
 //!
 //! One journal per torrent and download directory, named after both, so that the same torrent
 //! may lie in two places. State never lies inside a download directory, where a torrent could name it
 //! (threats T20).
 
-use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -24,9 +24,11 @@ use crate::storage::journal::{Corrupt, Replay, Subject, replay};
 
 mod journal_file;
 mod keeper;
+mod library;
 
 pub use journal_file::JournalFile;
 pub use keeper::{Keeper, Settled};
+pub use library::{Library, Remembered};
 
 const SECRET_BYTES: usize = 32;
 const SECRET_NAME: &str = "secret";
@@ -79,17 +81,6 @@ pub enum StoreError {
         /// As the kernel says it.
         source: io::Error,
     },
-}
-
-/// Where state lies unless the command line says otherwise: `$TROC_STATE`, else `/var/lib/troc` for
-/// root, else `$XDG_STATE_HOME/troc`, else `~/.local/state/troc`; `None` without a home.
-pub fn default_state_dir(var: impl Fn(&str) -> Option<OsString>, root: bool) -> Option<PathBuf> {
-    let path = |name| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    // The XDG specification has relative paths ignored.
-    let xdg = || path("XDG_STATE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("troc"));
-    let home = || path("HOME").map(|path| path.join(".local/state/troc"));
-    let system = || root.then(|| PathBuf::from("/var/lib/troc"));
-    path("TROC_STATE").or_else(system).or_else(xdg).or_else(home)
 }
 
 /// The state directory of this node.
@@ -155,8 +146,7 @@ impl StateDir {
     ) -> Result<OpenedJournal, StoreError> {
         self.check_outside(download_dir)?;
         let dir = canonical(download_dir)?;
-        let dir_hash = xxh3_64(dir.as_os_str().as_encoded_bytes());
-        let path = self.path.join(format!("{info_hash}-{dir_hash:016x}.journal"));
+        let path = self.path.join(format!("{}.journal", journal_stem(info_hash, &dir)));
         let lock = lock(&path.with_extension("lock"), &dir)?;
         let secret_id = xxh3_64_with_seed(&self.secret.0, 2);
         let subject = Subject { info_hash, geometry, file_count, secret_id };
@@ -174,11 +164,16 @@ impl StateDir {
         };
         let set_aside = bad.map(|reason| set_aside(&path).map(|copy| (reason, copy))).transpose();
         let replay = found.and_then(Result::ok);
-        let end = replay.as_ref().map_or(0, |replay| replay.valid_bytes);
+        let end = replay.as_ref().map_or(0, |replay| replay.writer.bytes());
         let set_aside = set_aside.map_err(at)?;
         let file = JournalFile::open(path.clone(), end, lock).map_err(at)?;
         Ok(OpenedJournal { file, subject, replay, set_aside })
     }
+}
+
+/// How the files of a torrent in a download directory are named.
+fn journal_stem(info_hash: InfoHash, dir: &Path) -> String {
+    format!("{info_hash}-{:016x}", xxh3_64(dir.as_os_str().as_encoded_bytes()))
 }
 
 fn canonical(dir: &Path) -> Result<PathBuf, StoreError> {
@@ -210,10 +205,9 @@ fn make_secret(dir: &Path, path: &Path) -> io::Result<()> {
     let temp = dir.join(format!("{SECRET_NAME}.{}", std::process::id()));
     let _ = std::fs::remove_file(&temp);
     let mut file = private().write(true).create_new(true).open(&temp)?;
-    file.write_all(&secret)?;
-    file.sync_all()?;
+    let written = file.write_all(&secret).and_then(|()| file.sync_all());
     // Unlike a rename, a link never replaces the secret of a node that was faster.
-    let linked = std::fs::hard_link(&temp, path);
+    let linked = written.and_then(|()| std::fs::hard_link(&temp, path));
     std::fs::remove_file(&temp)?;
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

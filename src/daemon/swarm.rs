@@ -105,11 +105,21 @@ impl Swarm {
         }
     }
 
-    /// A piece's fate, as the keeping task reports it.
+    /// Pieces that survive a crash from now on.
     pub fn note_durable(&mut self, pieces: &[u32]) {
         if let Some(live) = &mut self.live {
             for &piece in pieces {
                 live.durable.set(piece);
+            }
+        }
+    }
+
+    /// Pieces that were written and may not be on disk after all: they are served as long as they read
+    /// right, and do not count as durable, though they may have been before they were written anew.
+    pub fn note_lost(&mut self, pieces: &[u32]) {
+        if let Some(live) = &mut self.live {
+            for &piece in pieces {
+                live.durable.clear(piece);
             }
         }
     }

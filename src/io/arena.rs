@@ -13,14 +13,12 @@
 use std::ptr::NonNull;
 
 use crate::base::ids::SlotId;
-use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES, PAGE_BYTES, PIECE_HEADER_BYTES};
+use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES, PAGE_BYTES, PIECE_HEADER_BYTES, SLOT_PAYLOAD_BYTES};
 
 use super::Errno;
 
 /// One region, in bytes: what is registered as one buffer.
 pub const REGION_BYTES: u64 = 64 << 20;
-/// The payload area of a slot: a full chunk that starts anywhere in its first page.
-pub const SLOT_PAYLOAD_BYTES: u32 = CHUNK_BYTES + PAGE_BYTES;
 /// From one slot to the next: header page and payload area.
 pub const SLOT_STRIDE_BYTES: u32 = PAGE_BYTES + SLOT_PAYLOAD_BYTES;
 /// Slots of one region; none straddles two regions.

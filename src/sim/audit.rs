@@ -1,4 +1,4 @@
-//! What must hold of a disk at every moment.
+//! What must hold of a disk, at every moment and after a stop.
 
 use super::disk::Disk;
 use super::node::JOURNAL;
@@ -19,6 +19,16 @@ pub fn disk(torrent: &SimTorrent, disk: &Disk) -> Result<(), String> {
         if sha1::digest(&torrent.piece_on_disk(disk, piece, Disk::durable)) != hash {
             return Err(format!("piece {piece} is durable by the journal, and not on the platter"));
         }
+    }
+    Ok(())
+}
+
+/// After a stop: a journal that reads as ended cleanly is on the platter as it reads.
+pub fn clean_mark(torrent: &SimTorrent, disk: &Disk) -> Result<(), String> {
+    let Some(journal) = disk.find(JOURNAL) else { return Ok(()) };
+    let marked = replay(disk.live(journal), &torrent.subject()).is_ok_and(|replay| replay.state.is_clean());
+    if marked && disk.live(journal) != disk.durable(journal) {
+        return Err("the journal reads clean, and is not so on the platter".to_owned());
     }
     Ok(())
 }

@@ -386,6 +386,9 @@ impl<'a> Scenario<'a> {
         if let Some(leak) = node.leak_after_stop() {
             return Err(format!("node {number} after its stop: {leak}"));
         }
+        self.world
+            .disk(place.spec.host, |disk, _, _| audit::clean_mark(&self.torrent, disk))
+            .map_err(|wrong| format!("node {number} after its stop: {wrong}"))?;
         // The process ends: whoever connected too late is closed by its kernel.
         self.world.kill(place.spec.host);
         self.buried(number);

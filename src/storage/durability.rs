@@ -11,7 +11,9 @@
 //!
 //! A sync that fails may have thrown away what it should have written, and a later one may
 //! succeed without it (threats S11): the pieces that waited for the file are given up, and the file
-//! takes no more. A journal that fails is replaced as a whole, and no piece is lost by it.
+//! takes no more. A journal that fails is replaced as a whole, and no piece is lost by it. Reads may go on
+//! showing what its failed sync threw away: a mark of a clean stop is cut off then, so that the next start
+//! does not append to what is perhaps not there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -56,6 +58,11 @@ pub enum Intent {
     },
     /// fdatasync the journal; answer by `handle_journal_synced`.
     SyncJournal,
+    /// Cut the journal off behind what is known to be on disk; answer by `handle_cut`.
+    Cut {
+        /// What is to stay, in bytes.
+        len: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +71,9 @@ enum Phase {
     Appending,
     Appended,
     Syncing,
+    /// Failed with the mark of a clean stop in what was appended.
+    Doubtful,
+    Cutting,
     /// The journal on disk is not to be appended to.
     Outdated,
     Replacing,
@@ -97,6 +107,8 @@ pub struct Durability {
     /// What the journal is known to say on disk.
     state: JournalState,
     writer: Writer,
+    /// Length of the journal up to its last sync, or replacement, that succeeded.
+    synced_bytes: u64,
     phase: Phase,
     batch: Vec<Record>,
     queue: Vec<Record>,
@@ -121,6 +133,7 @@ impl Durability {
         Self {
             policy,
             state,
+            synced_bytes: writer.bytes(),
             writer,
             phase,
             batch: Vec::new(),
@@ -240,7 +253,13 @@ impl Durability {
     /// An append to the journal has ended.
     pub fn handle_appended(&mut self, ok: bool) {
         assert_eq!(self.phase, Phase::Appending);
-        self.phase = if ok { Phase::Appended } else { Phase::Stalled };
+        self.phase = if ok { Phase::Appended } else { self.phase_of_failure() };
+    }
+
+    /// The journal was cut off, or could not be: either way it waits for `retry`.
+    pub fn handle_cut(&mut self) {
+        assert_eq!(self.phase, Phase::Cutting);
+        self.phase = Phase::Stalled;
     }
 
     /// A sync of the journal has ended. Returns the pieces that are now durable.
@@ -273,6 +292,10 @@ impl Durability {
                 self.phase = Phase::Syncing;
                 Some(Intent::SyncJournal)
             }
+            Phase::Doubtful => {
+                self.phase = Phase::Cutting;
+                Some(Intent::Cut { len: self.synced_bytes })
+            }
             Phase::Outdated => {
                 self.batch.append(&mut self.queue);
                 let (mut bytes, mut writer) = snapshot(&self.state);
@@ -282,8 +305,20 @@ impl Durability {
                 (self.writer, self.phase) = (writer, Phase::Replacing);
                 Some(Intent::Replace { bytes })
             }
-            Phase::Idle | Phase::Appending | Phase::Syncing | Phase::Replacing | Phase::Stalled => None,
+            Phase::Idle
+            | Phase::Appending
+            | Phase::Syncing
+            | Phase::Cutting
+            | Phase::Replacing
+            | Phase::Stalled => None,
         }
+    }
+
+    /// After an append or its sync. A replacement that fails is synced before it gets its name, or is
+    /// never seen: its mark can be believed.
+    fn phase_of_failure(&self) -> Phase {
+        let marked = self.phase != Phase::Replacing && self.batch.contains(&Record::Clean);
+        if marked { Phase::Doubtful } else { Phase::Stalled }
     }
 
     fn poll_sync(&mut self, now: Instant) -> Option<Intent> {
@@ -355,10 +390,10 @@ impl Durability {
 
     fn journal_done(&mut self, ok: bool) -> Vec<u32> {
         if !ok {
-            self.phase = Phase::Stalled;
+            self.phase = self.phase_of_failure();
             return Vec::new();
         }
-        self.phase = Phase::Idle;
+        (self.phase, self.synced_bytes) = (Phase::Idle, self.writer.bytes());
         let mut durable = BTreeSet::new();
         for record in self.batch.drain(..) {
             let fits = self.state.apply(&record);

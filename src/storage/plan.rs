@@ -1,6 +1,6 @@
 //! How one chunk moves between its arena slot and its files.
 //!
-//! A slot's payload area starts on a page and is [`SLOT_PAYLOAD_BYTES`] long. The chunk begins in it
+//! A slot's payload area starts on a page and is `SLOT_PAYLOAD_BYTES` long. The chunk begins in it
 //! at its *residue*, so chosen that the largest run of the chunk has the same offset modulo the page
 //! in memory as in its file: whole pages of that run then move by direct I/O. All else, the edges
 //! and runs that happen to lie otherwise, moves through the page cache. A page that a direct write
@@ -9,10 +9,7 @@
 //! Where a file has no direct I/O, a `Direct` operation is carried out as a buffered one.
 
 use super::layout::{Extent, FileIndex, Layout};
-use crate::base::units::{CHUNK_BYTES, PAGE_BYTES};
-
-/// Room for a chunk at any residue, with whole pages around it.
-pub const SLOT_PAYLOAD_BYTES: u32 = CHUNK_BYTES + PAGE_BYTES;
+use crate::base::units::PAGE_BYTES;
 
 /// How a part of a chunk is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

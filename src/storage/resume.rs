@@ -104,7 +104,7 @@ pub fn start(
         return (resume, machine);
     };
     let mut resume = resume(&found.state, layout, actual);
-    let history = found.valid_bytes > 2 * found.state.snapshot_bytes() + JOURNAL_SLACK_BYTES;
+    let history = found.writer.bytes() > 2 * found.state.snapshot_bytes() + JOURNAL_SLACK_BYTES;
     // After an unclean end the journal may be other on the disk than it reads: a sync that failed throws
     // away what it should have written, yet reads go on showing it (threats S11). Appending to it would
     // leave a hole that hides all that follows once the power fails.

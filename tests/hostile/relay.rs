@@ -81,21 +81,18 @@ pub struct Relay {
     pub addr: SocketAddr,
 }
 
-impl Relay {
-    /// Waits until it holds no more than `base` descriptors.
-    pub fn wait_descriptors(&self, base: usize) {
-        let pid = self.node.process.pid();
-        poll("descriptors go back", || (descriptors(pid) <= base + SLACK).then_some(()));
-    }
+/// Waits until a process has exactly `base` sockets again.
+pub fn wait_sockets(pid: u32, base: usize) {
+    poll("sockets go back", || (sockets(pid) == base).then_some(()));
 }
 
-/// Descriptors that come and go, or come once, with the journal and the syncs of files; far fewer than
-/// the connections that a test makes.
-pub const SLACK: usize = 8;
-
-/// Open descriptors of a process.
-pub fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a living process").count()
+/// Open sockets of a process. All that do not belong to a peer are open before the first status line:
+/// listeners, and the pair by which signals come. Other descriptors come and go with journal and syncs.
+pub fn sockets(pid: u32) -> usize {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a living process");
+    // A descriptor that was closed since it was listed has no target.
+    let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    targets.filter(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:")).count()
 }
 
 /// A line `name: value` of a file in /proc.

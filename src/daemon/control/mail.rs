@@ -1,9 +1,7 @@
 //! What the workers tell the control thread.
 
-use tokio_uring::fs::File;
-
 use super::*;
-use crate::io::uring::FilePair;
+use crate::daemon::files::write_all;
 
 impl Control<'_> {
     pub(super) fn take_mail(&mut self) {
@@ -78,15 +76,16 @@ impl Control<'_> {
     }
 
     /// Edges of a chunk go through the page cache, on this thread's ring.
-    fn write_edges(&mut self, core: u8, job: u32, torrent: TorrentId, edges: Vec<Edge>) {
+    fn write_edges(&mut self, core: u8, job: u32, torrent: TorrentId, mut edges: Vec<Edge>) {
         let Some(live) = self.swarms[torrent.0 as usize].live.as_ref() else { return };
         let files = Arc::clone(&live.files);
         let worker = self.workers[core as usize].mailbox();
         tokio_uring::spawn(async move {
             let mut result = Ok(());
-            for edge in edges {
-                let Some(Some(file)) = files.get(edge.file.0 as usize) else { continue };
-                if let Err(error) = write_edge(file, edge.bytes, edge.offset).await {
+            for run in edges.chunk_by_mut(|a, b| a.file == b.file) {
+                let Some(Some(file)) = files.get(run[0].file.0 as usize) else { continue };
+                let parts = run.iter_mut().map(|edge| (std::mem::take(&mut edge.bytes), edge.offset));
+                if let Err(error) = write_all(file, parts).await {
                     result = Err(error.raw_os_error().unwrap_or(libc::EIO));
                 }
             }
@@ -97,12 +96,6 @@ impl Control<'_> {
             }
         });
     }
-}
-
-async fn write_edge(file: &FilePair, bytes: Vec<u8>, offset: u64) -> std::io::Result<()> {
-    let file = File::from_std(file.buffered().try_clone_to_owned()?.into());
-    let (result, _) = file.write_all_at(bytes, offset).await;
-    file.close().await.and(result)
 }
 
 fn disk_advice(errno: i32) -> String {

@@ -82,7 +82,8 @@ fn both_descriptors_reach_the_same_bytes() {
     let at = memory.as_ptr().align_offset(4096);
     let page = &mut memory[at..at + 4096];
     page.fill(0x5a);
-    let data = std::fs::File::from(file.data().try_clone_to_owned().unwrap());
+    let data = file.direct().unwrap_or_else(|| file.buffered());
+    let data = std::fs::File::from(data.try_clone_to_owned().unwrap());
     data.write_all_at(page, 4096).unwrap();
     page.fill(0);
     assert_eq!(data.read_at(page, 3 * 4096).unwrap(), 7, "short at the end of the file");
@@ -98,12 +99,18 @@ fn transfers_and_syncs_run_on_the_ring() {
     let mut torrent = files(&dir, &[("t", 300_000)]);
     let file = torrent.open(FIRST, Access::Write).unwrap();
     tokio_uring::start(async {
-        file.write_all(vec![9; 299_999], 1).await.unwrap();
-        file.sync_data().await.unwrap();
-        let bytes = file.read_exact(300_000, 0).await.unwrap();
-        assert!(bytes[0] == 0 && bytes[1..].iter().all(|&byte| byte == 9));
-        let error = file.read_exact(2, 299_999).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        write_all(&file, [(vec![9; 200_000], 1), (vec![7; 99_999], 200_001)]).await.unwrap();
+        sync_data(&file).await.unwrap();
+    });
+    let bytes = std::fs::read(dir.path().join("t")).unwrap();
+    assert!(bytes.len() == 300_000 && bytes[0] == 0);
+    assert!(
+        bytes[1..200_001].iter().all(|&byte| byte == 9) && bytes[200_001..].iter().all(|&byte| byte == 7)
+    );
+    let closed = FilePair::new(None, std::fs::File::open(dir.path().join("t")).unwrap().into());
+    tokio_uring::start(async {
+        let error = write_all(&closed, [(vec![1], 0), (vec![1], 1)]).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF), "opened for reading");
     });
 }
 

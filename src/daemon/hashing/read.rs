@@ -14,14 +14,16 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use crate::base::units::PAGE_BYTES;
 use crate::storage::layout::{Extent, FileIndex};
 
-use super::source::{Backend, Fault, Files, Handle};
+use super::source::{Backend, Fault, Files, Handle, Opened};
 use super::units::{Job, Step, Unit};
 use super::{Buffer, Pool, READS_MAX, UNIT_BYTES, Work};
 
 const PAGE: usize = PAGE_BYTES as usize;
 
-/// Room for a unit, the rest of its first and last page, and the alignment of the buffer itself.
-pub(super) const BUFFER_BYTES: usize = UNIT_BYTES as usize + 3 * PAGE;
+/// Room for a unit, the alignment of the buffer itself, the bytes before the unit in its first page, and
+/// what a part read in whole pages takes more than it brings: it begins up to a page later than the
+/// bytes before it end, and has the rest of its own first and last page.
+pub(super) const BUFFER_BYTES: usize = UNIT_BYTES as usize + 5 * PAGE;
 
 /// The reading thread's view of the job.
 pub(super) struct Reader<'a> {
@@ -160,43 +162,70 @@ async fn join(reading: JoinHandle<Filled>) -> Filled {
     }
 }
 
-/// Reads one unit: directly if it lies in one file, else part by part through the page cache.
+/// Reads one unit, part by part as it lies in files.
 async fn read_unit(files: Rc<Files>, unit: Unit, mut buffer: Buffer) -> Filled {
     // Where the buffer's first page boundary is; allocators promise no such alignment.
     let base = buffer.as_ptr().align_offset(PAGE).min(PAGE);
     let start = files.job.unit_start(unit);
-    let mut at = base;
+    let mut filled = base..base;
     for extent in files.job.layout.extents(start, unit.len) {
-        let len = extent.len as usize;
         let Some(FileIndex(file)) = extent.file else {
-            buffer[at..at + len].fill(0);
-            at += len;
+            let end = filled.end + extent.len as usize;
+            buffer[filled.end..end].fill(0);
+            filled.end = end;
             continue;
         };
-        let fault = |fault| (file as usize, fault);
+        let fault = |fault| Err((file as usize, fault));
         let opened = match files.get(file as usize) {
             Ok(opened) => opened,
-            Err(cause) => return Filled { buffer, result: Err(fault(cause)) },
+            Err(cause) => return Filled { buffer, result: fault(cause) },
         };
-        if let (Some(direct), true) = (opened.direct(), extent.len == unit.len) {
-            let (result, back) = read_direct(direct, extent, buffer, base).await;
-            buffer = back;
-            match result {
-                // A device of larger sectors, or a file system that takes the flag and not the reads.
-                Err(Refused::Direct) => {}
-                Err(Refused::Fault(cause)) => return Filled { buffer, result: Err(fault(cause)) },
-                Ok(range) => return Filled { buffer, result: Ok(range) },
-            }
-        }
-        let (result, back) = read_all(opened.buffered(), buffer, (at, at + len), extent.file_offset).await;
+        let (result, back) = read_part(&opened, extent, buffer, base, filled.end).await;
         buffer = back;
-        match result {
-            Ok(got) if got == len => at += len,
-            Ok(_) => return Filled { buffer, result: Err(fault(Fault::Absent)) },
-            Err(error) => return Filled { buffer, result: Err(fault(error.into())) },
+        let part = match result {
+            Ok(part) => part,
+            Err(cause) => return Filled { buffer, result: fault(cause) },
+        };
+        if filled.is_empty() {
+            filled = part;
+        } else {
+            // In the same buffer, still warm: less than reading through the page cache costs.
+            buffer.copy_within(part.clone(), filled.end);
+            filled.end += part.len();
         }
     }
-    Filled { buffer, result: Ok(base..at) }
+    Filled { buffer, result: Ok(filled) }
+}
+
+/// Reads the part of a unit that lies in one file to `at` or somewhat behind: past the page cache where
+/// the file system allows it, else after the cache was told to forget it. Says where the bytes lie.
+async fn read_part(
+    file: &Opened,
+    extent: Extent,
+    mut buffer: Buffer,
+    base: usize,
+    at: usize,
+) -> (Result<Range<usize>, Fault>, Buffer) {
+    if let Some(direct) = file.direct() {
+        let page = base + (at - base).next_multiple_of(PAGE);
+        let (result, back) = read_direct(direct, extent, buffer, page).await;
+        buffer = back;
+        match result {
+            // A device of larger sectors, or a file system that takes the flag and not the reads.
+            Err(Refused::Direct) => {}
+            Err(Refused::Fault(cause)) => return (Err(cause), buffer),
+            Ok(range) => return (Ok(range), buffer),
+        }
+    }
+    let end = at + extent.len as usize;
+    file.forget_cached(extent.file_offset, extent.len);
+    let (result, buffer) = read_all(file.buffered(), buffer, (at, end), extent.file_offset).await;
+    let result = match result {
+        Ok(got) if got == end - at => Ok(at..end),
+        Ok(_) => Err(Fault::Absent),
+        Err(error) => Err(error.into()),
+    };
+    (result, buffer)
 }
 
 /// Why a direct read gave nothing.
@@ -206,7 +235,7 @@ enum Refused {
     Fault(Fault),
 }
 
-/// Reads the whole pages around `extent` to `base` and says where its bytes lie.
+/// Reads the whole pages around `extent` to `base`, a page boundary, and says where its bytes lie.
 async fn read_direct(
     file: &Handle,
     extent: Extent,

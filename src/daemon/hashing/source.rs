@@ -4,18 +4,21 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Advice, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use tokio_uring::buf::BoundedBuf;
 
 use super::Buffer;
 use super::units::Job;
+use crate::base::units::PAGE_BYTES;
+use crate::daemon::files::{CAREFUL, become_blocking, open_beneath};
 
 /// Files kept open; units come in payload order, so that few are in use at once.
 const OPEN_MAX: usize = 32;
@@ -57,6 +60,8 @@ type Recent = (usize, Result<Rc<Opened>, Fault>);
 
 /// One file.
 pub(super) struct Opened {
+    /// For advice, which no ring gives.
+    plain: OwnedFd,
     buffered: Handle,
     /// Reads of this one must be aligned.
     direct: Option<Handle>,
@@ -86,30 +91,26 @@ impl Files {
         let direct = self.open_once(path)?;
         // Refused by file systems without direct I/O (tmpfs on older kernels, some network ones).
         let direct = rustix::fs::fcntl_setfl(&direct, OFlags::DIRECT).is_ok().then_some(direct);
+        let plain = buffered.try_clone()?;
         let handle = |fd, is_direct| Handle { file: Inner::new(fd, self.backend), is_direct };
-        Ok(Opened { buffered: handle(buffered, false), direct: direct.map(|fd| handle(fd, true)) })
+        Ok(Opened { plain, buffered: handle(buffered, false), direct: direct.map(|fd| handle(fd, true)) })
     }
 
     fn open_once(&self, path: &Path) -> Result<OwnedFd, Fault> {
-        // NONBLOCK so that a FIFO in the place of a file cannot hold us up (T19).
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let fd =
-            rustix::fs::openat2(&self.dir, path, flags, Mode::empty(), resolve).map_err(
-                |errno| match errno {
-                    Errno::NOENT | Errno::NOTDIR => Fault::Absent,
-                    Errno::LOOP | Errno::XDEV => Fault::Unusable(
-                        "a symbolic link is in the way; replace it by what it points to".to_owned(),
-                    ),
-                    Errno::NXIO => not_regular(),
-                    other => Fault::Unusable(io::Error::from(other).to_string()),
-                },
-            )?;
+        let opened = open_beneath(&self.dir, path, OFlags::RDONLY | CAREFUL, Mode::empty());
+        let fd = opened.map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => Fault::Absent,
+            Errno::LOOP | Errno::XDEV => {
+                Fault::Unusable("a symbolic link is in the way; replace it by what it points to".to_owned())
+            }
+            Errno::NXIO => not_regular(),
+            other => Fault::from(io::Error::from(other)),
+        })?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| Fault::from(io::Error::from(errno)))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(not_regular());
         }
-        rustix::fs::fcntl_setfl(&fd, OFlags::empty()).map_err(|errno| Fault::from(io::Error::from(errno)))?;
+        become_blocking(&fd).map_err(|errno| Fault::from(io::Error::from(errno)))?;
         Ok(fd)
     }
 }
@@ -133,6 +134,18 @@ impl Opened {
     /// The handle whose reads go past the page cache, if the file system has it.
     pub(super) const fn direct(&self) -> Option<&Handle> {
         self.direct.as_ref()
+    }
+
+    /// Has the page cache forget what it holds of `len` bytes from `offset`, unless that is still to be
+    /// written: the device is read next. What a failed sync threw away is held as if it had been written
+    /// (threats S11).
+    pub(super) fn forget_cached(&self, offset: u64, len: u32) {
+        let page = u64::from(PAGE_BYTES);
+        let from = offset - offset % page;
+        // Only whole pages are forgotten.
+        let pages = NonZeroU64::new((offset + u64::from(len)).next_multiple_of(page) - from);
+        // Advice that is not taken leaves things as they were.
+        let _ = rustix::fs::fadvise(&self.plain, from, pages, Advice::DontNeed);
     }
 }
 

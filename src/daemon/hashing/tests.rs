@@ -62,6 +62,55 @@ fn digests_equal_those_of_the_whole_payload_in_any_shape() {
     }
 }
 
+/// Whether the page cache has the first byte of a file; `None` where the file system does not tell. To
+/// be asked once: the question has the kernel read ahead.
+fn is_cached(path: &Path) -> Option<bool> {
+    let file = fs::File::open(path).unwrap();
+    let mut byte = [0];
+    let mut into = [io::IoSliceMut::new(&mut byte)];
+    match rustix::io::preadv2(&file, &mut into, 0, rustix::io::ReadWriteFlags::NOWAIT) {
+        Ok(_) => Some(true),
+        Err(rustix::io::Errno::AGAIN) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Writes a file to the disk and has the page cache forget it.
+fn forget(path: &Path) {
+    let file = fs::File::open(path).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+/// Threat S11: a failed sync leaves in the page cache what the disk never got.
+#[test]
+fn s11_units_of_several_files_are_read_from_the_disk_too() {
+    let (dir, files, payload) = tree(&[300_001, 5, 70_000, 4096, 200_000]);
+    let (other_dir, other_files, _) = tree(&[300_000, 300_000]);
+    let probe = other_dir.path().join(&other_files[1].path);
+    forget(&probe);
+    if is_cached(&probe) != Some(false) {
+        return; // A file system in memory, which loses nothing by a sync.
+    }
+    let paths: Vec<PathBuf> = files.iter().map(|file| dir.path().join(&file.path)).collect();
+    paths.iter().for_each(|path| forget(path));
+    let source = HashSource::new(dir.path(), Geometry::new(payload.len() as u64, 1 << 20), files);
+    assert_hashed(&digest_all(&source, 1)[&0], &payload);
+    for path in &paths {
+        assert_eq!(is_cached(path), Some(false), "{} was read through the page cache", path.display());
+    }
+
+    // Where direct reads are refused, what was read before is not believed either.
+    let cached = other_dir.path().join(&other_files[0].path);
+    forget(&cached);
+    fs::read(&cached).unwrap();
+    let job = Arc::new(Job::new(Geometry::new(600_000, 1 << 20), other_files));
+    let anchor = source::open_dir(other_dir.path()).unwrap();
+    let opened = source::Files::new(anchor, job, source::Backend::Plain);
+    opened.get(0).unwrap().forget_cached(100, 300_000 - 100);
+    assert_eq!(is_cached(&cached), Some(false));
+}
+
 #[test]
 fn padding_is_zero_bytes_that_nobody_stored() {
     let (dir, mut files, mut payload) = tree(&[100_000, 31_072, 50_000]);

@@ -38,6 +38,11 @@ impl JournalFile {
         Ok(())
     }
 
+    /// Leaves only the first `len` bytes; whether that is on disk is not known. Only `replace` may follow.
+    pub fn cut(&mut self, len: u64) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), |file| file.set_len(len))
+    }
+
     /// fdatasync. After an error only `replace` may follow.
     pub async fn sync(&mut self) -> io::Result<()> {
         let file = self.uring()?;

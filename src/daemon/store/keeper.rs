@@ -4,7 +4,7 @@ use std::io;
 
 use super::{JournalFile, OpenedJournal};
 use crate::base::time::Instant;
-use crate::daemon::files::{Access, FileError, TorrentFiles};
+use crate::daemon::files::{Access, FileError, TorrentFiles, sync_data};
 use crate::storage::durability::{Durability, Intent, SyncPolicy};
 use crate::storage::layout::{FileIndex, Layout};
 use crate::storage::resume::{Resume, start};
@@ -21,7 +21,7 @@ pub struct Keeper {
 pub struct Settled {
     /// Pieces that will survive a crash from now on.
     pub durable: Vec<u32>,
-    /// Pieces whose sync failed: to be fetched again, or read from the device and hashed.
+    /// Pieces whose sync failed, durable before or not: the next start fetches them again.
     pub lost: Vec<u32>,
     /// What went wrong, each one line for the operator. The torrent should stop; what is durable stays.
     pub errors: Vec<String>,
@@ -118,6 +118,11 @@ impl Keeper {
                 settled.durable.extend(machine.handle_replaced(result.is_ok()));
                 result
             }
+            (Intent::Cut { len }, _) => {
+                let result = journal.cut(len);
+                machine.handle_cut();
+                result
+            }
             (Intent::SyncJournal | Intent::Sync { .. }, named) => {
                 let result = if named.is_ok() { journal.sync().await } else { named };
                 settled.durable.extend(machine.handle_journal_synced(result.is_ok()));
@@ -135,5 +140,5 @@ type SyncHandle = tokio::task::JoinHandle<io::Result<()>>;
 
 fn begin_sync(files: &mut TorrentFiles, file: FileIndex) -> Result<SyncHandle, FileError> {
     let open = files.open(file, Access::Read)?;
-    Ok(tokio_uring::spawn(async move { open.sync_data().await }))
+    Ok(tokio_uring::spawn(async move { sync_data(&open).await }))
 }

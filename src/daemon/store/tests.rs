@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::base::time::Instant;
 use crate::daemon::files::tests::metainfo;
-use crate::daemon::files::{Access, TorrentFiles, layout_of};
+use crate::daemon::files::{Access, TorrentFiles, layout_of, write_all};
 use crate::proto::metainfo::Metainfo;
 use crate::storage::durability::SyncPolicy;
 use crate::storage::layout::FileIndex;
@@ -68,7 +68,7 @@ impl Run {
     async fn write(&mut self, piece: u32, files: &[u32]) {
         for &file in files {
             let file = self.files.open(FileIndex(file), Access::Write).unwrap();
-            file.write_all(vec![piece as u8 + 1; 100], 0).await.unwrap();
+            write_all(&file, [(vec![piece as u8 + 1; 100], 0)]).await.unwrap();
         }
         let files = files.iter().map(|&file| FileIndex(file));
         assert!(self.keeper.machine().handle_written(piece, files, [u64::from(piece)].into(), NOW));
@@ -261,29 +261,6 @@ fn state_inside_the_download_directory_is_refused() {
     std::fs::create_dir(dir.path().join("x/st")).unwrap();
     inside.check_outside(&dir.path().join("x/st")).unwrap();
     assert!(matches!(inside.check_outside(&dir.path().join("gone")), Err(StoreError::Other { .. })));
-}
-
-#[test]
-fn the_state_directory_is_found_by_the_environment() {
-    let vars = |pairs: &'static [(&'static str, &'static str)]| {
-        move |name: &str| pairs.iter().find(|pair| pair.0 == name).map(|pair| OsString::from(pair.1))
-    };
-    let all: &[_] = &[("TROC_STATE", "/s"), ("XDG_STATE_HOME", "/x"), ("HOME", "/h")];
-    for (root, pairs, expected) in [
-        (false, all, Some("/s")),
-        (true, all, Some("/s")),
-        (false, &all[1..], Some("/x/troc")),
-        (false, &all[2..], Some("/h/.local/state/troc")),
-        (
-            false,
-            &[("TROC_STATE", ""), ("XDG_STATE_HOME", "relative"), ("HOME", "/h")],
-            Some("/h/.local/state/troc"),
-        ),
-        (true, &all[1..], Some("/var/lib/troc")),
-        (false, &[], None),
-    ] {
-        assert_eq!(default_state_dir(vars(pairs), root), expected.map(PathBuf::from));
-    }
 }
 
 #[test]

@@ -32,6 +32,11 @@ impl FilePair {
         self.buffered.as_fd()
     }
 
+    /// The descriptor that goes past it, in whole pages.
+    pub fn direct(&self) -> Option<BorrowedFd<'_>> {
+        self.direct.as_ref().map(AsFd::as_fd)
+    }
+
     /// Whether direct I/O is possible.
     pub const fn has_direct(&self) -> bool {
         self.direct.is_some()

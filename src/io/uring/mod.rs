@@ -40,7 +40,7 @@ use ring::{BATCH_MAX, Ring, Wait};
 use wake::Doorbell;
 
 pub use files::FilePair;
-pub use setup::{ENTRIES_MIN, Memlock, SetupError, explain};
+pub use setup::{ENTRIES_MIN, Memlock, SetupError, check, explain};
 
 /// Blocks of closed connections that are kept for new ones.
 const SPARE_MAX: usize = 256;

@@ -72,6 +72,11 @@ impl std::fmt::Display for Memlock {
     }
 }
 
+/// Whether this process may have a ring at all.
+pub fn check() -> Result<(), SetupError> {
+    build(ENTRIES_MIN).map(drop)
+}
+
 /// A ring of at most `entries` submissions, owned by the calling thread: only it may use the ring.
 pub(super) fn build(entries: u32) -> Result<IoUring, SetupError> {
     let mut entries = entries.max(1);

@@ -39,6 +39,7 @@ enum Pending {
     Append { ok: bool },
     Replace { mark: SyncMark, ok: bool },
     SyncJournal { mark: SyncMark },
+    Cut { ok: bool },
     Sync { index: FileIndex, file: SimFile, mark: SyncMark },
 }
 
@@ -312,6 +313,11 @@ impl Control {
                     let ok = disk.set_len(journal, 0).is_ok() && disk.append(journal, &bytes).is_ok();
                     Pending::Replace { mark: disk.sync_begin(), ok: ok && !failed }
                 }
+                Intent::Cut { len } => {
+                    let journal = disk.open(JOURNAL);
+                    let kept = self.canary == Canary::KeptMark;
+                    Pending::Cut { ok: kept || disk.set_len(journal, len).is_ok() }
+                }
                 Intent::SyncJournal => Pending::SyncJournal { mark: disk.sync_begin() },
                 Intent::Sync { file } => {
                     let found = disk.open(&SimTorrent::file_name(file));
@@ -356,6 +362,10 @@ impl Control {
             Pending::SyncJournal { mark } => {
                 let ok = self.end_sync(world, JOURNAL, mark).is_ok();
                 (ok, self.machine.handle_journal_synced(ok))
+            }
+            Pending::Cut { ok } => {
+                self.machine.handle_cut();
+                (ok, Vec::new())
             }
             Pending::Sync { index, mark, file } => {
                 let ok = world.disk(self.host, |disk, knobs, rng| disk.sync_since(file, mark, knobs, rng));

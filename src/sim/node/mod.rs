@@ -47,6 +47,8 @@ pub enum Canary {
     EarlyDurable,
     /// The edges of chunks are never written, though the answer says so.
     LostEdges,
+    /// The mark of a clean stop stays where its sync has failed.
+    KeptMark,
 }
 
 /// How a node is started.

@@ -138,6 +138,42 @@ fn a_failed_journal_is_replaced_and_loses_nothing() {
     }
 }
 
+/// Threat S11: what the failed sync threw away is read on until the power fails.
+#[test]
+fn a_clean_mark_whose_sync_failed_is_cut_off_and_a_later_one_counts() {
+    for (broken_append, appended) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut machine = machine(LATER);
+        let Some(Intent::Replace { mut bytes }) = machine.poll(Instant(0)) else { panic!("no journal") };
+        assert!(machine.handle_replaced(true).is_empty());
+        if appended {
+            write(&mut machine, 1, &[], Instant(0));
+            let Some(Intent::Append { bytes: more }) = machine.poll(Instant(0)) else { panic!("no append") };
+            bytes.extend_from_slice(&more);
+            machine.handle_appended(true);
+            assert_eq!(machine.poll(Instant(0)), Some(Intent::SyncJournal));
+            assert_eq!(machine.handle_journal_synced(true), [1]);
+        }
+        machine.close([]);
+        let Some(Intent::Append { bytes: more }) = machine.poll(Instant(0)) else { panic!("no mark") };
+        assert!(replay(&[&bytes[..], &more].concat(), &subject()).unwrap().state.is_clean());
+        machine.handle_appended(!broken_append);
+        if !broken_append {
+            assert_eq!(machine.poll(Instant(0)), Some(Intent::SyncJournal));
+            assert!(machine.handle_journal_synced(false).is_empty());
+        }
+        assert_eq!(machine.poll(Instant(0)), Some(Intent::Cut { len: bytes.len() as u64 }));
+        assert_eq!(machine.poll(Instant(0)), None);
+        machine.handle_cut();
+        assert!(machine.is_stalled() && !machine.state().is_clean());
+        let found = replay(&bytes, &subject()).unwrap();
+        assert!(found.whole && !found.state.is_clean() && found.state.is_durable(1) == appended);
+        machine.retry();
+        let Some(Intent::Replace { bytes }) = machine.poll(Instant(0)) else { panic!("no replacement") };
+        assert!(machine.handle_replaced(true).is_empty() && machine.state().is_clean());
+        assert!(replay(&bytes, &subject()).unwrap().state.is_clean());
+    }
+}
+
 #[test]
 fn a_lost_piece_is_struck_out_even_while_it_is_being_journaled() {
     let mut machine = begun(LATER);
@@ -250,7 +286,7 @@ impl World {
                 assert!(self.disk.syncing[file].replace(self.disk.cached[file].clone()).is_none());
             }
             Intent::Append { bytes } => self.disk.journal.extend_from_slice(bytes),
-            Intent::Replace { .. } | Intent::SyncJournal => {}
+            Intent::Replace { .. } | Intent::SyncJournal | Intent::Cut { .. } => {}
         }
         self.under_way.push(intent);
     }
@@ -273,6 +309,7 @@ impl World {
                 }
                 self.durable.extend(self.machine.handle_journal_synced(ok));
             }
+            Intent::Cut { .. } => unreachable!("it is not closed"),
             Intent::Replace { bytes } => {
                 if ok || rng.below(2) == 0 {
                     // A failure may come before the rename or after.
@@ -364,6 +401,7 @@ fn all_that_is_written_becomes_durable_and_the_stop_is_clean() {
                     machine.handle_appended(true);
                 }
                 Intent::SyncJournal => durable.extend(machine.handle_journal_synced(true)),
+                Intent::Cut { .. } => panic!("nothing has failed"),
                 Intent::Replace { bytes: all } => {
                     *bytes = all;
                     durable.extend(machine.handle_replaced(true));

@@ -57,10 +57,8 @@ pub enum Corrupt {
 pub struct Replay {
     /// What the good records say together.
     pub state: JournalState,
-    /// Goes on after the last good record.
+    /// Goes on after the last good record: its `bytes` are the length of the good part.
     pub writer: Writer,
-    /// Length of the good part, in bytes.
-    pub valid_bytes: u64,
     /// Whether the good part is all there is. A torn last record is what a crash leaves.
     pub whole: bool,
 }
@@ -70,11 +68,13 @@ pub struct Replay {
 pub struct Writer {
     seed: u64,
     sequence: u64,
+    bytes: u64,
 }
 
 impl Writer {
     /// A journal's beginning is put into `out`.
     pub fn begin(subject: &Subject, out: &mut Vec<u8>) -> Self {
+        let before = out.len();
         let preamble = preamble(VERSION);
         out.extend_from_slice(&preamble);
         let mut body = Vec::with_capacity(SUBJECT_BYTES);
@@ -85,7 +85,12 @@ impl Writer {
         body.extend_from_slice(&subject.secret_id.to_le_bytes());
         // The subject is not seeded with the info hash: a journal of another torrent is named as such.
         put_frame(out, KIND_SUBJECT, 0, &body);
-        Self { seed: seed_of(subject), sequence: 1 }
+        Self { seed: seed_of(subject), sequence: 1, bytes: (out.len() - before) as u64 }
+    }
+
+    /// Length of the journal with all records so far.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Puts the next record into `out`.
@@ -93,6 +98,7 @@ impl Writer {
         let (kind, body) = encode(record);
         put_frame(out, kind, self.seed.wrapping_add(self.sequence), &body);
         self.sequence += 1;
+        self.bytes += (FRAME_BYTES + body.len()) as u64;
     }
 }
 
@@ -114,21 +120,21 @@ pub fn replay(bytes: &[u8], subject: &Subject) -> Result<Replay, Corrupt> {
     at += FRAME_BYTES + body.len();
     check_subject(kind, body, subject)?;
     let mut state = JournalState::new(*subject);
-    let mut writer = Writer { seed: seed_of(subject), sequence: 1 };
+    let mut writer = Writer { seed: seed_of(subject), sequence: 1, bytes: at as u64 };
     while let Some((kind, body)) = take_frame(&bytes[at..], writer.seed.wrapping_add(writer.sequence)) {
         let Some(record) = decode(kind, body) else { break };
         if !state.apply(&record) {
             break;
         }
         at += FRAME_BYTES + body.len();
-        writer.sequence += 1;
+        (writer.sequence, writer.bytes) = (writer.sequence + 1, at as u64);
     }
     let whole = at == bytes.len();
     if !whole {
         // What follows a clean mark may have been anything, an `Opened` among it.
         state.clean = false;
     }
-    Ok(Replay { state, writer, valid_bytes: at as u64, whole })
+    Ok(Replay { state, writer, whole })
 }
 
 fn preamble(version: u32) -> [u8; PREAMBLE_BYTES] {

@@ -3,6 +3,7 @@ use std::collections::{HashMap, HashSet};
 use super::*;
 use crate::base::geometry::Geometry;
 use crate::base::rng::Rng;
+use crate::base::units::{CHUNK_BYTES, SLOT_PAYLOAD_BYTES};
 use crate::storage::layout::FileSpan;
 
 /// Files in memory that refuse what a disk with 4 KiB pages would refuse.

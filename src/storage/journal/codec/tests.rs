@@ -52,7 +52,7 @@ fn journal(records: &[Record]) -> (Vec<u8>, Vec<(usize, JournalState)>) {
 fn what_was_written_is_replayed_and_goes_on() {
     let (mut bytes, states) = journal(&story());
     let mut replayed = replay(&bytes, &subject()).unwrap();
-    assert_eq!((replayed.valid_bytes, replayed.whole), (bytes.len() as u64, true));
+    assert_eq!((replayed.writer.bytes(), replayed.whole), (bytes.len() as u64, true));
     assert_eq!(replayed.state, states.last().unwrap().1);
     assert!(replayed.state.is_clean());
     assert_eq!(replayed.state.durable().ones().collect::<Vec<_>>(), [0, 1, 3]);
@@ -93,7 +93,7 @@ fn a_truncated_journal_says_what_its_whole_records_say() {
         let whole = states.iter().rev().find(|(end, _)| *end <= len);
         match (replay(&bytes[..len], &subject()), whole) {
             (Ok(replayed), Some((end, state))) => {
-                assert_eq!((replayed.valid_bytes, replayed.whole), (*end as u64, *end == len));
+                assert_eq!((replayed.writer.bytes(), replayed.whole), (*end as u64, *end == len));
                 assert_eq!(replayed.state.durable(), state.durable());
                 assert!(!replayed.state.is_clean() || len == bytes.len());
             }
@@ -113,7 +113,7 @@ fn a_flipped_bit_ends_the_replay_before_its_record() {
         match replay(&spoilt, &subject()) {
             Ok(replayed) => {
                 let (end, state) = states.iter().rev().find(|(end, _)| *end <= bit / 8).unwrap();
-                assert_eq!((replayed.valid_bytes, replayed.whole), (*end as u64, false), "bit {bit}");
+                assert_eq!((replayed.writer.bytes(), replayed.whole), (*end as u64, false), "bit {bit}");
                 assert!(replayed.state.durable() == state.durable() && !replayed.state.is_clean());
             }
             Err(error) => assert!(error == Corrupt::Damaged && bit / 8 < states[0].0, "bit {bit}"),
@@ -128,20 +128,20 @@ fn records_count_only_in_their_own_place() {
     let end = states[0].0;
     let zeros = [&bytes[..], &[0; 4096]].concat();
     let zeros = replay(&zeros, &subject()).unwrap();
-    assert_eq!((zeros.valid_bytes, zeros.state.is_clean()), (bytes.len() as u64, false));
+    assert_eq!((zeros.writer.bytes(), zeros.state.is_clean()), (bytes.len() as u64, false));
 
     let opened = &bytes[end..states[1].0];
     let twice = [&bytes[..states[1].0], opened].concat();
-    assert_eq!(replay(&twice, &subject()).unwrap().valid_bytes, states[1].0 as u64);
+    assert_eq!(replay(&twice, &subject()).unwrap().writer.bytes(), states[1].0 as u64);
     let swapped = [&bytes[..end], &bytes[states[1].0..states[2].0], opened].concat();
-    assert_eq!(replay(&swapped, &subject()).unwrap().valid_bytes, end as u64);
+    assert_eq!(replay(&swapped, &subject()).unwrap().writer.bytes(), end as u64);
 
     let other = Subject { info_hash: InfoHash([8; 20]), ..subject() };
     let mut foreign = Vec::new();
     Writer::begin(&other, &mut foreign).push(&Record::Opened, &mut foreign);
     assert_eq!(replay(&foreign, &subject()).unwrap_err(), Corrupt::OtherTorrent);
     let grafted = [&bytes[..end], &foreign[end..]].concat();
-    assert_eq!(replay(&grafted, &subject()).unwrap().valid_bytes, end as u64);
+    assert_eq!(replay(&grafted, &subject()).unwrap().writer.bytes(), end as u64);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_record_that_does_not_fit_the_torrent_is_refused() {
         let mut writer = Writer::begin(&subject(), &mut bytes);
         let valid = bytes.len() as u64;
         writer.push(&bad, &mut bytes);
-        assert_eq!(replay(&bytes, &subject()).unwrap().valid_bytes, valid, "{bad:?}");
+        assert_eq!(replay(&bytes, &subject()).unwrap().writer.bytes(), valid, "{bad:?}");
     }
 }
 
@@ -215,7 +215,7 @@ proptest! {
         let (whole, states) = journal(&story());
         match replay(&bytes, &subject()) {
             Ok(replayed) => {
-                let valid = replayed.valid_bytes as usize;
+                let valid = replayed.writer.bytes() as usize;
                 prop_assert!(bytes[..valid] == whole[..valid]);
                 let (_, state) = states.iter().find(|(end, _)| *end == valid).expect("ends with a record");
                 prop_assert_eq!(replayed.state.durable(), state.durable());
@@ -236,7 +236,7 @@ proptest! {
         let before = bytes.len() as u64;
         bytes.extend(sealed(kind, 1, &body));
         let replayed = replay(&bytes, &subject()).unwrap();
-        prop_assert!(replayed.valid_bytes == before || replayed.whole);
+        prop_assert!(replayed.writer.bytes() == before || replayed.whole);
         let pieces = subject().geometry.piece_count();
         for piece in 0..pieces {
             let known = replayed.state.fingerprints(piece).len();
