@@ -54,8 +54,11 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         seed: engine.seed,
         listen,
     };
+    // One core alone shares with nobody.
+    let shared_regions = if cpus.len() > 1 { uring::SharedRegions::new(&arena) } else { None };
     let crew = Crew {
         arena: Arc::clone(&arena),
+        regions: shared_regions,
         cache,
         fingerprint: state.fingerprint(),
         engine,

@@ -13,7 +13,7 @@ use crate::engine::{Engine, EngineConfig};
 use crate::hash::fingerprint::Fingerprint;
 use crate::io::Io;
 use crate::io::arena::Arena;
-use crate::io::uring::{Uring, UringConfig};
+use crate::io::uring::{SharedRegions, Uring, UringConfig};
 use crate::shared::cache::Cache;
 use crate::worker::mesh::{Mailbox, Sender, ToControl, ToWorker};
 use crate::worker::{Links, Running, Worker};
@@ -26,6 +26,8 @@ const RING_ENTRIES: u32 = 1024;
 pub struct Crew {
     /// Payload memory.
     pub arena: Arc<Arena>,
+    /// Its registrations, where there is more than one worker.
+    pub regions: Option<Arc<SharedRegions>>,
     /// Its slots.
     pub cache: Arc<Cache>,
     /// Fingerprints of chunks.
@@ -111,6 +113,7 @@ fn run_turns(
         listen,
         connections_max: CONNECTIONS_PER_CORE_MAX,
         arena: Arc::clone(&crew.arena),
+        shared: crew.regions.clone(),
         entries: RING_ENTRIES,
     };
     let io = Uring::new(config).map_err(|error| error.to_string())?;

@@ -10,6 +10,7 @@ mod connection;
 mod files;
 mod key;
 pub mod probe;
+mod regions;
 mod ring;
 mod setup;
 mod wake;
@@ -34,12 +35,14 @@ use super::{Completion, Errno, FileOp, Io, Segment, Wake};
 
 use accept::{Accepted, Acceptor};
 use connection::{Connection, Flight};
-use files::{Direction, FileFlight, Regions};
+use files::{Direction, FileFlight};
 use key::{INDEX_LIMIT, Key, Kind};
+use regions::Regions;
 use ring::{BATCH_MAX, Ring, Wait};
 use wake::Doorbell;
 
 pub use files::FilePair;
+pub use regions::SharedRegions;
 pub use setup::{ENTRIES_MIN, Memlock, SetupError, explain};
 
 /// Blocks of closed connections that are kept for new ones.
@@ -59,6 +62,8 @@ pub struct UringConfig {
     pub connections_max: u32,
     /// The payload memory.
     pub arena: Arc<Arena>,
+    /// Its registrations, if other rings use the same memory.
+    pub shared: Option<Arc<SharedRegions>>,
     /// Submission entries; the completion queue is a multiple. Halved while memory is short.
     pub entries: u32,
 }
@@ -122,7 +127,7 @@ impl Uring {
     pub fn new(config: UringConfig) -> Result<Self, SetupError> {
         let ring = Ring::new(setup::build(config.entries)?);
         let doorbell = Doorbell::new().map_err(|error| explain("eventfd", error))?;
-        let regions = Regions::new(&config.arena, &ring);
+        let regions = Regions::new(&config.arena, config.shared, &ring);
         Ok(Self {
             ring,
             connections: Slots::new(config.connections_max.min(INDEX_LIMIT)),
@@ -154,8 +159,9 @@ impl Uring {
         self.connections.len()
     }
 
-    /// Regions of the arena that are registered with this ring.
-    pub fn registered_regions(&self) -> usize {
+    /// Regions of the arena that are registered with this ring, and how many of them share their
+    /// registration with other rings.
+    pub fn registered_regions(&self) -> (usize, usize) {
         self.regions.count()
     }
 

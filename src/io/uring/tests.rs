@@ -2,6 +2,7 @@
 
 mod cancel;
 mod file;
+mod regions;
 mod stream;
 
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +15,7 @@ use crate::io::arena::Arena;
 use crate::io::sockets::listen;
 use crate::io::{Completion, Errno, Io, Segment};
 
-use super::{Key, Kind, Uring, UringConfig, UringSocket, Wait, accept};
+use super::{Key, Kind, SharedRegions, Uring, UringConfig, UringSocket, Wait, accept};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// A test that waits longer for one completion has failed.
@@ -34,10 +35,19 @@ impl Rig {
     }
 
     fn with(entries: u32, connections_max: u32) -> Self {
+        Self::over(Arc::new(Arena::new(0).unwrap()), None, entries, connections_max)
+    }
+
+    fn over(
+        arena: Arc<Arena>,
+        shared: Option<Arc<SharedRegions>>,
+        entries: u32,
+        connections_max: u32,
+    ) -> Self {
         let listener = listen(LOOPBACK, 1).unwrap().pop().unwrap();
         let address = listener.local_addr().unwrap();
-        let arena = Arc::new(Arena::new(0).unwrap());
-        let config = UringConfig { listen: Some(listener), connections_max, arena: arena.clone(), entries };
+        let config =
+            UringConfig { listen: Some(listener), connections_max, arena: arena.clone(), shared, entries };
         Self { uring: Uring::new(config).unwrap(), address, arena, seen: Vec::new() }
     }
 
