@@ -92,6 +92,10 @@ pub const CANDIDATES_MAX: usize = 2_000;
 /// Banned addresses remembered.
 pub const BANS_MAX: usize = 4_096;
 
+/// Buffers per worker for bytes from connections that have no block outstanding, 4 KiB each: twice what
+/// one turn takes. A power of two, because the kernel's ring of them is.
+pub const RECEIVE_BUFFERS: u16 = 512;
+
 // ---- Trackers (threats N1 to N13) ----
 
 /// Largest tracker reply, inflated.

@@ -9,7 +9,7 @@
 //! touched only while no receive is in flight, `outbox` only while no send is. Arena slots named
 //! by an operation must stay allocated until it has completed; the caller pins them. From `close` to
 //! `Closed` the id stays good and nothing more happens on it: a second `close`, and `recv`,
-//! `interrupt_recv` and `send`, are ignored. After `Closed` only `close`, `interrupt_recv` and `detach`
+//! `recv_any`, `interrupt_recv` and `send`, are ignored. After `Closed` only `close`, `interrupt_recv` and `detach`
 //! forgive the stale id; the other calls are the caller's mistake.
 
 pub mod arena;
@@ -94,7 +94,7 @@ pub enum Completion {
     Received {
         /// Its connection.
         conn: ConnId,
-        /// Bytes placed in the segments, in order.
+        /// Bytes placed in the segments, in order; of a `recv_any`, at the start of the inbox.
         result: Result<u32, Errno>,
     },
     /// A send ended, perhaps short.
@@ -152,13 +152,18 @@ pub trait Io {
     /// something is in flight or the id is stale. Inbox and outbox contents are lost.
     fn detach(&mut self, conn: ConnId) -> Option<Self::Socket>;
 
-    /// The receive buffer of a connection; at first `INBOX_BYTES` zero bytes. May be resized.
+    /// The receive buffer of a connection; at first empty. May be resized or replaced.
     fn inbox(&mut self, conn: ConnId) -> &mut Vec<u8>;
 
     /// The buffer for control frames of a connection; at first empty.
     fn outbox(&mut self, conn: ConnId) -> &mut Vec<u8>;
 
-    /// Receives into the segments, in order. Ends as soon as anything has arrived.
+    /// Receives whatever comes, at most `INBOX_BYTES`, to the start of the inbox. Contents and memory of
+    /// the inbox are given up now: a connection that waits like this holds no buffer.
+    fn recv_any(&mut self, conn: ConnId);
+
+    /// Receives into the segments, in order. Ends as soon as anything has arrived. An empty inbox that a
+    /// segment names becomes `INBOX_BYTES` zero bytes.
     fn recv(&mut self, conn: ConnId, segments: &[Segment]);
 
     /// Ends a receive in flight: it completes with what had arrived or with `Errno::CANCELED`.
@@ -183,5 +188,5 @@ pub trait Io {
     fn turn(&mut self, deadline: Option<Instant>, done: &mut Vec<Completion>);
 }
 
-/// Size of a fresh inbox: 240 requests, or the headers of a full vectored receive and a tail.
+/// Size of an inbox: 240 requests, or the headers of a full vectored receive and a tail.
 pub const INBOX_BYTES: usize = 4096;

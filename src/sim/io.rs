@@ -64,6 +64,8 @@ enum Stage {
 #[derive(Debug)]
 struct Receive {
     segments: Vec<Segment>,
+    /// Into whatever buffer there is: the inbox comes with the bytes.
+    any: bool,
     interrupted: bool,
 }
 
@@ -142,12 +144,23 @@ impl SimIo {
     }
 
     fn add(&mut self, end: EndId, stage: Stage) -> Option<ConnId> {
-        let (inbox, outbox) = (vec![0; INBOX_BYTES], Vec::new());
+        let (inbox, outbox) = (Vec::new(), Vec::new());
         self.conns.insert(Conn { end, inbox, outbox, stage, recv: None, send: None }).ok()
     }
 
     fn conn(&mut self, id: ConnId) -> &mut Conn {
         self.conns.get_mut(id).unwrap_or_else(|| panic!("{id:?} is stale"))
+    }
+
+    /// A connection on which a receive may start; `None` while it closes.
+    fn receiver(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let conn = self.conn(id);
+        if matches!(conn.stage, Stage::Closing(_)) {
+            return None;
+        }
+        assert!(conn.stage == Stage::Open, "{id:?}: receive on a connection that is not open");
+        assert!(conn.recv.is_none(), "{id:?}: a second receive");
+        Some(conn)
     }
 
     /// All that could complete now.
@@ -218,6 +231,10 @@ impl SimIo {
             Err(_) if matches!(conn.stage, Stage::Closing(_)) => Err(Errno::CANCELED),
             Err(errno) => Err(errno),
         };
+        if recv.any {
+            // As another connection may have left it.
+            conn.inbox = vec![0x5a; INBOX_BYTES];
+        }
         scatter(&self.arena, &mut conn.inbox, &recv.segments, &bytes);
         done.push(Completion::Received { conn: id, result });
     }
@@ -248,7 +265,7 @@ impl SimIo {
         if let Some(recv) = conn.recv.take() {
             // Until now the kernel might have received into the segments: nobody else may use them.
             let total: u32 = recv.segments.iter().map(Segment::len).sum();
-            if self.world.with_rng(|rng| chance(rng, PPM / 4)) {
+            if !recv.any && self.world.with_rng(|rng| chance(rng, PPM / 4)) {
                 scatter(&self.arena, &mut conn.inbox, &recv.segments, &vec![0xa5; total as usize]);
             }
         }
@@ -339,14 +356,20 @@ impl Io for SimIo {
         &mut found.outbox
     }
 
+    fn recv_any(&mut self, conn: ConnId) {
+        let Some(found) = self.receiver(conn) else { return };
+        found.inbox = Vec::new();
+        let segments = vec![Segment::Inbox { offset: 0, len: INBOX_BYTES as u32 }];
+        found.recv = Some(Receive { segments, any: true, interrupted: false });
+        self.world.state(|state| state.timeline.rouse(self.actor));
+    }
+
     fn recv(&mut self, conn: ConnId, segments: &[Segment]) {
         check_segments(segments);
-        let found = self.conn(conn);
-        if matches!(found.stage, Stage::Closing(_)) {
-            return;
+        let Some(found) = self.receiver(conn) else { return };
+        if found.inbox.is_empty() {
+            found.inbox.resize(INBOX_BYTES, 0);
         }
-        assert!(found.stage == Stage::Open, "{conn:?}: receive on a connection that is not open");
-        assert!(found.recv.is_none(), "{conn:?}: a second receive");
         for segment in segments {
             let fits = match *segment {
                 Segment::Inbox { offset, len } => offset as usize + len as usize <= found.inbox.len(),
@@ -355,7 +378,7 @@ impl Io for SimIo {
             };
             assert!(fits, "{conn:?}: cannot receive into {segment:?}");
         }
-        found.recv = Some(Receive { segments: segments.to_vec(), interrupted: false });
+        found.recv = Some(Receive { segments: segments.to_vec(), any: false, interrupted: false });
         self.world.state(|state| state.timeline.rouse(self.actor));
     }
 

@@ -32,7 +32,7 @@ use crate::shared::torrent::SharedTorrent;
 use crate::storage::plan;
 
 use disk::{Direction, Disk, Finished, Place};
-use inbound::{Flow, Inbound};
+use inbound::{Flow, Inbound, Target};
 use mesh::{Files, Mailbox, Sender, ToControl, ToWorker};
 
 /// Bytes that one turn hashes at most: about a millisecond.
@@ -46,6 +46,9 @@ const MAIL_PER_TURN: usize = 256;
 
 /// Actions performed in one turn.
 const ACTIONS_PER_TURN: usize = 4096;
+
+/// Longest outbox that a connection keeps while it has nothing to send.
+const OUTBOX_KEPT_BYTES: usize = 256;
 
 /// Whom a worker talks to.
 pub struct Links<I: Io> {
@@ -219,6 +222,7 @@ impl<I: Io> Worker<I> {
             Completion::Received { conn, result } => self.received(conn, result, now),
             Completion::Sent { conn, result } => {
                 self.engine.handle_sent(conn, result.map_err(|errno| errno.0), now);
+                self.shrink_outbox(conn);
             }
             Completion::Closed { conn } => {
                 if let Some(place) = self.inbound.get_mut(conn.index as usize) {
@@ -231,6 +235,16 @@ impl<I: Io> Worker<I> {
                 let find = |id: TorrentId| files.get(id.0 as usize)?.clone();
                 let finished = self.disk.handle_done(&mut self.io, find, token, result);
                 self.finish(finished);
+            }
+        }
+    }
+
+    /// Gives back the memory of a long outbox, say of a bitfield, once all of it is sent.
+    fn shrink_outbox(&mut self, conn: ConnId) {
+        if self.engine.peer(conn).is_some_and(|peer| peer.out.segments.is_empty()) {
+            let outbox = self.io.outbox(conn);
+            if outbox.capacity() > OUTBOX_KEPT_BYTES {
+                *outbox = Vec::new();
             }
         }
     }
@@ -250,11 +264,10 @@ impl<I: Io> Worker<I> {
         let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize).filter(|_| alive) else { return };
         if !inbound.in_flight {
             let inbox = self.io.inbox(conn);
-            // Planning needs the inbox and the engine, receiving needs the whole of `io`.
-            let mut taken = std::mem::take(inbox);
-            let segments = inbound.plan(conn, &mut self.engine, &mut taken);
-            *self.io.inbox(conn) = taken;
-            self.io.recv(conn, segments);
+            match inbound.plan(conn, &mut self.engine, inbox, &mut self.segments) {
+                Target::Any => self.io.recv_any(conn),
+                Target::Planned => self.io.recv(conn, &self.segments),
+            }
         }
     }
 

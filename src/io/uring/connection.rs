@@ -10,8 +10,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::io::arena::Arena;
 use crate::io::{Errno, INBOX_BYTES, SEGMENTS_MAX, Segment};
 
+use super::buffers::{Buffers, GROUP};
 use super::key::{Key, Kind};
-use super::ring::Ring;
+use super::ring::{BATCH_MAX, Ring};
 
 /// An outbox that grew beyond this is given back when its connection closes.
 const OUTBOX_KEPT_BYTES: usize = 16 << 10;
@@ -26,7 +27,34 @@ pub(super) enum Flight {
     Interrupted,
 }
 
-/// A scatter or gather list that stays put while the kernel uses it.
+/// What an operation moves, in the kernel's terms; it stays put until the operation has ended.
+enum Transfer {
+    /// Whatever comes, into one of the ring's buffers.
+    Any,
+    List(Box<Vectors>),
+}
+
+/// Lists that no operation uses, kept because most operations need one for a short time only.
+#[derive(Default)]
+pub(super) struct Lists {
+    spare: Vec<Box<Vectors>>,
+}
+
+impl Lists {
+    fn take(&mut self) -> Box<Vectors> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, transfer: Option<Transfer>) {
+        if let Some(Transfer::List(list)) = transfer
+            && self.spare.len() < BATCH_MAX
+        {
+            self.spare.push(list);
+        }
+    }
+}
+
+/// A scatter or gather list.
 struct Vectors {
     segments: Vec<libc::iovec>,
     message: libc::msghdr,
@@ -44,9 +72,10 @@ pub(super) struct Connection {
     pub(super) closing: bool,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
-    incoming: Vectors,
-    outgoing: Vectors,
-    address: SockAddr,
+    incoming: Option<Transfer>,
+    outgoing: Option<Transfer>,
+    /// While a connect is in flight.
+    address: Option<Box<SockAddr>>,
 }
 
 impl Default for Vectors {
@@ -57,13 +86,12 @@ impl Default for Vectors {
 }
 
 impl Vectors {
-    /// Takes the list over and returns it as the kernel wants it.
-    fn fill(&mut self, segments: impl Iterator<Item = libc::iovec>) -> &mut libc::msghdr {
+    /// Takes the list over and makes the message point to it.
+    fn fill(&mut self, segments: impl Iterator<Item = libc::iovec>) {
         self.segments.clear();
         self.segments.extend(segments);
         self.message.msg_iov = self.segments.as_mut_ptr();
         self.message.msg_iovlen = self.segments.len();
-        &mut self.message
     }
 }
 
@@ -77,9 +105,9 @@ impl Connection {
             closing: false,
             inbox: Vec::new(),
             outbox: Vec::new(),
-            incoming: Vectors::default(),
-            outgoing: Vectors::default(),
-            address: SockAddr::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            incoming: None,
+            outgoing: None,
+            address: None,
         })
     }
 
@@ -88,11 +116,8 @@ impl Connection {
         debug_assert!(self.is_quiet());
         self.fd = None;
         self.closing = false;
-        if self.inbox.capacity() > INBOX_BYTES {
-            self.inbox = Vec::new();
-        } else {
-            self.inbox.clear();
-        }
+        self.inbox = Vec::new();
+        self.address = None;
         self.outbox.clear();
         self.outbox.shrink_to(OUTBOX_KEPT_BYTES);
     }
@@ -107,10 +132,10 @@ impl Connection {
         [self.connect, self.recv, self.send].iter().filter(|flight| **flight != Flight::None).count()
     }
 
-    /// The inbox, made when it is first wanted. Panics while a receive is in flight.
+    /// The inbox. Panics while a receive is in flight.
     pub(super) fn inbox(&mut self) -> &mut Vec<u8> {
         assert!(self.recv == Flight::None, "the inbox belongs to the kernel while it receives");
-        self.ready_inbox()
+        &mut self.inbox
     }
 
     /// The outbox. Panics while a send is in flight.
@@ -119,11 +144,22 @@ impl Connection {
         &mut self.outbox
     }
 
-    fn ready_inbox(&mut self) -> &mut Vec<u8> {
-        if self.inbox.is_empty() {
-            self.inbox.resize(INBOX_BYTES, 0);
+    /// Notes that an operation has ended, and returns what it was.
+    pub(super) fn ended(&mut self, kind: Kind, lists: &mut Lists) -> Flight {
+        match kind {
+            Kind::Connect => {
+                self.address = None;
+                std::mem::take(&mut self.connect)
+            }
+            Kind::Recv => {
+                lists.give(self.incoming.take());
+                std::mem::take(&mut self.recv)
+            }
+            _ => {
+                lists.give(self.outgoing.take());
+                std::mem::take(&mut self.send)
+            }
         }
-        &mut self.inbox
     }
 
     /// Opens a socket and starts to connect.
@@ -131,23 +167,49 @@ impl Connection {
         let made = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
         let socket = made.and_then(|socket| socket.set_tcp_nodelay(true).map(|()| socket));
         let socket = socket.map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
-        self.address = SockAddr::from(address);
+        let address = self.address.insert(Box::new(SockAddr::from(address)));
         let fd = self.fd.insert(OwnedFd::from(socket)).as_raw_fd();
         self.connect = Flight::Running;
-        let entry = opcode::Connect::new(types::Fd(fd), self.address.as_ptr().cast(), self.address.len());
+        let entry = opcode::Connect::new(types::Fd(fd), address.as_ptr().cast(), address.len());
         debug_assert!(key.kind == Kind::Connect);
-        // SAFETY: the address lies in the boxed connection and is not changed before the connect
-        // has ended; the socket stays open that long (invariant of `Connection`).
+        // SAFETY: the boxed address is neither moved nor changed before the connect has ended; the
+        // socket stays open that long (invariant of `Connection`).
         unsafe { ring.push(entry.build(), key) }
         Ok(())
     }
 
+    /// Starts to receive whatever comes into one of `buffers`, to which the inbox goes. Panics if a
+    /// receive is in flight.
+    pub(super) fn recv_any(&mut self, buffers: &mut Buffers, key: Key, ring: &mut Ring) {
+        assert!(self.recv == Flight::None, "a receive is in flight already");
+        buffers.give(std::mem::take(&mut self.inbox));
+        self.incoming = Some(Transfer::Any);
+        self.recv = Flight::Running;
+        self.push_recv(key, ring);
+    }
+
+    /// Whether the receive in flight takes whatever comes.
+    pub(super) fn is_receiving_any(&self) -> bool {
+        matches!(self.incoming, Some(Transfer::Any))
+    }
+
+    /// The kernel has filled a buffer for the receive in flight, or the one that has just ended.
+    pub(super) fn set_inbox(&mut self, filled: Vec<u8>) {
+        self.inbox = filled;
+    }
+
     /// Starts to receive. Panics if a receive is in flight or a segment is out of bounds.
-    pub(super) fn recv(&mut self, segments: &[Segment], arena: &Arena, key: Key, ring: &mut Ring) {
+    pub(super) fn recv(
+        &mut self,
+        segments: &[Segment],
+        (arena, lists): (&Arena, &mut Lists),
+        key: Key,
+        ring: &mut Ring,
+    ) {
         assert!(self.recv == Flight::None, "a receive is in flight already");
         check(segments);
-        if segments.iter().any(|segment| matches!(segment, Segment::Inbox { .. })) {
-            self.ready_inbox();
+        if self.inbox.is_empty() && segments.iter().any(|segment| matches!(segment, Segment::Inbox { .. })) {
+            self.inbox.resize(INBOX_BYTES, 0);
         }
         let inbox = &mut self.inbox;
         let places = segments.iter().map(|segment| match *segment {
@@ -157,13 +219,21 @@ impl Connection {
             Segment::Inbox { offset, len } => part(inbox, offset, len),
             Segment::Header { .. } | Segment::Outbox { .. } => panic!("not a place to receive into"),
         });
-        self.incoming.fill(places);
+        let mut list = lists.take();
+        list.fill(places);
+        self.incoming = Some(Transfer::List(list));
         self.recv = Flight::Running;
         self.push_recv(key, ring);
     }
 
     /// Starts to send. Panics if a send is in flight or a segment is out of bounds.
-    pub(super) fn send(&mut self, segments: &[Segment], arena: &Arena, key: Key, ring: &mut Ring) {
+    pub(super) fn send(
+        &mut self,
+        segments: &[Segment],
+        (arena, lists): (&Arena, &mut Lists),
+        key: Key,
+        ring: &mut Ring,
+    ) {
         assert!(self.send == Flight::None, "a send is in flight already");
         check(segments);
         let outbox = &mut self.outbox;
@@ -178,7 +248,9 @@ impl Connection {
             Segment::Outbox { offset, len } => part(outbox, offset, len),
             Segment::Inbox { .. } => panic!("not a place to send from"),
         });
-        self.outgoing.fill(places);
+        let mut list = lists.take();
+        list.fill(places);
+        self.outgoing = Some(Transfer::List(list));
         self.send = Flight::Running;
         self.push_send(key, ring);
     }
@@ -192,13 +264,20 @@ impl Connection {
             return;
         };
         let fd = types::Fd(fd.as_raw_fd());
-        let entry: squeue::Entry = match self.incoming.segments[..] {
-            [one] => opcode::Recv::new(fd, one.iov_base.cast(), one.iov_len as u32).build(),
-            _ => opcode::RecvMsg::new(fd, &raw mut self.incoming.message).build(),
+        let entry: squeue::Entry = match &mut self.incoming {
+            None => return,
+            Some(Transfer::Any) => opcode::Recv::new(fd, std::ptr::null_mut(), INBOX_BYTES as u32)
+                .buf_group(GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+            Some(Transfer::List(list)) => match list.segments[..] {
+                [one] => opcode::Recv::new(fd, one.iov_base.cast(), one.iov_len as u32).build(),
+                _ => opcode::RecvMsg::new(fd, &raw mut list.message).build(),
+            },
         };
-        // SAFETY: list, inbox and socket belong to the boxed connection, which is neither moved nor
-        // changed in these before the receive has ended; the caller pins the slots (`Io`), and
-        // `Uring` holds the arena.
+        // SAFETY: list, inbox and socket belong to the boxed connection, and the list is boxed too; they
+        // are neither moved nor changed before the receive has ended; the caller pins the slots (`Io`),
+        // and `Uring` holds the arena and the buffers.
         unsafe { ring.push(entry, key) }
     }
 
@@ -211,13 +290,12 @@ impl Connection {
             return;
         };
         let fd = types::Fd(fd.as_raw_fd());
-        let entry: squeue::Entry = match self.outgoing.segments[..] {
+        let Some(Transfer::List(list)) = &self.outgoing else { return };
+        let entry: squeue::Entry = match list.segments[..] {
             [one] => opcode::Send::new(fd, one.iov_base.cast(), one.iov_len as u32)
                 .flags(libc::MSG_NOSIGNAL)
                 .build(),
-            _ => opcode::SendMsg::new(fd, &raw const self.outgoing.message)
-                .flags(libc::MSG_NOSIGNAL as u32)
-                .build(),
+            _ => opcode::SendMsg::new(fd, &raw const list.message).flags(libc::MSG_NOSIGNAL as u32).build(),
         };
         // SAFETY: as in `push_recv`, with the outbox for the inbox.
         unsafe { ring.push(entry, key) }

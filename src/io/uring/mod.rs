@@ -6,6 +6,7 @@
 //! that it brings is closed.
 
 mod accept;
+mod buffers;
 mod connection;
 mod files;
 mod key;
@@ -31,10 +32,11 @@ use crate::base::slots::Slots;
 use crate::base::time::{Instant, Span};
 
 use super::arena::Arena;
-use super::{Completion, Errno, FileOp, Io, Segment, Wake};
+use super::{Completion, Errno, FileOp, INBOX_BYTES, Io, Segment, Wake};
 
 use accept::{Accepted, Acceptor};
-use connection::{Connection, Flight};
+use buffers::Buffers;
+use connection::{Connection, Flight, Lists};
 use files::{Direction, FileFlight};
 use key::{INDEX_LIMIT, Key, Kind};
 use regions::Regions;
@@ -94,6 +96,8 @@ pub struct UringCounters {
     pub refused: u64,
     /// Accepts that failed, mostly for want of descriptors.
     pub accept_failures: u64,
+    /// Receives that were started again because all receive buffers were waiting to be taken.
+    pub starved: u64,
 }
 
 /// One core's ring. Belongs to the thread that made it.
@@ -102,6 +106,9 @@ pub struct Uring {
     connections: Slots<Box<Connection>>,
     files: Slots<FileFlight>,
     regions: Regions,
+    /// `None` where the kernel refuses them.
+    buffers: Option<Buffers>,
+    lists: Lists,
     acceptor: Acceptor,
     doorbell: Doorbell,
     /// What is to be told in the next turns without asking the kernel.
@@ -128,11 +135,16 @@ impl Uring {
         let ring = Ring::new(setup::build(config.entries)?);
         let doorbell = Doorbell::new().map_err(|error| explain("eventfd", error))?;
         let regions = Regions::new(&config.arena, config.shared, &ring);
+        let buffers = Buffers::new(&ring).inspect_err(|error| {
+            tracing::info!(%error, "no shared receive buffers; each idle connection costs 4 KiB more");
+        });
         Ok(Self {
             ring,
             connections: Slots::new(config.connections_max.min(INDEX_LIMIT)),
             files: Slots::new(INDEX_LIMIT),
             regions,
+            buffers: buffers.ok(),
+            lists: Lists::default(),
             acceptor: Acceptor::new(config.listen),
             doorbell,
             ready: VecDeque::new(),
@@ -231,7 +243,7 @@ impl Uring {
             Kind::Accept => self.accepted(cqe, done),
             Kind::Wake => self.doorbell.ended(),
             Kind::Cancel => self.cancel_failed(id),
-            Kind::Connect | Kind::Recv | Kind::Send => self.transferred(kind, id, cqe.result(), done),
+            Kind::Connect | Kind::Recv | Kind::Send => self.transferred(kind, id, cqe, done),
             Kind::File => self.file_ended(id, cqe.result(), done),
         }
     }
@@ -255,20 +267,29 @@ impl Uring {
     }
 
     /// A connect, receive or send has ended.
-    fn transferred(&mut self, kind: Kind, conn: ConnId, result: i32, done: &mut Vec<Completion>) {
+    fn transferred(&mut self, kind: Kind, conn: ConnId, cqe: &cqueue::Entry, done: &mut Vec<Completion>) {
+        let result = cqe.result();
+        if let Some(id) = cqueue::buffer_select(cqe.flags()) {
+            self.take_buffer(conn, id);
+        }
         let Some(connection) = self.connections.get_mut(conn) else {
             self.counters.stale += 1;
             return;
         };
         let key = Key { kind, id: conn };
-        let flight = match kind {
-            Kind::Connect => &mut connection.connect,
-            Kind::Recv => &mut connection.recv,
-            _ => &mut connection.send,
-        };
-        let was = std::mem::take(flight);
+        let starved = result == -libc::ENOBUFS && kind == Kind::Recv && connection.is_receiving_any();
+        let again = starved || matches!(-result, libc::EINTR | libc::EAGAIN);
+        self.counters.starved += u64::from(starved);
+        let running = Flight::Running;
+        if again && !connection.closing {
+            match kind {
+                Kind::Recv if connection.recv == running => return connection.push_recv(key, &mut self.ring),
+                Kind::Send if connection.send == running => return connection.push_send(key, &mut self.ring),
+                _ => {}
+            }
+        }
+        let was = connection.ended(kind, &mut self.lists);
         debug_assert!(was != Flight::None);
-        let again = matches!(-result, libc::EINTR | libc::EAGAIN);
         if connection.closing {
             if connection.is_quiet() {
                 // The last completion: now, and not before, the descriptor may go.
@@ -276,13 +297,6 @@ impl Uring {
                 done.push(Completion::Closed { conn });
             }
             return;
-        }
-        if again && was == Flight::Running && kind != Kind::Connect {
-            *flight = Flight::Running;
-            return match kind {
-                Kind::Recv => connection.push_recv(key, &mut self.ring),
-                _ => connection.push_send(key, &mut self.ring),
-            };
         }
         let result = match u32::try_from(result) {
             Ok(bytes) => Ok(bytes),
@@ -294,6 +308,16 @@ impl Uring {
             Kind::Recv => Completion::Received { conn, result },
             _ => Completion::Sent { conn, result },
         });
+    }
+
+    /// Makes a buffer that the kernel has filled the connection's inbox.
+    fn take_buffer(&mut self, conn: ConnId, id: u16) {
+        let Some(buffers) = &mut self.buffers else { panic!("no buffers were offered") };
+        let filled = buffers.take(id);
+        match self.connections.get_mut(conn) {
+            Some(connection) => connection.set_inbox(filled),
+            None => buffers.give(filled),
+        }
     }
 
     /// A cancellation found nothing, or found it too busy to stop. What it was for may have ended
@@ -373,11 +397,25 @@ impl Io for Uring {
         self.connection(conn).outbox()
     }
 
+    fn recv_any(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { panic!("{conn:?} is stale") };
+        if connection.closing {
+            return;
+        }
+        let key = Key { kind: Kind::Recv, id: conn };
+        if let Some(buffers) = &mut self.buffers {
+            return connection.recv_any(buffers, key, &mut self.ring);
+        }
+        let whole = [Segment::Inbox { offset: 0, len: INBOX_BYTES as u32 }];
+        connection.inbox().resize(INBOX_BYTES, 0);
+        connection.recv(&whole, (&self.arena, &mut self.lists), key, &mut self.ring);
+    }
+
     fn recv(&mut self, conn: ConnId, segments: &[Segment]) {
         let Some(connection) = self.connections.get_mut(conn) else { panic!("{conn:?} is stale") };
         if !connection.closing {
             let key = Key { kind: Kind::Recv, id: conn };
-            connection.recv(segments, &self.arena, key, &mut self.ring);
+            connection.recv(segments, (&self.arena, &mut self.lists), key, &mut self.ring);
         }
     }
 
@@ -393,7 +431,7 @@ impl Io for Uring {
         let Some(connection) = self.connections.get_mut(conn) else { panic!("{conn:?} is stale") };
         if !connection.closing {
             let key = Key { kind: Kind::Send, id: conn };
-            connection.send(segments, &self.arena, key, &mut self.ring);
+            connection.send(segments, (&self.arena, &mut self.lists), key, &mut self.ring);
         }
     }
 
@@ -492,6 +530,7 @@ impl Uring {
         tracing::warn!(operations = self.in_flight(), "I/O does not end; leaving its memory to the kernel");
         std::mem::forget(std::mem::replace(&mut self.connections, Slots::new(0)));
         std::mem::forget(std::mem::replace(&mut self.files, Slots::new(0)));
+        std::mem::forget(self.buffers.take());
         std::mem::forget(std::mem::replace(&mut self.acceptor, Acceptor::new(None)));
         std::mem::forget(Arc::clone(&self.arena));
         self.doorbell.leak();

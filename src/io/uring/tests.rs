@@ -1,5 +1,6 @@
 //! Each operation and its races, on a real ring. No test sleeps: each waits for a completion.
 
+mod any;
 mod cancel;
 mod file;
 mod regions;
@@ -138,6 +139,18 @@ fn is_open(inode: u64) -> bool {
     let name = format!("socket:[{inode}]");
     let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
     links.filter_map(|link| std::fs::read_link(link.path()).ok()).any(|target| target.as_os_str() == &*name)
+}
+
+/// Whether this process runs the test of that name and no other. If not, it starts one that does: what
+/// is counted for a whole process must not be what other tests do.
+fn alone(name: &str) -> bool {
+    const ALONE: &str = "TROC_TEST_ALONE";
+    let is_alone = std::env::var_os(ALONE).is_some();
+    if !is_alone {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        assert!(child.args([name, "--exact", "--nocapture"]).env(ALONE, "1").status().unwrap().success());
+    }
+    is_alone
 }
 
 /// Bytes that differ at each place and for each seed.

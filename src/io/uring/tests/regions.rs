@@ -1,13 +1,8 @@
 //! Registered memory that several rings share.
 
-use std::process::Command;
-
 use super::file::{Files, round_trip};
 use super::*;
 use crate::io::arena::REGION_BYTES;
-
-/// Set in the process that counts pinned memory: no other test may run in it.
-const ALONE: &str = "TROC_TEST_ALONE";
 
 fn files(arena: &Arc<Arena>, shared: Option<&Arc<SharedRegions>>) -> Files {
     Files::on(Rig::over(Arc::clone(arena), shared.cloned(), 64, 16))
@@ -22,11 +17,8 @@ fn pinned_bytes() -> u64 {
 
 #[test]
 fn a_region_is_registered_once_for_all_rings() {
-    if std::env::var_os(ALONE).is_none() {
-        let name = "io::uring::tests::regions::a_region_is_registered_once_for_all_rings";
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        let status = child.args([name, "--exact", "--nocapture"]).env(ALONE, "1").status().unwrap();
-        return assert!(status.success());
+    if !alone("io::uring::tests::regions::a_region_is_registered_once_for_all_rings") {
+        return;
     }
     let arena = Arc::new(Arena::new(2 * REGION_BYTES).unwrap());
     let shared = SharedRegions::new(&arena);
