@@ -59,6 +59,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let crew = Crew {
         arena: Arc::clone(&arena),
         regions: shared_regions,
+        zero_copy: config.zero_copy,
         cache,
         fingerprint: state.fingerprint(),
         engine,

@@ -13,7 +13,7 @@ use crate::engine::{Engine, EngineConfig};
 use crate::hash::fingerprint::Fingerprint;
 use crate::io::Io;
 use crate::io::arena::Arena;
-use crate::io::uring::{SharedRegions, Uring, UringConfig};
+use crate::io::uring::{SharedRegions, Uring, UringConfig, ZeroCopy};
 use crate::shared::cache::Cache;
 use crate::worker::mesh::{Mailbox, Sender, ToControl, ToWorker};
 use crate::worker::{Links, Running, Worker};
@@ -28,6 +28,8 @@ pub struct Crew {
     pub arena: Arc<Arena>,
     /// Its registrations, where there is more than one worker.
     pub regions: Option<Arc<SharedRegions>>,
+    /// Which sends leave without a copy.
+    pub zero_copy: ZeroCopy,
     /// Its slots.
     pub cache: Arc<Cache>,
     /// Fingerprints of chunks.
@@ -114,6 +116,7 @@ fn run_turns(
         connections_max: CONNECTIONS_PER_CORE_MAX,
         arena: Arc::clone(&crew.arena),
         shared: crew.regions.clone(),
+        zero_copy: crew.zero_copy,
         entries: RING_ENTRIES,
     };
     let io = Uring::new(config).map_err(|error| error.to_string())?;

@@ -309,6 +309,9 @@ impl Engine {
         let whole = peer.out.left_bytes == 0;
         let burst = &mut peer.out.burst_blocks;
         *burst = if whole { (*burst * 2).min(BURST_BLOCKS_MAX) } else { (*burst / 2).max(1) };
+        if whole {
+            peer.out.hold_burst();
+        }
         // Taken out and put back, to keep the allocation.
         let mut pins = std::mem::take(&mut peer.out.pins);
         if let Some(id) = peer.torrent
@@ -326,7 +329,7 @@ impl Engine {
         self.make_ready(conn);
     }
 
-    fn unpin_all(&self, id: TorrentId, pins: &[Pin]) {
+    pub(super) fn unpin_all(&self, id: TorrentId, pins: &[Pin]) {
         if let Some(torrent) = self.torrent(id) {
             pins.iter().for_each(|pin| torrent.shared.chunks.unpin(pin.chunk));
         }

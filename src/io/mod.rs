@@ -7,7 +7,8 @@
 //!
 //! Contract of a connection: at most one receive and one send are in flight. `inbox` may be
 //! touched only while no receive is in flight, `outbox` only while no send is. Arena slots named
-//! by an operation must stay allocated until it has completed; the caller pins them. From `close` to
+//! by an operation must stay allocated until it has completed (a send that is `held`: until it is
+//! `Released`); the caller pins them. From `close` to
 //! `Closed` the id stays good and nothing more happens on it: a second `close`, and `recv`,
 //! `recv_any`, `interrupt_recv` and `send`, are ignored. After `Closed` only `close`, `interrupt_recv` and `detach`
 //! forgive the stale id; the other calls are the caller's mistake.
@@ -103,6 +104,15 @@ pub enum Completion {
         conn: ConnId,
         /// Bytes taken from the segments, in order.
         result: Result<u32, Errno>,
+        /// The kernel still reads the slots of what was taken (zero copy): they stay pinned until
+        /// `Released`. The outbox is free at once.
+        held: bool,
+    },
+    /// The kernel has let go of the slots of a send that it held, the oldest of the connection. None comes
+    /// after `close`: `Closed` frees them all.
+    Released {
+        /// Its connection.
+        conn: ConnId,
     },
     /// The last operation of a closed connection has ended; its id is stale from now on and the
     /// slots that its operations named may be freed.

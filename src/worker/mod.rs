@@ -220,10 +220,14 @@ impl<I: Io> Worker<I> {
                 }
             }
             Completion::Received { conn, result } => self.received(conn, result, now),
-            Completion::Sent { conn, result } => {
+            Completion::Sent { conn, result, held } => {
+                if held {
+                    self.engine.handle_held(conn);
+                }
                 self.engine.handle_sent(conn, result.map_err(|errno| errno.0), now);
                 self.shrink_outbox(conn);
             }
+            Completion::Released { conn } => self.engine.handle_released(conn),
             Completion::Closed { conn } => {
                 if let Some(place) = self.inbound.get_mut(conn.index as usize) {
                     *place = None;

@@ -7,12 +7,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use io_uring::{opcode, squeue, types};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::base::ids::ConnId;
 use crate::io::arena::Arena;
 use crate::io::{Errno, INBOX_BYTES, SEGMENTS_MAX, Segment};
 
 use super::buffers::{Buffers, GROUP};
 use super::key::{Key, Kind};
 use super::ring::{BATCH_MAX, Ring};
+use super::zero_copy::{self, Holds};
 
 /// An outbox that grew beyond this is given back when its connection closes.
 const OUTBOX_KEPT_BYTES: usize = 16 << 10;
@@ -76,6 +78,19 @@ pub(super) struct Connection {
     outgoing: Option<Transfer>,
     /// While a connect is in flight.
     address: Option<Box<SockAddr>>,
+    /// Whether the send in flight leaves without a copy, and how.
+    direct: Option<Direct>,
+    /// Zero-copy sends that the kernel holds, the one in flight included.
+    pub(super) holds: Holds,
+}
+
+/// A send without a copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Direct {
+    /// The registered buffer that all of it lies in.
+    pub(super) buffer: u16,
+    /// Its place in the table of such sends.
+    pub(super) id: ConnId,
 }
 
 impl Default for Vectors {
@@ -108,6 +123,8 @@ impl Connection {
             incoming: None,
             outgoing: None,
             address: None,
+            direct: None,
+            holds: Holds::default(),
         })
     }
 
@@ -118,18 +135,47 @@ impl Connection {
         self.closing = false;
         self.inbox = Vec::new();
         self.address = None;
+        self.holds = Holds::default();
         self.outbox.clear();
         self.outbox.shrink_to(OUTBOX_KEPT_BYTES);
     }
 
-    /// Whether nothing is in flight.
+    /// Whether nothing is in flight, and no memory held.
     pub(super) fn is_quiet(&self) -> bool {
+        self.is_idle() && self.holds.count() == 0
+    }
+
+    /// Whether nothing is in flight. The kernel may hold memory, but needs the descriptor no more.
+    pub(super) fn is_idle(&self) -> bool {
         [self.connect, self.recv, self.send] == [Flight::None; 3]
     }
 
-    /// How many operations are in flight.
+    /// How many last completions are to come.
     pub(super) fn flights(&self) -> usize {
-        [self.connect, self.recv, self.send].iter().filter(|flight| **flight != Flight::None).count()
+        let flights = [self.connect, self.recv, self.send];
+        // A zero-copy send in flight counts twice: it ends, and its memory becomes free.
+        flights.iter().filter(|flight| **flight != Flight::None).count() + self.holds.count()
+    }
+
+    /// The key of the send in flight.
+    pub(super) fn send_key(&self, conn: ConnId) -> Key {
+        self.direct
+            .map_or(Key { kind: Kind::Send, id: conn }, |direct| Key { kind: Kind::ZeroCopy, id: direct.id })
+    }
+
+    /// Closes a connection of which the kernel holds only memory. What it has not sent yet would keep that
+    /// until the other side acknowledges it, perhaps never: so it is thrown away by a reset.
+    pub(super) fn abort(&mut self) {
+        if let Some(fd) = self.fd.take() {
+            // It fails only if the connection is gone, which is as well.
+            let _ = socket2::SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    /// Sends what is in flight anew, with a copy.
+    pub(super) fn push_copied(&mut self, key: Key, ring: &mut Ring) {
+        self.direct = None;
+        self.push_send(key, ring);
     }
 
     /// The inbox. Panics while a receive is in flight.
@@ -157,6 +203,7 @@ impl Connection {
             }
             _ => {
                 lists.give(self.outgoing.take());
+                self.direct = None;
                 std::mem::take(&mut self.send)
             }
         }
@@ -226,10 +273,12 @@ impl Connection {
         self.push_recv(key, ring);
     }
 
-    /// Starts to send. Panics if a send is in flight or a segment is out of bounds.
+    /// Starts to send, without a copy if `direct` says how. Panics if a send is in flight or a segment is
+    /// out of bounds.
     pub(super) fn send(
         &mut self,
         segments: &[Segment],
+        direct: Option<Direct>,
         (arena, lists): (&Arena, &mut Lists),
         key: Key,
         ring: &mut Ring,
@@ -251,6 +300,7 @@ impl Connection {
         let mut list = lists.take();
         list.fill(places);
         self.outgoing = Some(Transfer::List(list));
+        self.direct = direct;
         self.send = Flight::Running;
         self.push_send(key, ring);
     }
@@ -283,7 +333,7 @@ impl Connection {
 
     /// Submits the send as `send` left it, anew if the kernel gave it back undone.
     pub(super) fn push_send(&mut self, key: Key, ring: &mut Ring) {
-        debug_assert!(key.kind == Kind::Send);
+        debug_assert!(key == self.send_key(key.id));
         let Some(fd) = &self.fd else {
             // The dial had failed: nothing starts, hence nothing ends.
             self.send = Flight::None;
@@ -291,11 +341,14 @@ impl Connection {
         };
         let fd = types::Fd(fd.as_raw_fd());
         let Some(Transfer::List(list)) = &self.outgoing else { return };
-        let entry: squeue::Entry = match list.segments[..] {
-            [one] => opcode::Send::new(fd, one.iov_base.cast(), one.iov_len as u32)
+        let entry: squeue::Entry = match (&list.segments[..], self.direct) {
+            (_, Some(direct)) => zero_copy::entry(fd, &raw const list.message, direct.buffer),
+            ([one], None) => opcode::Send::new(fd, one.iov_base.cast(), one.iov_len as u32)
                 .flags(libc::MSG_NOSIGNAL)
                 .build(),
-            _ => opcode::SendMsg::new(fd, &raw const list.message).flags(libc::MSG_NOSIGNAL as u32).build(),
+            (_, None) => {
+                opcode::SendMsg::new(fd, &raw const list.message).flags(libc::MSG_NOSIGNAL as u32).build()
+            }
         };
         // SAFETY: as in `push_recv`, with the outbox for the inbox.
         unsafe { ring.push(entry, key) }

@@ -8,6 +8,7 @@
 mod accept;
 mod buffers;
 mod connection;
+mod direct;
 mod files;
 mod key;
 pub mod probe;
@@ -15,6 +16,7 @@ mod regions;
 mod ring;
 mod setup;
 mod wake;
+mod zero_copy;
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,7 @@ use super::{Completion, Errno, FileOp, INBOX_BYTES, Io, Segment, Wake};
 
 use accept::{Accepted, Acceptor};
 use buffers::Buffers;
-use connection::{Connection, Flight, Lists};
+use connection::{Connection, Direct, Flight, Lists};
 use files::{Direction, FileFlight};
 use key::{INDEX_LIMIT, Key, Kind};
 use regions::Regions;
@@ -46,6 +48,7 @@ use wake::Doorbell;
 pub use files::FilePair;
 pub use regions::SharedRegions;
 pub use setup::{ENTRIES_MIN, Memlock, SetupError, explain};
+pub use zero_copy::ZeroCopy;
 
 /// Blocks of closed connections that are kept for new ones.
 const SPARE_MAX: usize = 256;
@@ -66,6 +69,8 @@ pub struct UringConfig {
     pub arena: Arc<Arena>,
     /// Its registrations, if other rings use the same memory.
     pub shared: Option<Arc<SharedRegions>>,
+    /// Which sends leave without a copy.
+    pub zero_copy: ZeroCopy,
     /// Submission entries; the completion queue is a multiple. Halved while memory is short.
     pub entries: u32,
 }
@@ -98,6 +103,10 @@ pub struct UringCounters {
     pub accept_failures: u64,
     /// Receives that were started again because all receive buffers were waiting to be taken.
     pub starved: u64,
+    /// Sends that began without a copy.
+    pub zero_copy_sends: u64,
+    /// Those of them that the kernel copied after all.
+    pub zero_copy_copied: u64,
 }
 
 /// One core's ring. Belongs to the thread that made it.
@@ -109,6 +118,9 @@ pub struct Uring {
     /// `None` where the kernel refuses them.
     buffers: Option<Buffers>,
     lists: Lists,
+    /// Whose each zero-copy send is, until the kernel lets go of its memory.
+    holds: Slots<ConnId>,
+    zero_copy: ZeroCopy,
     acceptor: Acceptor,
     doorbell: Doorbell,
     /// What is to be told in the next turns without asking the kernel.
@@ -119,6 +131,17 @@ pub struct Uring {
     counters: UringCounters,
     arena: Arc<Arena>,
     not_send: PhantomData<*const ()>,
+}
+
+/// How an operation of a connection has ended.
+struct Ended {
+    kind: Kind,
+    conn: ConnId,
+    result: i32,
+    /// It was to be started again, but is not wanted any more.
+    again: bool,
+    /// The kernel still reads what was sent.
+    held: bool,
 }
 
 /// A completion that the kernel has no part in.
@@ -145,6 +168,8 @@ impl Uring {
             regions,
             buffers: buffers.ok(),
             lists: Lists::default(),
+            holds: Slots::new(direct::holds_max(&config.arena)),
+            zero_copy: config.zero_copy,
             acceptor: Acceptor::new(config.listen),
             doorbell,
             ready: VecDeque::new(),
@@ -244,6 +269,7 @@ impl Uring {
             Kind::Wake => self.doorbell.ended(),
             Kind::Cancel => self.cancel_failed(id),
             Kind::Connect | Kind::Recv | Kind::Send => self.transferred(kind, id, cqe, done),
+            Kind::ZeroCopy => self.zero_copy_event(id, cqe, done),
             Kind::File => self.file_ended(id, cqe.result(), done),
         }
     }
@@ -288,15 +314,17 @@ impl Uring {
                 _ => {}
             }
         }
+        self.ended(Ended { kind, conn, result, again, held: false }, done);
+    }
+
+    /// Tells that an operation of a connection has ended.
+    fn ended(&mut self, ended: Ended, done: &mut Vec<Completion>) {
+        let Ended { kind, conn, result, again, held } = ended;
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         let was = connection.ended(kind, &mut self.lists);
         debug_assert!(was != Flight::None);
         if connection.closing {
-            if connection.is_quiet() {
-                // The last completion: now, and not before, the descriptor may go.
-                self.disown(conn);
-                done.push(Completion::Closed { conn });
-            }
-            return;
+            return self.let_go(conn, done);
         }
         let result = match u32::try_from(result) {
             Ok(bytes) => Ok(bytes),
@@ -306,8 +334,19 @@ impl Uring {
         done.push(match kind {
             Kind::Connect => Completion::Dialed { conn, result: result.map(drop) },
             Kind::Recv => Completion::Received { conn, result },
-            _ => Completion::Sent { conn, result },
+            _ => Completion::Sent { conn, result, held },
         });
+    }
+
+    /// Something of a closing connection has ended: with the last completion, and not before, it goes.
+    fn let_go(&mut self, conn: ConnId, done: &mut Vec<Completion>) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.is_quiet() {
+            self.disown(conn);
+            done.push(Completion::Closed { conn });
+        } else if connection.is_idle() {
+            connection.abort();
+        }
     }
 
     /// Makes a buffer that the kernel has filled the connection's inbox.
@@ -327,7 +366,7 @@ impl Uring {
         if connection.closing {
             connection.shut_down();
         } else if connection.recv == Flight::Interrupted {
-            self.ring.cancel(Key { kind: Kind::Recv, id: conn });
+            self.ring.cancel(Key { kind: Kind::Recv, id: conn }, conn);
         }
     }
 
@@ -423,16 +462,22 @@ impl Io for Uring {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         if connection.recv == Flight::Running && !connection.closing {
             connection.recv = Flight::Interrupted;
-            self.ring.cancel(Key { kind: Kind::Recv, id: conn });
+            self.ring.cancel(Key { kind: Kind::Recv, id: conn }, conn);
         }
     }
 
     fn send(&mut self, conn: ConnId, segments: &[Segment]) {
-        let Some(connection) = self.connections.get_mut(conn) else { panic!("{conn:?} is stale") };
-        if !connection.closing {
-            let key = Key { kind: Kind::Send, id: conn };
-            connection.send(segments, (&self.arena, &mut self.lists), key, &mut self.ring);
+        if self.connection(conn).closing {
+            return;
         }
+        let direct = self.direct(conn, segments);
+        let (count, key) = match direct {
+            Some((count, Direct { id, .. })) => (count, Key { kind: Kind::ZeroCopy, id }),
+            None => (segments.len(), Key { kind: Kind::Send, id: conn }),
+        };
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let how = direct.map(|(_, how)| how);
+        connection.send(&segments[..count], how, (&self.arena, &mut self.lists), key, &mut self.ring);
     }
 
     fn close(&mut self, conn: ConnId) {
@@ -444,14 +489,17 @@ impl Io for Uring {
             connection.fd = None;
             return self.ready.push_back(Ready::Closed(conn));
         }
+        if connection.is_idle() {
+            return connection.abort();
+        }
         let flights = [
-            (Kind::Connect, connection.connect),
-            (Kind::Recv, connection.recv),
-            (Kind::Send, connection.send),
+            (Key { kind: Kind::Connect, id: conn }, connection.connect),
+            (Key { kind: Kind::Recv, id: conn }, connection.recv),
+            (connection.send_key(conn), connection.send),
         ];
-        for (kind, flight) in flights {
+        for (key, flight) in flights {
             if flight != Flight::None {
-                self.ring.cancel(Key { kind, id: conn });
+                self.ring.cancel(key, conn);
             }
         }
     }

@@ -5,6 +5,7 @@ mod cancel;
 mod file;
 mod regions;
 mod stream;
+mod zero_copy;
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -16,7 +17,7 @@ use crate::io::arena::Arena;
 use crate::io::sockets::listen;
 use crate::io::{Completion, Errno, Io, Segment};
 
-use super::{Key, Kind, SharedRegions, Uring, UringConfig, UringSocket, Wait, accept};
+use super::{Key, Kind, SharedRegions, Uring, UringConfig, UringSocket, Wait, ZeroCopy, accept};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// A test that waits longer for one completion has failed.
@@ -28,6 +29,8 @@ struct Rig {
     address: SocketAddr,
     arena: Arc<Arena>,
     seen: Vec<Completion>,
+    /// Sends that the kernel holds, as far as `sent` has seen them.
+    held: u32,
 }
 
 impl Rig {
@@ -47,9 +50,15 @@ impl Rig {
     ) -> Self {
         let listener = listen(LOOPBACK, 1).unwrap().pop().unwrap();
         let address = listener.local_addr().unwrap();
-        let config =
-            UringConfig { listen: Some(listener), connections_max, arena: arena.clone(), shared, entries };
-        Self { uring: Uring::new(config).unwrap(), address, arena, seen: Vec::new() }
+        let config = UringConfig {
+            listen: Some(listener),
+            connections_max,
+            arena: arena.clone(),
+            shared,
+            zero_copy: ZeroCopy::Off,
+            entries,
+        };
+        Self { uring: Uring::new(config).unwrap(), address, arena, seen: Vec::new(), held: 0 }
     }
 
     /// Turns until a completion satisfies `wanted`, and takes it.
@@ -88,10 +97,12 @@ impl Rig {
     }
 
     fn sent(&mut self, wanted: ConnId) -> Result<u32, Errno> {
-        self.expect("Sent", |done| match *done {
-            Completion::Sent { conn, result } if conn == wanted => Some(result),
+        let (result, held) = self.expect("Sent", |done| match *done {
+            Completion::Sent { conn, result, held } if conn == wanted => Some((result, held)),
             _ => None,
-        })
+        });
+        self.held += u32::from(held);
+        result
     }
 
     fn closed(&mut self, wanted: ConnId) {
@@ -217,6 +228,16 @@ fn five_hundred_connections_are_accepted_and_the_table_is_a_limit() {
 }
 
 #[test]
+fn what_is_accepted_sends_small_frames_at_once() {
+    let mut rig = Rig::new(64);
+    let (here, there) = rig.pair();
+    for conn in [here, there] {
+        let socket = rig.uring.connections.get(conn).unwrap().fd.as_ref().unwrap();
+        assert!(rustix::net::sockopt::tcp_nodelay(socket).unwrap());
+    }
+}
+
+#[test]
 fn a_connection_moves_to_another_ring() {
     let (mut from, mut to) = (Rig::new(64), Rig::new(64));
     let (conn, mut stream) = from.guest();
@@ -239,7 +260,7 @@ fn accepting_goes_on_after_a_rest() {
     rig.guest();
     // As if the kernel had ended the multishot accept for want of descriptors.
     let deadline = rig.uring.now() + PATIENCE;
-    rig.uring.ring.cancel(Key::only(Kind::Accept));
+    rig.uring.ring.cancel(Key::only(Kind::Accept), Key::only(Kind::Accept).id);
     while rig.uring.acceptor.is_armed() {
         rig.uring.ring.enter(Wait::AtMost(PATIENCE));
         let mut batch = Vec::new();

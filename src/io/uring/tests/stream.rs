@@ -58,7 +58,7 @@ fn transfer(rig: &mut Rig, from: (ConnId, &mut Vec<Segment>), to: (ConnId, &mut 
     assert_eq!((sent, received), (bytes, bytes));
 }
 
-fn advance(segments: &mut Vec<Segment>, mut count: u32) {
+pub(super) fn advance(segments: &mut Vec<Segment>, mut count: u32) {
     while count > 0 {
         let step = count.min(segments[0].len());
         segments[0] = segments[0].skip(step);
