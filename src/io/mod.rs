@@ -8,10 +8,10 @@
 //! Contract of a connection: at most one receive and one send are in flight. `inbox` may be
 //! touched only while no receive is in flight, `outbox` only while no send is. Arena slots named
 //! by an operation must stay allocated until it has completed (a send that is `held`: until it is
-//! `Released`); the caller pins them. From `close` to
-//! `Closed` the id stays good and nothing more happens on it: a second `close`, and `recv`,
-//! `recv_any`, `interrupt_recv` and `send`, are ignored. After `Closed` only `close`, `interrupt_recv` and `detach`
-//! forgive the stale id; the other calls are the caller's mistake.
+//! `Released`); the caller pins them. From `close` to `Closed` the id stays good and nothing more
+//! happens on it: a second `close`, and `recv`, `recv_any`, `interrupt_recv` and `send`, are ignored.
+//! After `Closed` only `close`, `interrupt_recv` and `detach` forgive the stale id; the other calls are
+//! the caller's mistake.
 
 pub mod arena;
 pub mod sockets;

@@ -29,6 +29,17 @@ pub(super) enum Flight {
     Interrupted,
 }
 
+/// How an operation of a connection has ended.
+pub(super) struct Ended {
+    pub(super) kind: Kind,
+    pub(super) conn: ConnId,
+    pub(super) result: i32,
+    /// It was to be started again, but is not wanted any more.
+    pub(super) again: bool,
+    /// The kernel still reads what was sent.
+    pub(super) held: bool,
+}
+
 /// What an operation moves, in the kernel's terms; it stays put until the operation has ended.
 enum Transfer {
     /// Whatever comes, into one of the ring's buffers.

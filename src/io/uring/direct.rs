@@ -6,10 +6,10 @@ use crate::base::ids::ConnId;
 use crate::io::arena::Arena;
 use crate::io::{Completion, Segment};
 
-use super::connection::{Direct, Flight};
+use super::Uring;
+use super::connection::{Direct, Ended, Flight};
 use super::key::{Key, Kind};
 use super::zero_copy::{ZeroCopy, prefix};
-use super::{Ended, Uring};
 
 /// Slots of the arena for each send that the kernel may hold at a time: with a burst of two chunks, every
 /// core of eight may have an eighth of its cache pinned, never all of it.

@@ -38,7 +38,7 @@ use super::{Completion, Errno, FileOp, INBOX_BYTES, Io, Segment, Wake};
 
 use accept::{Accepted, Acceptor};
 use buffers::Buffers;
-use connection::{Connection, Direct, Flight, Lists};
+use connection::{Connection, Direct, Ended, Flight, Lists};
 use files::{Direction, FileFlight};
 use key::{INDEX_LIMIT, Key, Kind};
 use regions::Regions;
@@ -131,17 +131,6 @@ pub struct Uring {
     counters: UringCounters,
     arena: Arc<Arena>,
     not_send: PhantomData<*const ()>,
-}
-
-/// How an operation of a connection has ended.
-struct Ended {
-    kind: Kind,
-    conn: ConnId,
-    result: i32,
-    /// It was to be started again, but is not wanted any more.
-    again: bool,
-    /// The kernel still reads what was sent.
-    held: bool,
 }
 
 /// A completion that the kernel has no part in.

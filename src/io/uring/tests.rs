@@ -3,6 +3,7 @@
 mod any;
 mod cancel;
 mod file;
+mod honoured;
 mod regions;
 mod stream;
 mod zero_copy;
