@@ -50,6 +50,7 @@ enum Transfer {
 /// Lists that no operation uses, kept because most operations need one for a short time only.
 #[derive(Default)]
 pub(super) struct Lists {
+    #[expect(clippy::vec_box, reason = "a list never moves: the kernel knows its address")]
     spare: Vec<Box<Vectors>>,
 }
 

@@ -26,7 +26,7 @@ fn has_zero_copy() -> bool {
 }
 
 impl Rig {
-    fn released(&mut self, wanted: ConnId) {
+    pub(super) fn released(&mut self, wanted: ConnId) {
         self.expect("Released", |done| match *done {
             Completion::Released { conn } if conn == wanted => Some(()),
             _ => None,
