@@ -47,9 +47,6 @@ const MAIL_PER_TURN: usize = 256;
 /// Actions performed in one turn.
 const ACTIONS_PER_TURN: usize = 4096;
 
-/// Longest outbox that a connection keeps while it has nothing to send.
-const OUTBOX_KEPT_BYTES: usize = 256;
-
 /// Whom a worker talks to.
 pub struct Links<I: Io> {
     /// Its own mailbox.
@@ -245,11 +242,10 @@ impl<I: Io> Worker<I> {
 
     /// Gives back the memory of a long outbox, say of a bitfield, once all of it is sent.
     fn shrink_outbox(&mut self, conn: ConnId) {
-        if self.engine.peer(conn).is_some_and(|peer| peer.out.segments.is_empty()) {
-            let outbox = self.io.outbox(conn);
-            if outbox.capacity() > OUTBOX_KEPT_BYTES {
-                *outbox = Vec::new();
-            }
+        const KEPT_BYTES: usize = 256;
+        let is_empty = self.engine.peer(conn).is_some_and(|peer| peer.out.segments.is_empty());
+        if is_empty && self.io.outbox(conn).capacity() > KEPT_BYTES {
+            *self.io.outbox(conn) = Vec::new();
         }
     }
 
