@@ -92,6 +92,16 @@ pub const CANDIDATES_MAX: usize = 2_000;
 /// Banned addresses remembered.
 pub const BANS_MAX: usize = 4_096;
 
+/// Shortest send that leaves without a copy, in bytes: two blocks. Below, the notification costs more than
+/// the copy.
+pub const ZERO_COPY_BYTES_MIN: u32 = 32 << 10;
+/// Bytes of one connection that the kernel may hold under zero copy; what goes beyond is copied, so that
+/// a slow peer does not pin the cache.
+pub const ZERO_COPY_HELD_BYTES_MAX: u32 = 4 << 20;
+/// Buffers per worker for bytes from connections that have no block outstanding, 4 KiB each: twice what
+/// one turn takes. A power of two, because the kernel's ring of them is.
+pub const RECEIVE_BUFFERS: u16 = 512;
+
 // ---- Trackers (threats N1 to N13) ----
 
 /// Largest tracker reply, inflated.

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::base::human;
 use crate::base::limits::UNSYNCED_BYTES_MAX;
 use crate::cli::bench::BenchArgs;
+use crate::io::uring::ZeroCopy;
 
 /// A thread-per-core BitTorrent relay.
 #[derive(Debug, Parser)]
@@ -168,10 +169,34 @@ pub struct NodeArgs {
     #[arg(long, value_name = "N", default_value_t = 60_000, hide = true,
           value_parser = clap::value_parser!(u32).range(10..=3_600_000))]
     pub no_peers_timeout_ms: u32,
+    /// Which sends leave without a copy: those that the kernel honours, none, or all long ones
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide = true)]
+    pub zero_copy: ZeroCopyArg,
     /// Written bytes that may wait to be made durable
     #[arg(long, value_name = "SIZE", default_value_t = UNSYNCED_BYTES_MAX, hide = true,
           value_parser = human::parse_size)]
     pub unsynced: u64,
+}
+
+/// `--zero-copy`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ZeroCopyArg {
+    /// Where the kernel says that it does.
+    Auto,
+    /// Never.
+    Off,
+    /// Whatever the kernel says.
+    Force,
+}
+
+impl From<ZeroCopyArg> for ZeroCopy {
+    fn from(arg: ZeroCopyArg) -> Self {
+        match arg {
+            ZeroCopyArg::Auto => Self::Auto,
+            ZeroCopyArg::Off => Self::Off,
+            ZeroCopyArg::Force => Self::Force,
+        }
+    }
 }
 
 /// `troc get`.

@@ -92,6 +92,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         peers: resolve(&args.peers)?,
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,
+        zero_copy: args.zero_copy.into(),
         upload_limit: args.upload_limit,
         download_limit: args.download_limit,
         sequential: plan.sequential,

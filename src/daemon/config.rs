@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::time::Span;
+use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
 
 /// Whether the node ends when its torrents are complete.
@@ -40,6 +41,8 @@ pub struct NodeConfig {
     pub cores: Option<usize>,
     /// Arena size in bytes; `None` is a quarter of available memory.
     pub cache_bytes: Option<u64>,
+    /// Which sends leave without a copy.
+    pub zero_copy: ZeroCopy,
     /// Bytes per second over all peers; `None` is no limit.
     pub upload_limit: Option<u64>,
     /// Bytes per second over all peers; `None` is no limit.

@@ -59,8 +59,12 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let counters: Vec<_> = cpus.iter().map(|_| Arc::new(CoreCounters::new())).collect();
     let sources = Sources { cores: counters.clone(), cache: Arc::clone(&cache) };
     let metrics = config.metrics.map(|address| Endpoint::open(address, sources)).transpose()?;
+    // One core alone shares with nobody.
+    let shared_regions = if cpus.len() > 1 { uring::SharedRegions::new(&arena) } else { None };
     let crew = Crew {
         arena: Arc::clone(&arena),
+        regions: shared_regions,
+        zero_copy: config.zero_copy,
         cache,
         counters,
         fingerprint: state.fingerprint(),

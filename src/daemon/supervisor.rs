@@ -13,7 +13,7 @@ use crate::engine::{Engine, EngineConfig};
 use crate::hash::fingerprint::Fingerprint;
 use crate::io::Io;
 use crate::io::arena::Arena;
-use crate::io::uring::{Uring, UringConfig};
+use crate::io::uring::{SharedRegions, Uring, UringConfig, ZeroCopy};
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
 use crate::worker::mesh::{Mailbox, Sender, ToControl, ToWorker};
@@ -27,6 +27,10 @@ const RING_ENTRIES: u32 = 1024;
 pub struct Crew {
     /// Payload memory.
     pub arena: Arc<Arena>,
+    /// Its registrations, where there is more than one worker.
+    pub regions: Option<Arc<SharedRegions>>,
+    /// Which sends leave without a copy.
+    pub zero_copy: ZeroCopy,
     /// Its slots.
     pub cache: Arc<Cache>,
     /// What each worker counts.
@@ -114,6 +118,8 @@ fn run_turns(
         listen,
         connections_max: CONNECTIONS_PER_CORE_MAX,
         arena: Arc::clone(&crew.arena),
+        shared: crew.regions.clone(),
+        zero_copy: crew.zero_copy,
         entries: RING_ENTRIES,
     };
     let io = Uring::new(config).map_err(|error| error.to_string())?;

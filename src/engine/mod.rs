@@ -25,6 +25,7 @@ pub mod candidates;
 mod check;
 pub mod claims;
 mod download;
+mod held;
 pub mod peer;
 mod picker;
 mod session;
@@ -315,7 +316,7 @@ impl Engine {
         let Some(mut peer) = self.peers.remove(conn) else { return };
         self.strangers.leave(peer.address.ip(), peer.counted);
         if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {
-            for pin in peer.out.pins.drain(..) {
+            for pin in peer.out.take_pins() {
                 torrent.shared.chunks.unpin(pin.chunk);
             }
             let id = torrent.id();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::admission::Counted;
+use super::held::Held;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, SlotId, TorrentId};
@@ -179,6 +180,8 @@ pub struct Outgoing {
     pub segments: VecDeque<Segment>,
     /// Chunks pinned for it, in the order of their blocks; one pin holds for a run of blocks.
     pub pins: Vec<Pin>,
+    /// What was sent and is still read.
+    pub held: Held,
     /// Bytes of `segments` that are still to go, all and payload.
     pub left_bytes: u64,
     /// See `left_bytes`.

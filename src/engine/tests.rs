@@ -1,6 +1,7 @@
 //! Hostile and slow peers against one engine with virtual time. Rows of threats by their number.
 
 mod flood;
+mod held;
 mod lost;
 mod random;
 mod requests;

@@ -329,6 +329,9 @@ impl Engine {
         }
         let burst = &mut peer.out.burst_blocks;
         *burst = if whole { (*burst * 2).min(BURST_BLOCKS_MAX) } else { (*burst / 2).max(1) };
+        if whole {
+            peer.out.hold_burst();
+        }
         // Taken out and put back, to keep the allocation.
         let mut pins = std::mem::take(&mut peer.out.pins);
         if let Some(id) = peer.torrent
@@ -346,7 +349,7 @@ impl Engine {
         self.make_ready(conn);
     }
 
-    fn unpin_all(&self, id: TorrentId, pins: &[Pin]) {
+    pub(super) fn unpin_all(&self, id: TorrentId, pins: &[Pin]) {
         if let Some(torrent) = self.torrent(id) {
             pins.iter().for_each(|pin| torrent.shared.chunks.unpin(pin.chunk));
         }

@@ -7,10 +7,11 @@
 //!
 //! Contract of a connection: at most one receive and one send are in flight. `inbox` may be
 //! touched only while no receive is in flight, `outbox` only while no send is. Arena slots named
-//! by an operation must stay allocated until it has completed; the caller pins them. From `close` to
-//! `Closed` the id stays good and nothing more happens on it: a second `close`, and `recv`,
-//! `interrupt_recv` and `send`, are ignored. After `Closed` only `close`, `interrupt_recv` and `detach`
-//! forgive the stale id; the other calls are the caller's mistake.
+//! by an operation must stay allocated until it has completed (a send that is `held`: until it is
+//! `Released`); the caller pins them. From `close` to `Closed` the id stays good and nothing more
+//! happens on it: a second `close`, and `recv`, `recv_any`, `interrupt_recv` and `send`, are ignored.
+//! After `Closed` only `close`, `interrupt_recv` and `detach` forgive the stale id; the other calls are
+//! the caller's mistake.
 
 pub mod arena;
 pub mod sockets;
@@ -94,7 +95,7 @@ pub enum Completion {
     Received {
         /// Its connection.
         conn: ConnId,
-        /// Bytes placed in the segments, in order.
+        /// Bytes placed in the segments, in order; of a `recv_any`, at the start of the inbox.
         result: Result<u32, Errno>,
     },
     /// A send ended, perhaps short.
@@ -103,6 +104,15 @@ pub enum Completion {
         conn: ConnId,
         /// Bytes taken from the segments, in order.
         result: Result<u32, Errno>,
+        /// The kernel still reads the slots of what was taken (zero copy): they stay pinned until
+        /// `Released`. The outbox is free at once.
+        held: bool,
+    },
+    /// The kernel has let go of the slots of a send that it held, the oldest of the connection. None comes
+    /// after `close`: `Closed` frees them all.
+    Released {
+        /// Its connection.
+        conn: ConnId,
     },
     /// The last operation of a closed connection has ended; its id is stale from now on and the
     /// slots that its operations named may be freed.
@@ -141,6 +151,8 @@ pub struct IoCounters {
     pub refused: u64,
     /// Accepts that failed, mostly for want of descriptors.
     pub accept_failures: u64,
+    /// Receives that were started again because all receive buffers were waiting to be taken.
+    pub starved: u64,
     /// Sends given to the kernel.
     pub sends: u64,
     /// Of these, as zero-copy sends.
@@ -180,13 +192,18 @@ pub trait Io {
     /// something is in flight or the id is stale. Inbox and outbox contents are lost.
     fn detach(&mut self, conn: ConnId) -> Option<Self::Socket>;
 
-    /// The receive buffer of a connection; at first `INBOX_BYTES` zero bytes. May be resized.
+    /// The receive buffer of a connection; at first empty. May be resized or replaced.
     fn inbox(&mut self, conn: ConnId) -> &mut Vec<u8>;
 
     /// The buffer for control frames of a connection; at first empty.
     fn outbox(&mut self, conn: ConnId) -> &mut Vec<u8>;
 
-    /// Receives into the segments, in order. Ends as soon as anything has arrived.
+    /// Receives whatever comes, at most `INBOX_BYTES`, to the start of the inbox. Contents and memory of
+    /// the inbox are given up now: a connection that waits like this holds no buffer.
+    fn recv_any(&mut self, conn: ConnId);
+
+    /// Receives into the segments, in order. Ends as soon as anything has arrived. An empty inbox that a
+    /// segment names becomes `INBOX_BYTES` zero bytes.
     fn recv(&mut self, conn: ConnId, segments: &[Segment]);
 
     /// Ends a receive in flight: it completes with what had arrived or with `Errno::CANCELED`.
@@ -211,5 +228,5 @@ pub trait Io {
     fn turn(&mut self, deadline: Option<Instant>, done: &mut Vec<Completion>);
 }
 
-/// Size of a fresh inbox: 240 requests, or the headers of a full vectored receive and a tail.
+/// Size of an inbox: 240 requests, or the headers of a full vectored receive and a tail.
 pub const INBOX_BYTES: usize = 4096;

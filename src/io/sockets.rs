@@ -92,6 +92,8 @@ fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 }
 
 fn start(socket: Socket) -> io::Result<TcpListener> {
+    // What is accepted inherits it: one call less for each connection.
+    socket.set_tcp_nodelay(true)?;
     socket.listen(LISTEN_BACKLOG)?;
     Ok(socket.into())
 }

@@ -5,7 +5,7 @@
 //! access to one page. `turn` never blocks: it brings what is ready, by the seed's choice and order,
 //! and notes when this core wants to run again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,6 +20,9 @@ use crate::base::time::{Instant, Span};
 use crate::base::units::PAGE_BYTES;
 use crate::io::arena::Arena;
 use crate::io::{Completion, Errno, FileOp, INBOX_BYTES, Io, SEGMENTS_MAX, Segment};
+
+/// How long a send without a copy may be held after it was counted, in nanoseconds.
+const HOLD_NS: (u64, u64) = (1, 50_000_000);
 
 /// A connection on its way to another core. Dropped on the way, it is closed.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ struct Conn {
     stage: Stage,
     recv: Option<Receive>,
     send: Option<Transmit>,
+    /// Sends whose memory is still read, and until when.
+    held: VecDeque<(Transmit, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,8 @@ enum Stage {
 #[derive(Debug)]
 struct Receive {
     segments: Vec<Segment>,
+    /// Into whatever buffer there is: the inbox comes with the bytes.
+    any: bool,
     interrupted: bool,
 }
 
@@ -91,6 +98,7 @@ enum Ready {
     Dial(ConnId),
     Receive(ConnId),
     Send(ConnId),
+    Release(ConnId),
     Close(ConnId),
     File,
 }
@@ -142,12 +150,25 @@ impl SimIo {
     }
 
     fn add(&mut self, end: EndId, stage: Stage) -> Option<ConnId> {
-        let (inbox, outbox) = (vec![0; INBOX_BYTES], Vec::new());
-        self.conns.insert(Conn { end, inbox, outbox, stage, recv: None, send: None }).ok()
+        let (inbox, outbox) = (Vec::new(), Vec::new());
+        self.conns
+            .insert(Conn { end, inbox, outbox, stage, recv: None, send: None, held: VecDeque::new() })
+            .ok()
     }
 
     fn conn(&mut self, id: ConnId) -> &mut Conn {
         self.conns.get_mut(id).unwrap_or_else(|| panic!("{id:?} is stale"))
+    }
+
+    /// A connection on which a receive may start; `None` while it closes.
+    fn receiver(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let conn = self.conn(id);
+        if matches!(conn.stage, Stage::Closing(_)) {
+            return None;
+        }
+        assert!(conn.stage == Stage::Open, "{id:?}: receive on a connection that is not open");
+        assert!(conn.recv.is_none(), "{id:?}: a second receive");
+        Some(conn)
     }
 
     /// All that could complete now.
@@ -169,6 +190,9 @@ impl SimIo {
                 if conn.recv.as_ref().is_some_and(|recv| recv.interrupted || is_readable) {
                     ready.push(Ready::Receive(id));
                 }
+                if conn.held.front().is_some_and(|(_, until)| *until <= state.timeline.now) {
+                    ready.push(Ready::Release(id));
+                }
                 if conn.send.is_some() && is_writable {
                     ready.push(Ready::Send(id));
                 }
@@ -183,6 +207,7 @@ impl SimIo {
             Ready::Dial(conn) => self.complete_dial(conn, done),
             Ready::Receive(conn) => self.complete_recv(conn, done),
             Ready::Send(conn) => self.complete_send(conn, done),
+            Ready::Release(conn) => self.complete_release(conn, done),
             Ready::Close(conn) => self.complete_close(conn, done),
             Ready::File => self.complete_file(done),
         }
@@ -218,6 +243,10 @@ impl SimIo {
             Err(_) if matches!(conn.stage, Stage::Closing(_)) => Err(Errno::CANCELED),
             Err(errno) => Err(errno),
         };
+        if recv.any {
+            // As another connection may have left it.
+            conn.inbox = vec![0x5a; INBOX_BYTES];
+        }
         scatter(&self.arena, &mut conn.inbox, &recv.segments, &bytes);
         done.push(Completion::Received { conn: id, result });
     }
@@ -237,18 +266,40 @@ impl SimIo {
             Err(_) if matches!(conn.stage, Stage::Closing(_)) => Err(Errno::CANCELED),
             Err(errno) => Err(errno),
         };
-        done.push(Completion::Sent { conn: id, result });
+        let held = result.is_ok()
+            && conn.stage == Stage::Open
+            && send.is_payload()
+            && self.world.with_rng(|rng| chance(rng, PPM / 4));
+        if held {
+            let until = self.world.state(|state| {
+                let until = state.timeline.now + Span(state.timeline.draw(HOLD_NS));
+                state.timeline.rouse_at(self.actor, until);
+                until
+            });
+            conn.held.push_back((send, until));
+        }
+        done.push(Completion::Sent { conn: id, result, held });
+    }
+
+    fn complete_release(&mut self, id: ConnId, done: &mut Vec<Completion>) {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.stage == Stage::Open) else { return };
+        let Some((send, _)) = conn.held.pop_front() else { return };
+        send.check(&self.arena, &conn.outbox);
+        if let Some((_, next)) = conn.held.front() {
+            self.world.state(|state| state.timeline.rouse_at(self.actor, *next));
+        }
+        done.push(Completion::Released { conn: id });
     }
 
     fn complete_close(&mut self, id: ConnId, done: &mut Vec<Completion>) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if let Some(send) = conn.send.take() {
+        for send in conn.held.drain(..).map(|(send, _)| send).chain(conn.send.take()) {
             send.check(&self.arena, &conn.outbox);
         }
         if let Some(recv) = conn.recv.take() {
             // Until now the kernel might have received into the segments: nobody else may use them.
             let total: u32 = recv.segments.iter().map(Segment::len).sum();
-            if self.world.with_rng(|rng| chance(rng, PPM / 4)) {
+            if !recv.any && self.world.with_rng(|rng| chance(rng, PPM / 4)) {
                 scatter(&self.arena, &mut conn.inbox, &recv.segments, &vec![0xa5; total as usize]);
             }
         }
@@ -318,7 +369,8 @@ impl Io for SimIo {
 
     fn detach(&mut self, conn: ConnId) -> Option<SimSocket> {
         let found = self.conns.get(conn)?;
-        if found.recv.is_some() || found.send.is_some() || found.stage != Stage::Open {
+        let is_busy = found.recv.is_some() || found.send.is_some() || !found.held.is_empty();
+        if is_busy || found.stage != Stage::Open {
             return None;
         }
         let end = self.conns.remove(conn)?.end;
@@ -339,14 +391,20 @@ impl Io for SimIo {
         &mut found.outbox
     }
 
+    fn recv_any(&mut self, conn: ConnId) {
+        let Some(found) = self.receiver(conn) else { return };
+        found.inbox = Vec::new();
+        let segments = vec![Segment::Inbox { offset: 0, len: INBOX_BYTES as u32 }];
+        found.recv = Some(Receive { segments, any: true, interrupted: false });
+        self.world.state(|state| state.timeline.rouse(self.actor));
+    }
+
     fn recv(&mut self, conn: ConnId, segments: &[Segment]) {
         check_segments(segments);
-        let found = self.conn(conn);
-        if matches!(found.stage, Stage::Closing(_)) {
-            return;
+        let Some(found) = self.receiver(conn) else { return };
+        if found.inbox.is_empty() {
+            found.inbox.resize(INBOX_BYTES, 0);
         }
-        assert!(found.stage == Stage::Open, "{conn:?}: receive on a connection that is not open");
-        assert!(found.recv.is_none(), "{conn:?}: a second receive");
         for segment in segments {
             let fits = match *segment {
                 Segment::Inbox { offset, len } => offset as usize + len as usize <= found.inbox.len(),
@@ -355,7 +413,7 @@ impl Io for SimIo {
             };
             assert!(fits, "{conn:?}: cannot receive into {segment:?}");
         }
-        found.recv = Some(Receive { segments: segments.to_vec(), interrupted: false });
+        found.recv = Some(Receive { segments: segments.to_vec(), any: false, interrupted: false });
         self.world.state(|state| state.timeline.rouse(self.actor));
     }
 
@@ -438,6 +496,13 @@ impl Io for SimIo {
 }
 
 impl Transmit {
+    /// Whether all of it lies in the arena: only that can be sent without a copy.
+    fn is_payload(&self) -> bool {
+        self.segments
+            .iter()
+            .all(|segment| matches!(segment, Segment::Payload { .. } | Segment::Header { .. }))
+    }
+
     fn check(&self, arena: &Arena, outbox: &[u8]) {
         assert!(gather(arena, outbox, &self.segments) == self.bytes, "memory changed under a send");
     }

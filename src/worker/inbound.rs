@@ -4,7 +4,8 @@
 //! payload of the next expected blocks where they belong, headers into the inbox and payload into
 //! the slots, with no copy of ours. When the peer answers in another order, or says something else
 //! in between, the bytes are in the wrong places: they are gathered in stream order into a spill
-//! buffer and parsed from there (`repair`), and the places count as not received.
+//! buffer and parsed from there (`repair`), and the places count as not received. While no block is
+//! outstanding the bytes come in a buffer that the connection holds only until it has parsed them.
 
 use crate::base::geometry::BlockRef;
 use crate::base::ids::ConnId;
@@ -12,6 +13,7 @@ use crate::base::segment::Segment;
 use crate::base::time::Instant;
 use crate::base::units::PIECE_HEADER_BYTES;
 use crate::engine::{Engine, Expected, Landing};
+use crate::io::INBOX_BYTES;
 use crate::io::arena::Arena;
 use crate::proto::wire::message::{Frame, next_frame, piece_header};
 
@@ -29,6 +31,15 @@ enum Mode {
     Payload { expected: Expected, done: u32 },
     /// Payload that nobody wants.
     Skip { left: u32 },
+}
+
+/// Where the next receive puts its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// No block is expected and nothing is begun: into any buffer, at the start of the inbox.
+    Any,
+    /// Into the segments that were composed.
+    Planned,
 }
 
 /// Whether the connection goes on.
@@ -50,14 +61,13 @@ pub struct Inbound {
     filled: u32,
     /// Blocks of the receive in flight.
     planned: Vec<Expected>,
-    segments: Vec<Segment>,
     /// A receive is in flight.
     pub in_flight: bool,
 }
 
 impl Default for Inbound {
     fn default() -> Self {
-        Self { mode: Mode::Handshake, filled: 0, planned: Vec::new(), segments: Vec::new(), in_flight: false }
+        Self { mode: Mode::Handshake, filled: 0, planned: Vec::new(), in_flight: false }
     }
 }
 
@@ -84,34 +94,45 @@ impl Inbound {
         self.filled = rest.len() as u32;
     }
 
-    /// Composes the next receive.
-    pub fn plan(&mut self, conn: ConnId, engine: &mut Engine, inbox: &mut Vec<u8>) -> &[Segment] {
+    /// Composes the next receive in `segments`. Without blocks to come the connection holds no memory
+    /// while it waits.
+    pub fn plan(
+        &mut self,
+        conn: ConnId,
+        engine: &mut Engine,
+        inbox: &mut Vec<u8>,
+        segments: &mut Vec<Segment>,
+    ) -> Target {
         assert!(!self.in_flight && self.planned.is_empty());
-        self.segments.clear();
+        self.in_flight = true;
+        segments.clear();
         if let Mode::Payload { expected, done } = self.mode {
             assert_eq!(self.filled, 0);
             let left = expected.block.length - done;
             if engine.still_lands(conn, expected.chunk, expected.index) {
                 let offset = expected.offset + done;
-                self.segments.push(Segment::Payload { slot: expected.slot, offset, len: left });
+                segments.push(Segment::Payload { slot: expected.slot, offset, len: left });
             } else {
                 engine.unland(conn, expected.chunk, expected.index);
                 self.mode = Mode::Skip { left };
             }
         }
-        self.plan_blocks(conn, engine, &inbox[..self.filled as usize]);
+        self.plan_blocks(conn, engine, &inbox[..self.filled as usize], segments);
+        if segments.is_empty() && self.filled == 0 {
+            self.planned = Vec::new();
+            return Target::Any;
+        }
         let headers = PIECE_HEADER_BYTES * self.planned.len() as u32;
         let tail = headers.max(self.filled);
         if inbox.len() as u32 <= tail {
-            inbox.resize(inbox.len() * 2, 0);
+            inbox.resize((inbox.len() * 2).max(INBOX_BYTES), 0);
         }
-        self.segments.push(Segment::Inbox { offset: tail, len: inbox.len() as u32 - tail });
-        self.in_flight = true;
-        &self.segments
+        segments.push(Segment::Inbox { offset: tail, len: inbox.len() as u32 - tail });
+        Target::Planned
     }
 
     /// Headers and payload of the blocks that should come next, unless something else has begun.
-    fn plan_blocks(&mut self, conn: ConnId, engine: &mut Engine, begun: &[u8]) {
+    fn plan_blocks(&mut self, conn: ConnId, engine: &mut Engine, begun: &[u8], segments: &mut Vec<Segment>) {
         let current = match self.mode {
             Mode::Frames => None,
             Mode::Payload { expected, .. } => Some((expected.chunk, expected.index)),
@@ -129,9 +150,9 @@ impl Inbound {
         let mut have = begun.len() as u32;
         for (at, expected) in self.planned.iter().enumerate() {
             let offset = at as u32 * PIECE_HEADER_BYTES + have;
-            self.segments.push(Segment::Inbox { offset, len: PIECE_HEADER_BYTES - have });
+            segments.push(Segment::Inbox { offset, len: PIECE_HEADER_BYTES - have });
             let len = expected.block.length;
-            self.segments.push(Segment::Payload { slot: expected.slot, offset: expected.offset, len });
+            segments.push(Segment::Payload { slot: expected.slot, offset: expected.offset, len });
             have = 0;
         }
     }
@@ -148,7 +169,7 @@ impl Inbound {
         self.unplan(conn, engine);
     }
 
-    /// `bytes` have arrived in the planned segments.
+    /// `bytes` have arrived where `plan` said.
     pub fn received(
         &mut self,
         conn: ConnId,

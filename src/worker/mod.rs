@@ -34,7 +34,7 @@ use crate::shared::torrent::SharedTorrent;
 use crate::storage::plan;
 
 use disk::{Direction, Disk, Finished, Place};
-use inbound::{Flow, Inbound};
+use inbound::{Flow, Inbound, Target};
 use mesh::{Files, Mailbox, Sender, ToControl, ToWorker};
 
 /// Bytes that one turn hashes at most: about a millisecond.
@@ -224,9 +224,14 @@ impl<I: Io> Worker<I> {
                 }
             }
             Completion::Received { conn, result } => self.received(conn, result, now),
-            Completion::Sent { conn, result } => {
+            Completion::Sent { conn, result, held } => {
+                if held {
+                    self.engine.handle_held(conn);
+                }
                 self.engine.handle_sent(conn, result.map_err(|errno| errno.0), now);
+                self.shrink_outbox(conn);
             }
+            Completion::Released { conn } => self.engine.handle_released(conn),
             Completion::Closed { conn } => {
                 if let Some(place) = self.inbound.get_mut(conn.index as usize) {
                     *place = None;
@@ -239,6 +244,15 @@ impl<I: Io> Worker<I> {
                 let finished = self.disk.handle_done(&mut self.io, find, token, result);
                 self.finish(finished);
             }
+        }
+    }
+
+    /// Gives back the memory of a long outbox, say of a bitfield, once all of it is sent.
+    fn shrink_outbox(&mut self, conn: ConnId) {
+        const KEPT_BYTES: usize = 256;
+        let is_empty = self.engine.peer(conn).is_some_and(|peer| peer.out.segments.is_empty());
+        if is_empty && self.io.outbox(conn).capacity() > KEPT_BYTES {
+            *self.io.outbox(conn) = Vec::new();
         }
     }
 
@@ -257,11 +271,10 @@ impl<I: Io> Worker<I> {
         let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize).filter(|_| alive) else { return };
         if !inbound.in_flight {
             let inbox = self.io.inbox(conn);
-            // Planning needs the inbox and the engine, receiving needs the whole of `io`.
-            let mut taken = std::mem::take(inbox);
-            let segments = inbound.plan(conn, &mut self.engine, &mut taken);
-            *self.io.inbox(conn) = taken;
-            self.io.recv(conn, segments);
+            match inbound.plan(conn, &mut self.engine, inbox, &mut self.segments) {
+                Target::Any => self.io.recv_any(conn),
+                Target::Planned => self.io.recv(conn, &self.segments),
+            }
         }
     }
 

@@ -97,19 +97,16 @@ impl Acceptor {
     }
 }
 
-/// Readies an accepted socket.
+/// An accepted socket, and where it comes from. Options are inherited from the listener.
 fn greet(fd: OwnedFd) -> Accepted {
     let socket = SockRef::from(&fd);
     let peer = socket.peer_addr().ok().and_then(|address| address.as_socket());
-    // Both fail only if the connection is gone already.
-    match (peer, socket.set_tcp_nodelay(true)) {
-        (Some(address), Ok(())) => {
-            // A dual-stack listener shows 1.2.3.4 as ::ffff:1.2.3.4.
-            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            Accepted::Socket(fd, address)
-        }
-        _ => Accepted::Nothing,
-    }
+    // It fails only if the connection is gone already.
+    peer.map_or(Accepted::Nothing, |address| {
+        // A dual-stack listener shows 1.2.3.4 as ::ffff:1.2.3.4.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        Accepted::Socket(fd, address)
+    })
 }
 
 #[cfg(test)]

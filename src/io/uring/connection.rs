@@ -7,11 +7,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use io_uring::{opcode, squeue, types};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::base::ids::ConnId;
 use crate::io::arena::Arena;
 use crate::io::{Errno, INBOX_BYTES, SEGMENTS_MAX, Segment};
 
+use super::buffers::{Buffers, GROUP};
 use super::key::{Key, Kind};
-use super::ring::Ring;
+use super::ring::{BATCH_MAX, Ring};
+use super::zero_copy::{self, Holds};
 
 /// An outbox that grew beyond this is given back when its connection closes.
 const OUTBOX_KEPT_BYTES: usize = 16 << 10;
@@ -26,7 +29,46 @@ pub(super) enum Flight {
     Interrupted,
 }
 
-/// A scatter or gather list that stays put while the kernel uses it.
+/// How an operation of a connection has ended.
+pub(super) struct Ended {
+    pub(super) kind: Kind,
+    pub(super) conn: ConnId,
+    pub(super) result: i32,
+    /// It was to be started again, but is not wanted any more.
+    pub(super) again: bool,
+    /// The kernel still reads what was sent.
+    pub(super) held: bool,
+}
+
+/// What an operation moves, in the kernel's terms; it stays put until the operation has ended.
+enum Transfer {
+    /// Whatever comes, into one of the ring's buffers.
+    Any,
+    List(Box<Vectors>),
+}
+
+/// Lists that no operation uses, kept because most operations need one for a short time only.
+#[derive(Default)]
+pub(super) struct Lists {
+    #[expect(clippy::vec_box, reason = "a list never moves: the kernel knows its address")]
+    spare: Vec<Box<Vectors>>,
+}
+
+impl Lists {
+    fn take(&mut self) -> Box<Vectors> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, transfer: Option<Transfer>) {
+        if let Some(Transfer::List(list)) = transfer
+            && self.spare.len() < BATCH_MAX
+        {
+            self.spare.push(list);
+        }
+    }
+}
+
+/// A scatter or gather list.
 struct Vectors {
     segments: Vec<libc::iovec>,
     message: libc::msghdr,
@@ -44,9 +86,23 @@ pub(super) struct Connection {
     pub(super) closing: bool,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
-    incoming: Vectors,
-    outgoing: Vectors,
-    address: SockAddr,
+    incoming: Option<Transfer>,
+    outgoing: Option<Transfer>,
+    /// While a connect is in flight.
+    address: Option<Box<SockAddr>>,
+    /// Whether the send in flight leaves without a copy, and how.
+    direct: Option<Direct>,
+    /// Zero-copy sends that the kernel holds, the one in flight included.
+    pub(super) holds: Holds,
+}
+
+/// A send without a copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Direct {
+    /// The registered buffer that all of it lies in.
+    pub(super) buffer: u16,
+    /// Its place in the table of such sends.
+    pub(super) id: ConnId,
 }
 
 impl Default for Vectors {
@@ -57,13 +113,12 @@ impl Default for Vectors {
 }
 
 impl Vectors {
-    /// Takes the list over and returns it as the kernel wants it.
-    fn fill(&mut self, segments: impl Iterator<Item = libc::iovec>) -> &mut libc::msghdr {
+    /// Takes the list over and makes the message point to it.
+    fn fill(&mut self, segments: impl Iterator<Item = libc::iovec>) {
         self.segments.clear();
         self.segments.extend(segments);
         self.message.msg_iov = self.segments.as_mut_ptr();
         self.message.msg_iovlen = self.segments.len();
-        &mut self.message
     }
 }
 
@@ -77,9 +132,11 @@ impl Connection {
             closing: false,
             inbox: Vec::new(),
             outbox: Vec::new(),
-            incoming: Vectors::default(),
-            outgoing: Vectors::default(),
-            address: SockAddr::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            incoming: None,
+            outgoing: None,
+            address: None,
+            direct: None,
+            holds: Holds::default(),
         })
     }
 
@@ -88,29 +145,55 @@ impl Connection {
         debug_assert!(self.is_quiet());
         self.fd = None;
         self.closing = false;
-        if self.inbox.capacity() > INBOX_BYTES {
-            self.inbox = Vec::new();
-        } else {
-            self.inbox.clear();
-        }
+        self.inbox = Vec::new();
+        self.address = None;
+        self.holds = Holds::default();
         self.outbox.clear();
         self.outbox.shrink_to(OUTBOX_KEPT_BYTES);
     }
 
-    /// Whether nothing is in flight.
+    /// Whether nothing is in flight, and no memory held.
     pub(super) fn is_quiet(&self) -> bool {
+        self.is_idle() && self.holds.count() == 0
+    }
+
+    /// Whether nothing is in flight. The kernel may hold memory, but needs the descriptor no more.
+    pub(super) fn is_idle(&self) -> bool {
         [self.connect, self.recv, self.send] == [Flight::None; 3]
     }
 
-    /// How many operations are in flight.
+    /// How many last completions are to come.
     pub(super) fn flights(&self) -> usize {
-        [self.connect, self.recv, self.send].iter().filter(|flight| **flight != Flight::None).count()
+        let flights = [self.connect, self.recv, self.send];
+        // A zero-copy send in flight counts twice: it ends, and its memory becomes free.
+        flights.iter().filter(|flight| **flight != Flight::None).count() + self.holds.count()
     }
 
-    /// The inbox, made when it is first wanted. Panics while a receive is in flight.
+    /// The key of the send in flight.
+    pub(super) fn send_key(&self, conn: ConnId) -> Key {
+        self.direct
+            .map_or(Key { kind: Kind::Send, id: conn }, |direct| Key { kind: Kind::ZeroCopy, id: direct.id })
+    }
+
+    /// Closes a connection of which the kernel holds only memory. What it has not sent yet would keep that
+    /// until the other side acknowledges it, perhaps never: so it is thrown away by a reset.
+    pub(super) fn abort(&mut self) {
+        if let Some(fd) = self.fd.take() {
+            // It fails only if the connection is gone, which is as well.
+            let _ = socket2::SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    /// Sends what is in flight anew, with a copy.
+    pub(super) fn push_copied(&mut self, key: Key, ring: &mut Ring) {
+        self.direct = None;
+        self.push_send(key, ring);
+    }
+
+    /// The inbox. Panics while a receive is in flight.
     pub(super) fn inbox(&mut self) -> &mut Vec<u8> {
         assert!(self.recv == Flight::None, "the inbox belongs to the kernel while it receives");
-        self.ready_inbox()
+        &mut self.inbox
     }
 
     /// The outbox. Panics while a send is in flight.
@@ -119,11 +202,23 @@ impl Connection {
         &mut self.outbox
     }
 
-    fn ready_inbox(&mut self) -> &mut Vec<u8> {
-        if self.inbox.is_empty() {
-            self.inbox.resize(INBOX_BYTES, 0);
+    /// Notes that an operation has ended, and returns what it was.
+    pub(super) fn ended(&mut self, kind: Kind, lists: &mut Lists) -> Flight {
+        match kind {
+            Kind::Connect => {
+                self.address = None;
+                std::mem::take(&mut self.connect)
+            }
+            Kind::Recv => {
+                lists.give(self.incoming.take());
+                std::mem::take(&mut self.recv)
+            }
+            _ => {
+                lists.give(self.outgoing.take());
+                self.direct = None;
+                std::mem::take(&mut self.send)
+            }
         }
-        &mut self.inbox
     }
 
     /// Opens a socket and starts to connect.
@@ -131,23 +226,49 @@ impl Connection {
         let made = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
         let socket = made.and_then(|socket| socket.set_tcp_nodelay(true).map(|()| socket));
         let socket = socket.map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
-        self.address = SockAddr::from(address);
+        let address = self.address.insert(Box::new(SockAddr::from(address)));
         let fd = self.fd.insert(OwnedFd::from(socket)).as_raw_fd();
         self.connect = Flight::Running;
-        let entry = opcode::Connect::new(types::Fd(fd), self.address.as_ptr().cast(), self.address.len());
+        let entry = opcode::Connect::new(types::Fd(fd), address.as_ptr().cast(), address.len());
         debug_assert!(key.kind == Kind::Connect);
-        // SAFETY: the address lies in the boxed connection and is not changed before the connect
-        // has ended; the socket stays open that long (invariant of `Connection`).
+        // SAFETY: the boxed address is neither moved nor changed before the connect has ended; the
+        // socket stays open that long (invariant of `Connection`).
         unsafe { ring.push(entry.build(), key) }
         Ok(())
     }
 
+    /// Starts to receive whatever comes into one of `buffers`, to which the inbox goes. Panics if a
+    /// receive is in flight.
+    pub(super) fn recv_any(&mut self, buffers: &mut Buffers, key: Key, ring: &mut Ring) {
+        assert!(self.recv == Flight::None, "a receive is in flight already");
+        buffers.give(std::mem::take(&mut self.inbox));
+        self.incoming = Some(Transfer::Any);
+        self.recv = Flight::Running;
+        self.push_recv(key, ring);
+    }
+
+    /// Whether the receive in flight takes whatever comes.
+    pub(super) fn is_receiving_any(&self) -> bool {
+        matches!(self.incoming, Some(Transfer::Any))
+    }
+
+    /// The kernel has filled a buffer for the receive in flight, or the one that has just ended.
+    pub(super) fn set_inbox(&mut self, filled: Vec<u8>) {
+        self.inbox = filled;
+    }
+
     /// Starts to receive. Panics if a receive is in flight or a segment is out of bounds.
-    pub(super) fn recv(&mut self, segments: &[Segment], arena: &Arena, key: Key, ring: &mut Ring) {
+    pub(super) fn recv(
+        &mut self,
+        segments: &[Segment],
+        (arena, lists): (&Arena, &mut Lists),
+        key: Key,
+        ring: &mut Ring,
+    ) {
         assert!(self.recv == Flight::None, "a receive is in flight already");
         check(segments);
-        if segments.iter().any(|segment| matches!(segment, Segment::Inbox { .. })) {
-            self.ready_inbox();
+        if self.inbox.is_empty() && segments.iter().any(|segment| matches!(segment, Segment::Inbox { .. })) {
+            self.inbox.resize(INBOX_BYTES, 0);
         }
         let inbox = &mut self.inbox;
         let places = segments.iter().map(|segment| match *segment {
@@ -157,13 +278,23 @@ impl Connection {
             Segment::Inbox { offset, len } => part(inbox, offset, len),
             Segment::Header { .. } | Segment::Outbox { .. } => panic!("not a place to receive into"),
         });
-        self.incoming.fill(places);
+        let mut list = lists.take();
+        list.fill(places);
+        self.incoming = Some(Transfer::List(list));
         self.recv = Flight::Running;
         self.push_recv(key, ring);
     }
 
-    /// Starts to send. Panics if a send is in flight or a segment is out of bounds.
-    pub(super) fn send(&mut self, segments: &[Segment], arena: &Arena, key: Key, ring: &mut Ring) {
+    /// Starts to send, without a copy if `direct` says how. Panics if a send is in flight or a segment is
+    /// out of bounds.
+    pub(super) fn send(
+        &mut self,
+        segments: &[Segment],
+        direct: Option<Direct>,
+        (arena, lists): (&Arena, &mut Lists),
+        key: Key,
+        ring: &mut Ring,
+    ) {
         assert!(self.send == Flight::None, "a send is in flight already");
         check(segments);
         let outbox = &mut self.outbox;
@@ -178,7 +309,10 @@ impl Connection {
             Segment::Outbox { offset, len } => part(outbox, offset, len),
             Segment::Inbox { .. } => panic!("not a place to send from"),
         });
-        self.outgoing.fill(places);
+        let mut list = lists.take();
+        list.fill(places);
+        self.outgoing = Some(Transfer::List(list));
+        self.direct = direct;
         self.send = Flight::Running;
         self.push_send(key, ring);
     }
@@ -192,32 +326,41 @@ impl Connection {
             return;
         };
         let fd = types::Fd(fd.as_raw_fd());
-        let entry: squeue::Entry = match self.incoming.segments[..] {
-            [one] => opcode::Recv::new(fd, one.iov_base.cast(), one.iov_len as u32).build(),
-            _ => opcode::RecvMsg::new(fd, &raw mut self.incoming.message).build(),
+        let entry: squeue::Entry = match &mut self.incoming {
+            None => return,
+            Some(Transfer::Any) => opcode::Recv::new(fd, std::ptr::null_mut(), INBOX_BYTES as u32)
+                .buf_group(GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+            Some(Transfer::List(list)) => match list.segments[..] {
+                [one] => opcode::Recv::new(fd, one.iov_base.cast(), one.iov_len as u32).build(),
+                _ => opcode::RecvMsg::new(fd, &raw mut list.message).build(),
+            },
         };
-        // SAFETY: list, inbox and socket belong to the boxed connection, which is neither moved nor
-        // changed in these before the receive has ended; the caller pins the slots (`Io`), and
-        // `Uring` holds the arena.
+        // SAFETY: list, inbox and socket belong to the boxed connection, and the list is boxed too; they
+        // are neither moved nor changed before the receive has ended; the caller pins the slots (`Io`),
+        // and `Uring` holds the arena and the buffers.
         unsafe { ring.push(entry, key) }
     }
 
     /// Submits the send as `send` left it, anew if the kernel gave it back undone.
     pub(super) fn push_send(&mut self, key: Key, ring: &mut Ring) {
-        debug_assert!(key.kind == Kind::Send);
+        debug_assert!(key == self.send_key(key.id));
         let Some(fd) = &self.fd else {
             // The dial had failed: nothing starts, hence nothing ends.
             self.send = Flight::None;
             return;
         };
         let fd = types::Fd(fd.as_raw_fd());
-        let entry: squeue::Entry = match self.outgoing.segments[..] {
-            [one] => opcode::Send::new(fd, one.iov_base.cast(), one.iov_len as u32)
+        let Some(Transfer::List(list)) = &self.outgoing else { return };
+        let entry: squeue::Entry = match (&list.segments[..], self.direct) {
+            (_, Some(direct)) => zero_copy::entry(fd, &raw const list.message, direct.buffer),
+            ([one], None) => opcode::Send::new(fd, one.iov_base.cast(), one.iov_len as u32)
                 .flags(libc::MSG_NOSIGNAL)
                 .build(),
-            _ => opcode::SendMsg::new(fd, &raw const self.outgoing.message)
-                .flags(libc::MSG_NOSIGNAL as u32)
-                .build(),
+            (_, None) => {
+                opcode::SendMsg::new(fd, &raw const list.message).flags(libc::MSG_NOSIGNAL as u32).build()
+            }
         };
         // SAFETY: as in `push_recv`, with the outbox for the inbox.
         unsafe { ring.push(entry, key) }

@@ -1,7 +1,6 @@
 //! Files: direct or through the page cache, into registered memory where the kernel allows it.
-#![allow(unsafe_code)] // Operations and registrations name the arena's memory.
+#![allow(unsafe_code)] // Operations name the arena's memory.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -11,8 +10,8 @@ use crate::io::FileOp;
 use crate::io::arena::Arena;
 
 use super::key::Key;
+use super::regions::Regions;
 use super::ring::Ring;
-use super::setup::Memlock;
 
 /// An open file, twice where the file system has direct I/O.
 #[derive(Debug)]
@@ -84,65 +83,4 @@ impl FileFlight {
     pub(super) fn go_buffered(&mut self) -> bool {
         self.op.file.has_direct() && std::mem::replace(&mut self.op.direct, false)
     }
-}
-
-/// Which regions of the arena are registered with this ring. A region is, when this ring first
-/// uses it for a file; the kernel then need not look up its pages for every operation.
-pub(super) struct Regions {
-    registered: Vec<bool>,
-    /// Cleared for good when the kernel refuses: it would refuse the next region too.
-    allowed: bool,
-}
-
-impl Regions {
-    /// An empty table in the kernel with a place for each region.
-    pub(super) fn new(arena: &Arena, ring: &Ring) -> Self {
-        let count = arena.region_count();
-        let made = ring.submitter().register_buffers_sparse(count);
-        if let Err(error) = &made {
-            warn(error);
-        }
-        Self { registered: vec![false; count as usize], allowed: made.is_ok() }
-    }
-
-    /// Goes on with unregistered memory for all regions that are not registered yet.
-    #[cfg(test)]
-    pub(super) fn forbid(&mut self) {
-        self.allowed = false;
-    }
-
-    /// How many regions are registered.
-    pub(super) fn count(&self) -> usize {
-        self.registered.iter().filter(|registered| **registered).count()
-    }
-
-    /// The buffer index of a region, `None` if it cannot be registered.
-    fn index(&mut self, region: u32, arena: &Arena, ring: &Ring) -> Option<u16> {
-        if !self.registered[region as usize] {
-            if !self.allowed {
-                return None;
-            }
-            // SAFETY: the region stays mapped as long as the arena, which `Uring` holds until the
-            // ring is gone.
-            let made = unsafe {
-                ring.submitter().register_buffers_update(region, &[arena.region_iovec(region)], None)
-            };
-            if let Err(error) = made {
-                warn(&error);
-                self.allowed = false;
-                return None;
-            }
-            self.registered[region as usize] = true;
-        }
-        Some(region as u16)
-    }
-}
-
-fn warn(error: &io::Error) {
-    let limit = Memlock::current();
-    tracing::warn!(
-        %error,
-        "cannot register cache memory with io_uring (locked-memory limit {limit}); disk transfers cost \
-         more CPU until you raise `ulimit -l` or set LimitMEMLOCK=infinity in the systemd unit"
-    );
 }

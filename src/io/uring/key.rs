@@ -17,12 +17,22 @@ pub(super) enum Kind {
     Recv,
     /// A connection's send.
     Send,
+    /// A connection's send without a copy; the id is its place in the table of those.
+    ZeroCopy,
     /// A file operation; the id is its place in the table of those.
     File,
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Accept, Kind::Wake, Kind::Cancel, Kind::Connect, Kind::Recv, Kind::Send, Kind::File];
+const KINDS: [Kind; 8] = [
+    Kind::Accept,
+    Kind::Wake,
+    Kind::Cancel,
+    Kind::Connect,
+    Kind::Recv,
+    Kind::Send,
+    Kind::ZeroCopy,
+    Kind::File,
+];
 
 /// Kind and id of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,13 +6,17 @@
 //! that it brings is closed.
 
 mod accept;
+mod buffers;
 mod connection;
+mod direct;
 mod files;
 mod key;
 pub mod probe;
+mod regions;
 mod ring;
 mod setup;
 mod wake;
+mod zero_copy;
 
 #[cfg(test)]
 mod tests;
@@ -30,17 +34,21 @@ use crate::base::slots::Slots;
 use crate::base::time::{Instant, Span};
 
 use super::arena::Arena;
-use super::{Completion, Errno, FileOp, Io, IoCounters, Segment, Wake};
+use super::{Completion, Errno, FileOp, INBOX_BYTES, Io, IoCounters, Segment, Wake};
 
 use accept::{Accepted, Acceptor};
-use connection::{Connection, Flight};
-use files::{Direction, FileFlight, Regions};
+use buffers::Buffers;
+use connection::{Connection, Direct, Ended, Flight, Lists};
+use files::{Direction, FileFlight};
 use key::{INDEX_LIMIT, Key, Kind};
+use regions::Regions;
 use ring::{BATCH_MAX, Ring, Wait};
 use wake::Doorbell;
 
 pub use files::FilePair;
+pub use regions::SharedRegions;
 pub use setup::{ENTRIES_MIN, Memlock, SetupError, check, explain};
+pub use zero_copy::ZeroCopy;
 
 /// Blocks of closed connections that are kept for new ones.
 const SPARE_MAX: usize = 256;
@@ -59,6 +67,10 @@ pub struct UringConfig {
     pub connections_max: u32,
     /// The payload memory.
     pub arena: Arc<Arena>,
+    /// Its registrations, if other rings use the same memory.
+    pub shared: Option<Arc<SharedRegions>>,
+    /// Which sends leave without a copy.
+    pub zero_copy: ZeroCopy,
     /// Submission entries; the completion queue is a multiple. Halved while memory is short.
     pub entries: u32,
 }
@@ -80,6 +92,12 @@ pub struct Uring {
     connections: Slots<Box<Connection>>,
     files: Slots<FileFlight>,
     regions: Regions,
+    /// `None` where the kernel refuses them.
+    buffers: Option<Buffers>,
+    lists: Lists,
+    /// Whose each zero-copy send is, until the kernel lets go of its memory.
+    holds: Slots<ConnId>,
+    zero_copy: ZeroCopy,
     acceptor: Acceptor,
     doorbell: Doorbell,
     /// What is to be told in the next turns without asking the kernel.
@@ -105,12 +123,19 @@ impl Uring {
     pub fn new(config: UringConfig) -> Result<Self, SetupError> {
         let ring = Ring::new(setup::build(config.entries)?);
         let doorbell = Doorbell::new().map_err(|error| explain("eventfd", error))?;
-        let regions = Regions::new(&config.arena, &ring);
+        let regions = Regions::new(&config.arena, config.shared, &ring);
+        let buffers = Buffers::new(&ring).inspect_err(|error| {
+            tracing::info!(%error, "no shared receive buffers; each idle connection costs 4 KiB more");
+        });
         Ok(Self {
             ring,
             connections: Slots::new(config.connections_max.min(INDEX_LIMIT)),
             files: Slots::new(INDEX_LIMIT),
             regions,
+            buffers: buffers.ok(),
+            lists: Lists::default(),
+            holds: Slots::new(direct::holds_max(&config.arena)),
+            zero_copy: config.zero_copy,
             acceptor: Acceptor::new(config.listen),
             doorbell,
             ready: VecDeque::new(),
@@ -132,8 +157,9 @@ impl Uring {
         self.connections.len()
     }
 
-    /// Regions of the arena that are registered with this ring.
-    pub fn registered_regions(&self) -> usize {
+    /// Regions of the arena that are registered with this ring, and how many of them share their
+    /// registration with other rings.
+    pub fn registered_regions(&self) -> (usize, usize) {
         self.regions.count()
     }
 
@@ -203,7 +229,8 @@ impl Uring {
             Kind::Accept => self.accepted(cqe, done),
             Kind::Wake => self.doorbell.ended(),
             Kind::Cancel => self.cancel_failed(id),
-            Kind::Connect | Kind::Recv | Kind::Send => self.transferred(kind, id, cqe.result(), done),
+            Kind::Connect | Kind::Recv | Kind::Send => self.transferred(kind, id, cqe, done),
+            Kind::ZeroCopy => self.zero_copy_event(id, cqe, done),
             Kind::File => self.file_ended(id, cqe.result(), done),
         }
     }
@@ -227,34 +254,38 @@ impl Uring {
     }
 
     /// A connect, receive or send has ended.
-    fn transferred(&mut self, kind: Kind, conn: ConnId, result: i32, done: &mut Vec<Completion>) {
+    fn transferred(&mut self, kind: Kind, conn: ConnId, cqe: &cqueue::Entry, done: &mut Vec<Completion>) {
+        let result = cqe.result();
+        if let Some(id) = cqueue::buffer_select(cqe.flags()) {
+            self.take_buffer(conn, id);
+        }
         let Some(connection) = self.connections.get_mut(conn) else {
             self.counters.stale += 1;
             return;
         };
         let key = Key { kind, id: conn };
-        let flight = match kind {
-            Kind::Connect => &mut connection.connect,
-            Kind::Recv => &mut connection.recv,
-            _ => &mut connection.send,
-        };
-        let was = std::mem::take(flight);
-        debug_assert!(was != Flight::None);
-        let again = matches!(-result, libc::EINTR | libc::EAGAIN);
-        if connection.closing {
-            if connection.is_quiet() {
-                // The last completion: now, and not before, the descriptor may go.
-                self.disown(conn);
-                done.push(Completion::Closed { conn });
+        let starved = result == -libc::ENOBUFS && kind == Kind::Recv && connection.is_receiving_any();
+        let again = starved || matches!(-result, libc::EINTR | libc::EAGAIN);
+        self.counters.starved += u64::from(starved);
+        let running = Flight::Running;
+        if again && !connection.closing {
+            match kind {
+                Kind::Recv if connection.recv == running => return connection.push_recv(key, &mut self.ring),
+                Kind::Send if connection.send == running => return connection.push_send(key, &mut self.ring),
+                _ => {}
             }
-            return;
         }
-        if again && was == Flight::Running && kind != Kind::Connect {
-            *flight = Flight::Running;
-            return match kind {
-                Kind::Recv => connection.push_recv(key, &mut self.ring),
-                _ => connection.push_send(key, &mut self.ring),
-            };
+        self.ended(Ended { kind, conn, result, again, held: false }, done);
+    }
+
+    /// Tells that an operation of a connection has ended.
+    fn ended(&mut self, ended: Ended, done: &mut Vec<Completion>) {
+        let Ended { kind, conn, result, again, held } = ended;
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let was = connection.ended(kind, &mut self.lists);
+        debug_assert!(was != Flight::None);
+        if connection.closing {
+            return self.let_go(conn, done);
         }
         let result = match u32::try_from(result) {
             Ok(bytes) => Ok(bytes),
@@ -264,8 +295,29 @@ impl Uring {
         done.push(match kind {
             Kind::Connect => Completion::Dialed { conn, result: result.map(drop) },
             Kind::Recv => Completion::Received { conn, result },
-            _ => Completion::Sent { conn, result },
+            _ => Completion::Sent { conn, result, held },
         });
+    }
+
+    /// Something of a closing connection has ended: with the last completion, and not before, it goes.
+    fn let_go(&mut self, conn: ConnId, done: &mut Vec<Completion>) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.is_quiet() {
+            self.disown(conn);
+            done.push(Completion::Closed { conn });
+        } else if connection.is_idle() {
+            connection.abort();
+        }
+    }
+
+    /// Makes a buffer that the kernel has filled the connection's inbox.
+    fn take_buffer(&mut self, conn: ConnId, id: u16) {
+        let Some(buffers) = &mut self.buffers else { panic!("no buffers were offered") };
+        let filled = buffers.take(id);
+        match self.connections.get_mut(conn) {
+            Some(connection) => connection.set_inbox(filled),
+            None => buffers.give(filled),
+        }
     }
 
     /// A cancellation found nothing, or found it too busy to stop. What it was for may have ended
@@ -275,7 +327,7 @@ impl Uring {
         if connection.closing {
             connection.shut_down();
         } else if connection.recv == Flight::Interrupted {
-            self.ring.cancel(Key { kind: Kind::Recv, id: conn });
+            self.ring.cancel(Key { kind: Kind::Recv, id: conn }, conn);
         }
     }
 
@@ -349,11 +401,25 @@ impl Io for Uring {
         self.connection(conn).outbox()
     }
 
+    fn recv_any(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { panic!("{conn:?} is stale") };
+        if connection.closing {
+            return;
+        }
+        let key = Key { kind: Kind::Recv, id: conn };
+        if let Some(buffers) = &mut self.buffers {
+            return connection.recv_any(buffers, key, &mut self.ring);
+        }
+        let whole = [Segment::Inbox { offset: 0, len: INBOX_BYTES as u32 }];
+        connection.inbox().resize(INBOX_BYTES, 0);
+        connection.recv(&whole, (&self.arena, &mut self.lists), key, &mut self.ring);
+    }
+
     fn recv(&mut self, conn: ConnId, segments: &[Segment]) {
         let Some(connection) = self.connections.get_mut(conn) else { panic!("{conn:?} is stale") };
         if !connection.closing {
             let key = Key { kind: Kind::Recv, id: conn };
-            connection.recv(segments, &self.arena, key, &mut self.ring);
+            connection.recv(segments, (&self.arena, &mut self.lists), key, &mut self.ring);
         }
     }
 
@@ -361,17 +427,23 @@ impl Io for Uring {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         if connection.recv == Flight::Running && !connection.closing {
             connection.recv = Flight::Interrupted;
-            self.ring.cancel(Key { kind: Kind::Recv, id: conn });
+            self.ring.cancel(Key { kind: Kind::Recv, id: conn }, conn);
         }
     }
 
     fn send(&mut self, conn: ConnId, segments: &[Segment]) {
-        let Some(connection) = self.connections.get_mut(conn) else { panic!("{conn:?} is stale") };
-        if !connection.closing {
-            self.counters.sends += 1;
-            let key = Key { kind: Kind::Send, id: conn };
-            connection.send(segments, &self.arena, key, &mut self.ring);
+        if self.connection(conn).closing {
+            return;
         }
+        self.counters.sends += 1;
+        let direct = self.direct(conn, segments);
+        let (count, key) = match direct {
+            Some((count, Direct { id, .. })) => (count, Key { kind: Kind::ZeroCopy, id }),
+            None => (segments.len(), Key { kind: Kind::Send, id: conn }),
+        };
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let how = direct.map(|(_, how)| how);
+        connection.send(&segments[..count], how, (&self.arena, &mut self.lists), key, &mut self.ring);
     }
 
     fn close(&mut self, conn: ConnId) {
@@ -383,14 +455,17 @@ impl Io for Uring {
             connection.fd = None;
             return self.ready.push_back(Ready::Closed(conn));
         }
+        if connection.is_idle() {
+            return connection.abort();
+        }
         let flights = [
-            (Kind::Connect, connection.connect),
-            (Kind::Recv, connection.recv),
-            (Kind::Send, connection.send),
+            (Key { kind: Kind::Connect, id: conn }, connection.connect),
+            (Key { kind: Kind::Recv, id: conn }, connection.recv),
+            (connection.send_key(conn), connection.send),
         ];
-        for (kind, flight) in flights {
+        for (key, flight) in flights {
             if flight != Flight::None {
-                self.ring.cancel(Key { kind, id: conn });
+                self.ring.cancel(key, conn);
             }
         }
     }
@@ -469,6 +544,7 @@ impl Uring {
         tracing::warn!(operations = self.in_flight(), "I/O does not end; leaving its memory to the kernel");
         std::mem::forget(std::mem::replace(&mut self.connections, Slots::new(0)));
         std::mem::forget(std::mem::replace(&mut self.files, Slots::new(0)));
+        std::mem::forget(self.buffers.take());
         std::mem::forget(std::mem::replace(&mut self.acceptor, Acceptor::new(None)));
         std::mem::forget(Arc::clone(&self.arena));
         self.doorbell.leak();

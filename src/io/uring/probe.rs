@@ -5,12 +5,21 @@
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use io_uring::{IoUring, Probe, cqueue, opcode, types};
 
+use crate::base::ids::SlotId;
+use crate::base::limits::ZERO_COPY_BYTES_MIN;
+use crate::base::time::Span;
 use crate::io::arena::{Arena, REGION_BYTES};
+use crate::io::{Completion, Io, Segment};
 
 use super::setup::{self, ENTRIES_MIN, Memlock};
+use super::{Uring, UringConfig, UringSocket, ZeroCopy};
+
+/// What takes longer than this does not work.
+const PATIENCE: Span = Span::from_secs(1);
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +74,7 @@ pub fn probe() -> Vec<Check> {
     checks.extend(opcodes(&ring));
     checks.push(accept(ring));
     checks.push(memlock());
+    checks.push(zero_copy());
     checks
 }
 
@@ -176,6 +186,52 @@ fn register() -> io::Result<()> {
     ring.submitter().register_buffers_sparse(1)?;
     // SAFETY: the arena outlives the ring, which is dropped first.
     unsafe { ring.submitter().register_buffers_update(0, &[arena.region_iovec(0)], None) }
+}
+
+/// Sends once without a copy as a worker would, to ourselves.
+fn zero_copy() -> Check {
+    const NAME: &str = "zero-copy send";
+    let without = |detail: String| Check {
+        name: NAME,
+        verdict: Verdict::Warn,
+        detail,
+        remedy: "run Linux 6.15 or newer; raise `ulimit -l`, or set LimitMEMLOCK=infinity".into(),
+    };
+    match send_one() {
+        Ok(true) => good(
+            NAME,
+            format!(
+                "available; used from {} KiB up on each connection whose network honours it (loopback and \
+                 veth do not)",
+                ZERO_COPY_BYTES_MIN >> 10
+            ),
+        ),
+        Ok(false) => without("not used, each send is copied: the kernel refuses it for cache memory".into()),
+        Err(error) => without(format!("not used, each send is copied: {error}")),
+    }
+}
+
+/// Whether the kernel held the memory of a send.
+fn send_one() -> io::Result<bool> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    let arena = Arc::new(Arena::new(0).map_err(io::Error::other)?);
+    let (shared, zero_copy, entries) = (None, ZeroCopy::Force, ENTRIES_MIN);
+    let config = UringConfig { listen: None, connections_max: 1, arena, shared, zero_copy, entries };
+    let mut uring = Uring::new(config).map_err(io::Error::other)?;
+    let conn = uring.attach(UringSocket::new(client.into())).map_err(|_| io::ErrorKind::Other)?;
+    uring.send(conn, &[Segment::Payload { slot: SlotId(0), offset: 0, len: ZERO_COPY_BYTES_MIN }]);
+    let deadline = uring.now() + PATIENCE;
+    let mut done = Vec::new();
+    while uring.now() < deadline {
+        uring.turn(Some(deadline), &mut done);
+        if let Some(Completion::Sent { result, held, .. }) =
+            done.iter().find(|done| matches!(done, Completion::Sent { .. }))
+        {
+            return result.map(|_| *held).map_err(|errno| io::Error::from_raw_os_error(errno.0));
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::io;
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
+use crate::base::ids::ConnId;
 use crate::base::time::Span;
 
 use super::key::{Key, Kind};
@@ -84,10 +85,10 @@ impl Ring {
     }
 
     /// Queues the cancellation of an operation. Only its failure comes back, as a completion of
-    /// kind `Cancel` with the id of `target`.
-    pub(super) fn cancel(&mut self, target: Key) {
+    /// kind `Cancel` with the id of `conn`, whose operation it is.
+    pub(super) fn cancel(&mut self, target: Key, conn: ConnId) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target.pack())).build();
-        let key = Key { kind: Kind::Cancel, id: target.id };
+        let key = Key { kind: Kind::Cancel, id: conn };
         // SAFETY: a cancellation by user data names no memory and no descriptor.
         unsafe { self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), key) }
     }

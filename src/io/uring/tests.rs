@@ -1,8 +1,12 @@
 //! Each operation and its races, on a real ring. No test sleeps: each waits for a completion.
 
+mod any;
 mod cancel;
 mod file;
+mod honoured;
+mod regions;
 mod stream;
+mod zero_copy;
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -14,7 +18,7 @@ use crate::io::arena::Arena;
 use crate::io::sockets::listen;
 use crate::io::{Completion, Errno, Io, Segment};
 
-use super::{Key, Kind, Uring, UringConfig, UringSocket, Wait, accept};
+use super::{Key, Kind, SharedRegions, Uring, UringConfig, UringSocket, Wait, ZeroCopy, accept};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// A test that waits longer for one completion has failed.
@@ -26,6 +30,8 @@ struct Rig {
     address: SocketAddr,
     arena: Arc<Arena>,
     seen: Vec<Completion>,
+    /// Sends that the kernel holds, as far as `sent` has seen them.
+    held: u32,
 }
 
 impl Rig {
@@ -34,11 +40,26 @@ impl Rig {
     }
 
     fn with(entries: u32, connections_max: u32) -> Self {
+        Self::over(Arc::new(Arena::new(0).unwrap()), None, entries, connections_max)
+    }
+
+    fn over(
+        arena: Arc<Arena>,
+        shared: Option<Arc<SharedRegions>>,
+        entries: u32,
+        connections_max: u32,
+    ) -> Self {
         let listener = listen(LOOPBACK, 1).unwrap().pop().unwrap();
         let address = listener.local_addr().unwrap();
-        let arena = Arc::new(Arena::new(0).unwrap());
-        let config = UringConfig { listen: Some(listener), connections_max, arena: arena.clone(), entries };
-        Self { uring: Uring::new(config).unwrap(), address, arena, seen: Vec::new() }
+        let config = UringConfig {
+            listen: Some(listener),
+            connections_max,
+            arena: arena.clone(),
+            shared,
+            zero_copy: ZeroCopy::Off,
+            entries,
+        };
+        Self { uring: Uring::new(config).unwrap(), address, arena, seen: Vec::new(), held: 0 }
     }
 
     /// Turns until a completion satisfies `wanted`, and takes it.
@@ -77,10 +98,12 @@ impl Rig {
     }
 
     fn sent(&mut self, wanted: ConnId) -> Result<u32, Errno> {
-        self.expect("Sent", |done| match *done {
-            Completion::Sent { conn, result } if conn == wanted => Some(result),
+        let (result, held) = self.expect("Sent", |done| match *done {
+            Completion::Sent { conn, result, held } if conn == wanted => Some((result, held)),
             _ => None,
-        })
+        });
+        self.held += u32::from(held);
+        result
     }
 
     fn closed(&mut self, wanted: ConnId) {
@@ -128,6 +151,18 @@ fn is_open(inode: u64) -> bool {
     let name = format!("socket:[{inode}]");
     let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
     links.filter_map(|link| std::fs::read_link(link.path()).ok()).any(|target| target.as_os_str() == &*name)
+}
+
+/// Whether this process runs the test of that name and no other. If not, it starts one that does: what
+/// is counted for a whole process must not be what other tests do.
+fn alone(name: &str) -> bool {
+    const ALONE: &str = "TROC_TEST_ALONE";
+    let is_alone = std::env::var_os(ALONE).is_some();
+    if !is_alone {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        assert!(child.args([name, "--exact", "--nocapture"]).env(ALONE, "1").status().unwrap().success());
+    }
+    is_alone
 }
 
 /// Bytes that differ at each place and for each seed.
@@ -194,6 +229,16 @@ fn five_hundred_connections_are_accepted_and_the_table_is_a_limit() {
 }
 
 #[test]
+fn what_is_accepted_sends_small_frames_at_once() {
+    let mut rig = Rig::new(64);
+    let (here, there) = rig.pair();
+    for conn in [here, there] {
+        let socket = rig.uring.connections.get(conn).unwrap().fd.as_ref().unwrap();
+        assert!(rustix::net::sockopt::tcp_nodelay(socket).unwrap());
+    }
+}
+
+#[test]
 fn a_connection_moves_to_another_ring() {
     let (mut from, mut to) = (Rig::new(64), Rig::new(64));
     let (conn, mut stream) = from.guest();
@@ -216,7 +261,7 @@ fn accepting_goes_on_after_a_rest() {
     rig.guest();
     // As if the kernel had ended the multishot accept for want of descriptors.
     let deadline = rig.uring.now() + PATIENCE;
-    rig.uring.ring.cancel(Key::only(Kind::Accept));
+    rig.uring.ring.cancel(Key::only(Kind::Accept), Key::only(Kind::Accept).id);
     while rig.uring.acceptor.is_armed() {
         rig.uring.ring.enter(Wait::AtMost(PATIENCE));
         let mut batch = Vec::new();

@@ -184,7 +184,8 @@ fn check(
         | Completion::Closed { conn }
         | Completion::Dialed { conn, .. }
         | Completion::Received { conn, .. }
-        | Completion::Sent { conn, .. } => conn,
+        | Completion::Sent { conn, .. }
+        | Completion::Released { conn } => conn,
         Completion::Read { .. } | Completion::Written { .. } => panic!("no file was touched"),
     };
     let key = (conn.index, conn.generation);

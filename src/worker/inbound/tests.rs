@@ -13,7 +13,6 @@ use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::action::Action;
 use crate::engine::{Admission, EngineConfig};
-use crate::io::INBOX_BYTES;
 use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
 use crate::proto::wire::message::Message;
 use crate::shared::cache::Cache;
@@ -312,7 +311,10 @@ impl Side {
     }
 
     fn receive(&mut self, engine: &mut Engine) {
-        self.segments = self.inbound.plan(self.conn, engine, &mut self.inbox).to_vec();
+        if self.inbound.plan(self.conn, engine, &mut self.inbox, &mut self.segments) == Target::Any {
+            self.inbox = vec![0x5a; INBOX_BYTES];
+            self.segments.push(Segment::Inbox { offset: 0, len: INBOX_BYTES as u32 });
+        }
     }
 }
 

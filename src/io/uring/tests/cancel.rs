@@ -59,7 +59,7 @@ fn a_close_with_everything_in_flight_gives_all_descriptors_back() {
     rig.uring.recv(here, &[inbox(0, 64), payload(0, 0, 64)]);
     // Nobody reads: once the buffers of the connection are full, a send stays in flight.
     let all: Vec<_> = (0..64).map(|slot| payload(slot, 0, 256 << 10)).collect();
-    rig.seen.push(Completion::Sent { conn: here, result: Ok(0) });
+    rig.seen.push(Completion::Sent { conn: here, result: Ok(0), held: false });
     while !rig.seen.is_empty() {
         assert!(rig.sent(here).is_ok());
         rig.uring.send(here, &all);
