@@ -133,8 +133,8 @@ fn begin(config: &StartConfig) -> Result<Begun, NodeError> {
 fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, NodeError> {
     let Begun { mut files, mut keeper, resume } = begun;
     let metainfo = &config.metainfo;
-    let durable = resume.state.durable();
-    let mut have = durable.clone();
+    let believed = resume.state.durable();
+    let mut have = believed.clone();
     for (piece, _) in &found {
         have.set(*piece);
     }
@@ -153,7 +153,7 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         private: metainfo.private,
     };
     let shared = SharedTorrent::new(meta, &have, config.cores);
-    for piece in durable.ones() {
+    for piece in believed.ones() {
         set_fingerprints(&shared, piece, resume.state.fingerprints(piece));
     }
     for (piece, prints) in found {
@@ -163,6 +163,7 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         let _ = keeper.machine().handle_written(piece, files, prints.into(), clock::now());
     }
     keeper.machine().flush();
+    let durable = keeper.machine().durable();
     let access = if shared.is_complete() { Access::Read } else { Access::Write };
     let pairs = open_all(&mut files, metainfo, access)?;
     Ok(Started { shared, pairs, durable, keeper, files })

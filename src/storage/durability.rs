@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::journal::{FileIdentity, JournalState, Record, Writer, snapshot};
 use super::layout::FileIndex;
+use crate::base::bitfield::Bitfield;
 use crate::base::limits::{SYNCS_IN_FLIGHT_MAX, UNSYNCED_BYTES_MAX, UNSYNCED_TIME_MAX};
 use crate::base::time::{Instant, Span};
 
@@ -104,8 +105,11 @@ struct FileQueue {
 #[derive(Debug)]
 pub struct Durability {
     policy: SyncPolicy,
-    /// What the journal is known to say on disk.
+    /// What the journal is known to say on disk, once it is proven.
     state: JournalState,
+    /// False until a journal that reads as `state` is sure to be on disk: what a killed process had
+    /// appended and not synced reads like the rest, and is gone with the power.
+    proven: bool,
     writer: Writer,
     /// Length of the journal up to its last sync, or replacement, that succeeded.
     synced_bytes: u64,
@@ -125,14 +129,16 @@ pub struct Durability {
 
 impl Durability {
     /// A machine that knows what `state` says. With the `writer` of a replayed journal it appends to
-    /// that; without, its first intention is to put a new one in its place. Either way the journal
-    /// first says that the torrent is in use.
+    /// that; without, its first intention is to put a new one in its place, and only then does what
+    /// `state` says count as durable. Either way the journal first says that the torrent is in use.
     pub fn new(state: JournalState, writer: Option<Writer>, policy: SyncPolicy) -> Self {
-        let phase = if writer.is_some() { Phase::Idle } else { Phase::Outdated };
+        let proven = writer.is_some();
+        let phase = if proven { Phase::Idle } else { Phase::Outdated };
         let writer = writer.unwrap_or_else(|| snapshot(&state).1);
         Self {
             policy,
             state,
+            proven,
             synced_bytes: writer.bytes(),
             writer,
             phase,
@@ -149,9 +155,15 @@ impl Durability {
         }
     }
 
-    /// What the journal is known to say on disk.
+    /// What the journal says, or is about to say.
     pub const fn state(&self) -> &JournalState {
         &self.state
+    }
+
+    /// The pieces that survive whatever happens.
+    pub fn durable(&self) -> Bitfield {
+        let said = self.state.durable();
+        if self.proven { said } else { Bitfield::new(said.len()) }
     }
 
     /// Whether nothing waits and nothing is in flight.
@@ -395,6 +407,9 @@ impl Durability {
         }
         (self.phase, self.synced_bytes) = (Phase::Idle, self.writer.bytes());
         let mut durable = BTreeSet::new();
+        if !std::mem::replace(&mut self.proven, true) {
+            durable.extend(self.state.durable().ones());
+        }
         for record in self.batch.drain(..) {
             let fits = self.state.apply(&record);
             assert!(fits, "a record that does not fit the torrent: {record:?}");

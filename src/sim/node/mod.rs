@@ -152,6 +152,7 @@ impl Node {
         let world = run.world().clone();
         let boot = Boot::new(&world, torrent, &spec)?;
         let Boot { shared, believed, machine } = boot;
+        let durable = machine.durable();
         let arena = Arc::new(Arena::new(0).expect("address space for one region"));
         let cache = Arc::new(Cache::new(spec.slots.min(arena.slot_count())));
         let control_id = world.add_actor(spec.host);
@@ -189,7 +190,7 @@ impl Node {
             candidates.add(peer, Source::Operator, world.now());
         }
         let log = Rc::new(RefCell::new(NodeLog {
-            durable: believed.clone(),
+            durable,
             written: 0,
             fetched_twice: Vec::new(),
             accused: Vec::new(),

@@ -46,6 +46,20 @@ fn journal(machine: &mut Durability) -> Vec<u32> {
 }
 
 #[test]
+fn what_a_killed_process_left_in_its_journal_is_durable_only_once_that_is_on_disk() {
+    let mut state = JournalState::new(subject());
+    assert!(state.apply(&Record::Durable { piece: 7, fingerprints: [1].into() }));
+    let mut machine = Durability::new(state, None, LATER);
+    assert_eq!(machine.durable().count(), 0);
+    for ok in [false, true] {
+        machine.retry();
+        assert!(matches!(machine.poll(Instant(0)), Some(Intent::Replace { .. })));
+        assert_eq!(machine.handle_replaced(ok), if ok { vec![7] } else { Vec::new() });
+    }
+    assert_eq!(machine.durable().ones().collect::<Vec<_>>(), [7]);
+}
+
+#[test]
 fn a_piece_is_durable_after_all_its_files_and_the_journal() {
     let mut machine = begun(LATER);
     write(&mut machine, 7, &[1, 2], Instant(0));
