@@ -4,6 +4,7 @@ mod flood;
 mod lost;
 mod random;
 mod requests;
+mod rivals;
 mod time;
 
 use super::*;
