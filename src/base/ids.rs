@@ -27,6 +27,15 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+/// One connection of any worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CoreConn {
+    /// The worker.
+    pub core: CoreId,
+    /// Its connection.
+    pub conn: ConnId,
+}
+
 /// One slot of the arena: room for one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub u32);

@@ -65,6 +65,21 @@ pub const SEND_STALL_TIMEOUT: Span = Span::from_secs(60);
 /// The same, whatever comes from it (threats P13, P35): the kernel tells of progress when a third of
 /// its buffer is free, which a slow link fills with little.
 pub const SEND_STUCK_TIMEOUT: Span = Span::from_secs(180);
+/// Payload that a peer must drain in `DRAIN_WINDOW` of time with slots pinned for it, while others wait
+/// for slots (threat P35): a block a minute. `engine/allowance.rs` says why so little.
+pub const DRAIN_BYTES_MIN: u64 = 16 << 10;
+/// See above.
+pub const DRAIN_WINDOW: Span = Span::from_secs(60);
+/// Bytes that may be read from disk for a peer before it was sent anything (threat P15).
+pub const COLD_READ_GRANT_BYTES: u64 = 16 << 20;
+/// Bytes that may be read for a peer for each byte that it was sent.
+pub const COLD_READ_PER_SENT: u64 = 4;
+/// Bytes that may be read for a peer each second besides: 20 chunks.
+pub const COLD_READ_BYTES_PER_SEC: u64 = 5 << 20;
+/// Pieces of a torrent on one core that are fetched again from one peer alone (threat P21).
+pub const PAROLE_PIECES_MAX: usize = 8;
+/// Peers that are tried in turn for such a piece before anybody may give blocks of it.
+pub const PAROLE_GIVERS_MAX: usize = 3;
 /// Messages that change nothing (keep-alives, unknown ids, repeated interest, chokes) that one
 /// connection may send in a second.
 pub const IDLE_MESSAGES_MAX: u32 = 200;

@@ -214,9 +214,9 @@ impl<'a> Control<'a> {
             let id = TorrentId(index as u32);
             let rng = Rng::new(self.shared.seed ^ index as u64);
             let announcer = Announcer::new(&metainfo.trackers, TrackerOrigin::Operator, rng);
-            let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, now);
+            let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, self.shared.peer_id, now);
             for &peer in &self.config.peers {
-                swarm.candidates.add(peer, Source::Operator, now);
+                swarm.roster.add(peer, Source::Operator, now);
             }
             self.swarms.push(swarm);
             let config = StartConfig {
@@ -382,7 +382,7 @@ impl<'a> Control<'a> {
         let Some(live) = swarm.live.as_ref().filter(|_| self.phase == Phase::Running) else { return };
         let loads: Vec<u32> =
             live.shared.stats.iter().map(|stats| stats.peers.load(Ordering::Relaxed)).collect();
-        while let Some(address) = swarm.candidates.poll_dial(now) {
+        while let Some(address) = swarm.roster.candidates.poll_dial(now) {
             let core = place(address, &loads);
             self.workers[core].send(ToWorker::Dial { torrent: id, address });
         }
@@ -410,11 +410,11 @@ impl<'a> Control<'a> {
         match result {
             Ok(reply) => {
                 swarm.tracker_error = reply.warning.clone();
-                swarm.announcer.handle_reply(now, tracker, &reply);
+                let change = swarm.announcer.handle_reply(now, tracker, &reply);
                 let me = self.shared.listen;
-                for peer in reply.peers.into_iter().filter(|&peer| !is_self(peer, me)) {
-                    swarm.candidates.add(peer, Source::Hint, now);
-                }
+                let peers = reply.peers.into_iter().filter(|&peer| !is_self(peer, me));
+                let strangers = swarm.note_reply(change, peers, now);
+                self.close(strangers);
             }
             Err(error) => {
                 tracing::warn!("{error}");
@@ -478,6 +478,7 @@ impl<'a> Control<'a> {
         for swarm in &self.swarms {
             let announcer = swarm.announcer.poll_timeout();
             let candidates = swarm
+                .roster
                 .candidates
                 .poll_timeout()
                 .filter(|_| swarm.live.is_some() && self.phase == Phase::Running);

@@ -1,17 +1,17 @@
 //! One torrent as the control thread sees it: where it stands, whom it knows, what is durable.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::keeping::Orders;
 use super::status::{TorrentState, TorrentStatus};
 use crate::base::bitfield::Bitfield;
-use crate::base::ids::PeerId;
+use crate::base::ids::{CoreConn, PeerId};
 use crate::base::time::{Instant, Span};
-use crate::engine::action::Farewell;
-use crate::engine::announcer::Announcer;
-use crate::engine::candidates::Candidates;
+use crate::engine::announcer::{Announcer, TrackerChange};
+use crate::engine::candidates::Source;
+use crate::engine::roster::Roster;
 use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::tracker::{AnnounceEvent, AnnounceRequest};
@@ -48,33 +48,30 @@ pub struct Swarm {
     pub checked: u32,
     /// What stopped it, if anything did.
     pub stopped: Option<String>,
-    /// Whom to connect to.
-    pub candidates: Candidates,
+    /// Whom it knows and is connected to.
+    pub roster: Roster,
     /// When to ask which tracker.
     pub announcer: Announcer,
     /// What a tracker last complained about.
     pub tracker_error: Option<String>,
     /// When a peer was last connected, or it started.
     pub peer_at: Instant,
-    /// Where connected peers listen that dialled us: at most one entry per connection.
-    listens: HashMap<SocketAddr, SocketAddr>,
     complete_told: bool,
     samples: VecDeque<(Instant, u64, u64)>,
 }
 
 impl Swarm {
     /// A torrent that is about to be checked.
-    pub fn new(metainfo: Arc<Metainfo>, announcer: Announcer, now: Instant) -> Self {
+    pub fn new(metainfo: Arc<Metainfo>, announcer: Announcer, peer_id: PeerId, now: Instant) -> Self {
         Self {
             metainfo,
             live: None,
             checked: 0,
             stopped: None,
-            candidates: Candidates::default(),
+            roster: Roster::new(peer_id),
             announcer,
             tracker_error: None,
             peer_at: now,
-            listens: HashMap::new(),
             complete_told: false,
             samples: VecDeque::new(),
         }
@@ -132,28 +129,18 @@ impl Swarm {
         self.stopped.get_or_insert(why);
     }
 
-    /// A peer connected or left.
-    pub fn note_peer(&mut self, address: SocketAddr, left: Option<Farewell>, now: Instant) {
-        self.peer_at = now;
-        match left {
-            None => self.candidates.handle_connected(address),
-            Some(why) => {
-                self.candidates.handle_gone(address, why, now);
-                if let Some(listens) = self.listens.remove(&address) {
-                    self.candidates.handle_gone(listens, why, now);
-                }
-            }
-        }
-    }
-
-    /// A connected peer named the port it listens on: it need not be dialled there while it stays.
-    pub fn note_listens(&mut self, address: SocketAddr, port: u16) {
-        let listens = SocketAddr::new(address.ip(), port);
-        // The first word counts: a peer must not make us believe that all ports of its host are it.
-        if listens != address && !self.listens.contains_key(&address) {
-            self.listens.insert(address, listens);
-            self.candidates.handle_connected(listens);
-        }
+    /// A tracker answered; it names `peers`. Returns the connections that are to be closed: when a
+    /// private torrent has another tracker than before, those that are not the new one's (BEP 27).
+    pub fn note_reply(
+        &mut self,
+        change: TrackerChange,
+        peers: impl Iterator<Item = SocketAddr>,
+        now: Instant,
+    ) -> Vec<CoreConn> {
+        let parts = self.metainfo.private && change == TrackerChange::Switched;
+        let strangers = if parts { self.roster.part() } else { Vec::new() };
+        peers.for_each(|peer| self.roster.add(peer, Source::Hint, now));
+        strangers
     }
 
     /// What to say to a tracker.
@@ -238,4 +225,49 @@ fn traffic(shared: &SharedTorrent) -> (u64, u64) {
         sum(|stats| stats.received_bytes.load(Ordering::Relaxed)),
         sum(|stats| stats.sent_bytes.load(Ordering::Relaxed)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{ConnId, CoreId};
+    use crate::base::rng::Rng;
+    use crate::engine::announcer::TrackerOrigin;
+    use crate::engine::peer::Origin;
+
+    const NOW: Instant = Instant(1_000_000_000);
+
+    /// A swarm with a connection to a peer that its tracker named, at 10.0.0.1.
+    fn connected(private: bool) -> (Swarm, CoreConn) {
+        let info = "d6:lengthi1e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa";
+        let bytes = format!("d4:info{info}7:privatei{}eee", u8::from(private));
+        let metainfo = Arc::new(Metainfo::parse(bytes.as_bytes()).unwrap());
+        let announcer = Announcer::new(&[], TrackerOrigin::Operator, Rng::new(1));
+        let mut swarm = Swarm::new(metainfo, announcer, PeerId([1; 20]), NOW);
+        assert_eq!(swarm.note_reply(TrackerChange::Same, [address(1)].into_iter(), NOW), []);
+        assert_eq!(swarm.roster.candidates.poll_dial(NOW), Some(address(1)));
+        let conn = CoreConn { core: CoreId(0), conn: ConnId { index: 1, generation: 0 } };
+        let peer_id = PeerId([2; 20]);
+        assert_eq!(swarm.roster.handle_connected(conn, address(1), Origin::Outgoing, peer_id), None);
+        (swarm, conn)
+    }
+
+    fn address(host: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], 6881))
+    }
+
+    #[test]
+    fn only_a_private_torrent_parts_from_the_peers_of_a_tracker_that_it_leaves() {
+        for (private, change, parts) in [
+            (true, TrackerChange::Switched, true),
+            (true, TrackerChange::Same, false),
+            (false, TrackerChange::Switched, false),
+        ] {
+            let (mut swarm, conn) = connected(private);
+            let closed = swarm.note_reply(change, [address(2)].into_iter(), NOW);
+            assert_eq!(closed, if parts { vec![conn] } else { vec![] }, "{private} {change:?}");
+            assert_eq!(swarm.roster.candidates.knows(address(1)), !parts);
+            assert_eq!(swarm.roster.candidates.poll_dial(NOW), Some(address(2)), "the new one's are dialled");
+        }
+    }
 }

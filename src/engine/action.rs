@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::base::ids::{ConnId, CoreId, SlotId, TorrentId};
+use super::peer::Origin;
+use crate::base::ids::{ConnId, CoreConn, CoreId, PeerId, SlotId, TorrentId};
 use crate::proto::wire::handshake::Handshake;
 
 /// One intention.
@@ -167,15 +168,21 @@ pub enum Report {
     Connected {
         /// The torrent.
         torrent: TorrentId,
+        /// The connection.
+        conn: CoreConn,
         /// Where it is connected from or was dialled at.
         address: SocketAddr,
+        /// Who opened it.
+        origin: Origin,
+        /// The peer's name for itself.
+        peer_id: PeerId,
     },
     /// A peer's extension handshake named the port it listens on (BEP 10 `p`).
     Listens {
         /// The torrent.
         torrent: TorrentId,
-        /// Where it is connected from.
-        address: SocketAddr,
+        /// The connection.
+        conn: CoreConn,
         /// Its port.
         port: u16,
     },
@@ -183,6 +190,8 @@ pub enum Report {
     Disconnected {
         /// The torrent, if the handshake got that far or it was dialled for one.
         torrent: TorrentId,
+        /// The connection; `None` if there was no room for one.
+        conn: Option<CoreConn>,
         /// The address.
         address: SocketAddr,
         /// Why.

@@ -84,6 +84,7 @@ impl Engine {
         }
         shared.set_have(piece);
         torrent.owned.remove(&piece);
+        torrent.paroles.remove(&piece);
         shared.disown_piece(piece);
         self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
         if suspects {
@@ -111,23 +112,28 @@ impl Engine {
             liars.into_iter().flatten().for_each(|key| self.ban_everywhere(key));
             return;
         }
-        for chunk in piece_chunks(shared, piece) {
-            let slot = shared.chunks.reset(chunk);
-            self.cache.release(slot);
-        }
-        torrent.owned.remove(&piece);
-        shared.disown_piece(piece);
-        self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
-        let givers: BTreeSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();
-        let sole = (givers.len() == 1).then(|| givers.iter().next().copied()).flatten();
-        let bytes = u64::from(shared.meta.geometry.piece_len(piece));
+        self.piece_failed(id, piece, blocks);
+    }
+
+    /// A piece is not what it should be; `blocks` are its evidence. A sole giver is banned. Otherwise
+    /// the piece is fetched again from one peer alone, if the evidence can be kept.
+    fn piece_failed(&mut self, id: TorrentId, piece: u32, blocks: Vec<(u64, u64)>) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let bytes = u64::from(torrent.shared.meta.geometry.piece_len(piece));
         let stats = torrent.stats(self.config.core);
         stats.wasted_bytes.fetch_add(bytes, crate::shared::sync::Ordering::Relaxed);
-        if torrent.evidence.len() < EVIDENCE_MAX && sole.is_none() {
+        let givers: BTreeSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();
+        let sole = (givers.len() == 1).then(|| givers.iter().next().copied()).flatten();
+        let room = torrent.evidence.len() < EVIDENCE_MAX || torrent.evidence.contains_key(&piece);
+        if room && sole.is_none() {
             torrent.evidence.entry(piece).or_insert(Evidence { blocks });
         }
-        self.forget_piece(id, piece);
-        self.actions.push_back(Action::Tell(To::Others, Note::Missing { torrent: id, piece }));
+        // Before the chunks are empty, so that no other core takes one.
+        let parole = room && sole.is_none() && self.begin_parole(id, piece);
+        self.empty_piece(id, piece);
+        if !parole {
+            self.open_to_all(id, piece);
+        }
         if let Some(key) = sole {
             self.ban_everywhere(key);
         }
@@ -149,9 +155,29 @@ impl Engine {
         }
     }
 
-    /// Empties a piece of this core of which no chunk is being collected or hashed.
-    fn give_up(&mut self, id: TorrentId, piece: u32) {
+    /// Gives up a piece of this core of which no chunk is being collected or hashed: anybody may begin
+    /// it anew.
+    pub(super) fn give_up(&mut self, id: TorrentId, piece: u32) {
+        if self.empty_piece(id, piece) {
+            self.open_to_all(id, piece);
+        }
+    }
+
+    /// Ends this core's ownership of an empty piece.
+    fn open_to_all(&mut self, id: TorrentId, piece: u32) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        torrent.owned.remove(&piece);
+        torrent.paroles.remove(&piece);
+        torrent.shared.disown_piece(piece);
+        self.cache.unreserve(torrent.shared.meta.geometry.chunks_per_piece());
+        self.forget_piece(id, piece);
+        self.actions.push_back(Action::Tell(To::Others, Note::Missing { torrent: id, piece }));
+    }
+
+    /// Throws away what is there of a piece of this core; false if a chunk is being collected or
+    /// hashed.
+    pub(super) fn empty_piece(&mut self, id: TorrentId, piece: u32) -> bool {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return false };
         let shared = &torrent.shared;
         let state = |chunk: u32| shared.chunks.view(chunk).state;
         let idle =
@@ -159,7 +185,7 @@ impl Engine {
         let hashing = torrent.assembling.get(&piece).is_some_and(|assembly| assembly.hashing);
         let chunks = piece_chunks(shared, piece);
         if hashing || shared.has(piece) || !chunks.iter().all(|&chunk| idle(chunk)) {
-            return;
+            return false;
         }
         for chunk in chunks {
             let mine = match state(chunk) {
@@ -173,11 +199,7 @@ impl Engine {
             }
         }
         torrent.assembling.remove(&piece);
-        torrent.owned.remove(&piece);
-        shared.disown_piece(piece);
-        self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
-        self.forget_piece(id, piece);
-        self.actions.push_back(Action::Tell(To::Others, Note::Missing { torrent: id, piece }));
+        true
     }
 
     /// A piece is verified, here or on another core: our peers are to be told, and asked no more.

@@ -1,6 +1,6 @@
 //! Whom to connect to, and when to try again. One per torrent, on the control thread; sans-io.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::action::Farewell;
@@ -45,11 +45,15 @@ struct Candidate {
     failures: u32,
 }
 
-/// The known addresses of a torrent's peers. Invariant: at most `CANDIDATES_MAX`.
+/// The known addresses of a torrent's peers. Invariant: at most `CANDIDATES_MAX`, and those that the
+/// operator named.
 #[derive(Debug, Default)]
 pub struct Candidates {
     /// In the order of addresses, so that a run can be repeated.
     known: BTreeMap<SocketAddr, Candidate>,
+    /// Those that wait, by when they are due.
+    waiting: BTreeSet<(Instant, SocketAddr)>,
+    /// How many are being dialled.
     dialing: usize,
 }
 
@@ -57,46 +61,39 @@ impl Candidates {
     /// An address was named. Hints beyond the limit are dropped.
     pub fn add(&mut self, address: SocketAddr, source: Source, now: Instant) {
         let room = self.known.len() < CANDIDATES_MAX || source == Source::Operator;
-        if address.port() == 0
-            || address.ip().is_unspecified()
-            || (!room && !self.known.contains_key(&address))
-        {
+        if address.port() == 0 || address.ip().is_unspecified() {
             return;
         }
-        let fresh = Candidate { source, state: State::Waiting(now), failures: 0 };
-        let candidate = self.known.entry(address).or_insert(fresh);
-        if source == Source::Operator {
-            candidate.source = source;
+        match self.known.get_mut(&address) {
+            Some(candidate) if source == Source::Operator => candidate.source = source,
+            None if room => {
+                let state = State::Waiting(now);
+                self.known.insert(address, Candidate { source, state, failures: 0 });
+                self.waiting.insert((now, address));
+            }
+            _ => {}
         }
     }
 
     /// The next address to dial, if one is due. The caller answers by `handle_gone` or, after the
     /// handshake, `handle_connected`.
     pub fn poll_dial(&mut self, now: Instant) -> Option<SocketAddr> {
-        if self.dialing >= DIALING_MAX {
+        let &(at, address) = self.waiting.first().filter(|_| self.dialing < DIALING_MAX)?;
+        if at > now {
             return None;
         }
-        let due = |candidate: &Candidate| matches!(candidate.state, State::Waiting(at) if at <= now);
-        let (&address, candidate) = self.known.iter_mut().find(|(_, candidate)| due(candidate))?;
-        candidate.state = State::Dialing;
-        self.dialing += 1;
+        self.change(address, State::Dialing);
         Some(address)
     }
 
     /// When `poll_dial` may have something; `None` if only an event can bring it.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let waits = self.known.values().filter_map(|candidate| match candidate.state {
-            State::Waiting(at) => Some(at),
-            State::Dialing | State::Connected => None,
-        });
-        waits.min().filter(|_| self.dialing < DIALING_MAX)
+        self.waiting.first().filter(|_| self.dialing < DIALING_MAX).map(|&(at, _)| at)
     }
 
     /// A peer at this address is connected, whoever opened the connection.
     pub fn handle_connected(&mut self, address: SocketAddr) {
-        if let Some(candidate) = self.known.get_mut(&address) {
-            self.dialing -= usize::from(candidate.state == State::Dialing);
-            candidate.state = State::Connected;
+        if let Some(candidate) = self.change(address, State::Connected) {
             candidate.failures = 0;
         }
     }
@@ -104,7 +101,6 @@ impl Candidates {
     /// A connection with this address ended, or was never made.
     pub fn handle_gone(&mut self, address: SocketAddr, why: Farewell, now: Instant) {
         let Some(candidate) = self.known.get_mut(&address) else { return };
-        self.dialing -= usize::from(candidate.state == State::Dialing);
         let operator = candidate.source == Source::Operator;
         let (first, longest) = waits(candidate.source);
         let doubled = Span(first.0.saturating_mul(1 << candidate.failures.min(20)).min(longest.0));
@@ -116,21 +112,36 @@ impl Candidates {
                 (!operator && candidate.failures > HINT_FAILURES_MAX, doubled)
             }
         };
+        self.change(address, State::Waiting(now + wait));
         if forget {
-            self.known.remove(&address);
-        } else {
-            candidate.state = State::Waiting(now + wait);
+            self.forget(address);
         }
     }
 
     /// Something is missing again: peers that were of no use may be now.
     pub fn handle_wanting(&mut self, now: Instant) {
-        for candidate in self.known.values_mut() {
+        for (address, candidate) in &mut self.known {
             let (first, _) = waits(candidate.source);
-            if let State::Waiting(at) = &mut candidate.state {
-                *at = (*at).min(now + first);
+            if let State::Waiting(at) = &mut candidate.state
+                && *at > now + first
+            {
+                self.waiting.remove(&(*at, *address));
+                *at = now + first;
+                self.waiting.insert((*at, *address));
             }
         }
+    }
+
+    /// Forgets whom the operator did not name, those that are being dialled included.
+    pub fn forget_hints(&mut self) {
+        let hints = self.known.iter().filter(|(_, candidate)| candidate.source == Source::Hint);
+        let hints: Vec<SocketAddr> = hints.map(|(&address, _)| address).collect();
+        hints.into_iter().for_each(|address| self.forget(address));
+    }
+
+    /// Whether an address was named and is not forgotten.
+    pub fn knows(&self, address: SocketAddr) -> bool {
+        self.known.contains_key(&address)
     }
 
     /// How many dials are out and not answered.
@@ -146,6 +157,27 @@ impl Candidates {
     /// Whether none is known.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
+    }
+
+    fn forget(&mut self, address: SocketAddr) {
+        self.change(address, State::Connected);
+        self.known.remove(&address);
+    }
+
+    /// The one place where a state changes, so that the queue and the count follow it.
+    fn change(&mut self, address: SocketAddr, state: State) -> Option<&mut Candidate> {
+        let candidate = self.known.get_mut(&address)?;
+        match std::mem::replace(&mut candidate.state, state) {
+            State::Waiting(at) => drop(self.waiting.remove(&(at, address))),
+            State::Dialing => self.dialing -= 1,
+            State::Connected => {}
+        }
+        match state {
+            State::Waiting(at) => drop(self.waiting.insert((at, address))),
+            State::Dialing => self.dialing += 1,
+            State::Connected => {}
+        }
+        Some(candidate)
     }
 }
 

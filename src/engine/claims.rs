@@ -30,6 +30,11 @@ pub struct Claim {
     landing: [Option<ConnId>; BLOCKS],
     /// When it was claimed.
     pub since: Instant,
+    /// The one connection that may be asked for its blocks, if its piece is on parole.
+    pub giver: Option<ConnId>,
+    /// Blocks of which a copy was thrown away because another was landing: no further copy can win
+    /// until that landing has ended.
+    beaten: BlockMask,
     /// It is to be offered to others as soon as nothing lands in it any more.
     pub releasing: bool,
 }
@@ -39,7 +44,8 @@ impl Claim {
     pub fn new(slot: SlotId, residue: u32, blocks: u32, got: BlockMask, now: Instant) -> Self {
         assert!((1..=BLOCKS_PER_CHUNK).contains(&blocks));
         let asked = [0; BLOCKS];
-        Self { slot, residue, blocks, got, asked, landing: [None; BLOCKS], since: now, releasing: false }
+        let (landing, giver, beaten, releasing) = ([None; BLOCKS], None, 0, false);
+        Self { slot, residue, blocks, got, asked, landing, since: now, giver, beaten, releasing }
     }
 
     /// Whether all blocks are there.
@@ -61,9 +67,21 @@ impl Claim {
         if self.releasing { None } else { (0..self.blocks).find(free) }
     }
 
-    /// Blocks that were asked for and are not there, for the endgame.
+    /// Blocks that were asked for, are not there and can still be had first by somebody else, for the
+    /// endgame.
     pub fn outstanding(&self) -> impl Iterator<Item = u32> {
-        (0..self.blocks).filter(|&block| !self.has(block) && self.asked[block as usize] > 0)
+        let open = |block: u32| !self.has(block) && self.beaten & (1 << block) == 0;
+        (0..self.blocks).filter(move |&block| open(block) && self.asked[block as usize] > 0)
+    }
+
+    /// Whether `conn` may be asked for blocks.
+    pub fn is_open_to(&self, conn: ConnId) -> bool {
+        !self.releasing && self.giver.is_none_or(|giver| giver == conn)
+    }
+
+    /// A copy of block `block` was thrown away because another connection's is landing.
+    pub const fn note_beaten(&mut self, block: u32) {
+        self.beaten |= 1 << block;
     }
 
     /// Who may write block `block`.
@@ -86,6 +104,7 @@ impl Claim {
         let place = &mut self.landing[block as usize];
         if *place == Some(conn) {
             *place = None;
+            self.beaten &= !(1 << block);
         }
     }
 
@@ -112,6 +131,18 @@ mod tests {
 
     const A: ConnId = ConnId { index: 1, generation: 0 };
     const B: ConnId = ConnId { index: 2, generation: 0 };
+
+    #[test]
+    fn a_copy_that_was_beaten_is_not_asked_for_again_while_the_other_lands() {
+        let mut claim = Claim::new(SlotId(0), 0, 2, 0, Instant(0));
+        claim.asked = [1; BLOCKS];
+        assert!(claim.land(0, A));
+        assert_eq!(claim.outstanding().collect::<Vec<_>>(), [0, 1]);
+        claim.note_beaten(0);
+        assert_eq!(claim.outstanding().collect::<Vec<_>>(), [1]);
+        claim.unland(0, A);
+        assert_eq!(claim.outstanding().collect::<Vec<_>>(), [0, 1], "it did not come whole");
+    }
 
     #[test]
     fn a_block_lands_from_one_connection_at_a_time() {

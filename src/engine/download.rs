@@ -8,6 +8,7 @@ use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::Message;
 use crate::shared::sync::Ordering;
 
+use super::claims::Claim;
 use super::peer::Asked;
 use super::session::PeerMisbehaved;
 use super::*;
@@ -142,6 +143,9 @@ impl Engine {
         peer.asked.remove(place);
         if let Some(claim) = torrent.claims.get_mut(&chunk) {
             claim.unask(index);
+            if claim.landing(index).is_some() {
+                claim.note_beaten(index);
+            }
         }
         // Nothing else may ever come from it: the tick finds it something new.
         self.hungry.push(conn);
@@ -278,7 +282,8 @@ impl Engine {
         let peer = self.peers.get(conn)?;
         let id = peer.torrent?;
         let torrent = self.torrents[id.0 as usize].as_ref()?;
-        let unasked = |chunk: u32| Some((chunk, torrent.claims.get(&chunk)?.next_unasked()?));
+        let open = |chunk: u32| torrent.claims.get(&chunk).filter(|claim| claim.is_open_to(conn));
+        let unasked = |chunk: u32| Some((chunk, open(chunk)?.next_unasked()?));
         if let Some(found) = peer.current.and_then(unasked) {
             return Some(found);
         }
@@ -295,9 +300,9 @@ impl Engine {
         let peer = self.peers.get(conn)?;
         let torrent = self.torrents[peer.torrent?.0 as usize].as_ref()?;
         let geometry = torrent.shared.meta.geometry;
-        let given = |chunk: &u32| peer.bits.get(geometry.chunk_piece(*chunk));
-        let open = torrent.claims.iter().filter(|(chunk, _)| given(chunk));
-        for (&chunk, claim) in open {
+        let given = |chunk: u32| peer.bits.get(geometry.chunk_piece(chunk));
+        let open = |(chunk, claim): &(&u32, &Claim)| claim.is_open_to(conn) && given(**chunk);
+        for (&chunk, claim) in torrent.claims.iter().filter(open) {
             if let Some(index) = claim.next_unasked() {
                 self.peers.get_mut(conn)?.current = Some(chunk);
                 return Some((chunk, index));
@@ -307,16 +312,10 @@ impl Engine {
         if !peer.asked.is_empty() {
             return None;
         }
-        let (chunk, index) =
-            torrent.claims.iter().filter(|(chunk, _)| given(chunk)).find_map(|(&chunk, claim)| {
-                let contested = |&index: &u32| {
-                    claim.asked[index as usize] < ENDGAME_COPIES && peer.asked_index(chunk, index).is_none()
-                };
-                (!claim.releasing)
-                    .then(|| claim.outstanding().find(contested))
-                    .flatten()
-                    .map(|index| (chunk, index))
-            })?;
+        let (chunk, index) = torrent.claims.iter().filter(open).find_map(|(&chunk, claim)| {
+            let contested = |&index: &u32| claim.asked[index as usize] < ENDGAME_COPIES;
+            claim.outstanding().find(contested).map(|index| (chunk, index))
+        })?;
         // Whoever planned a receive for it plans again: the first whole copy counts.
         let lander = torrent.claims.get(&chunk)?.landing(index);
         self.actions.extend(lander.map(Action::Interrupt));
@@ -425,7 +424,8 @@ impl Engine {
         let can = |conn: &ConnId| {
             let peer = self.peers.get(*conn);
             peer.is_some_and(|peer| {
-                peer.is_open() && peer.flags.unchokes_us && !peer.snubbed && peer.bits.get(piece)
+                let willing = peer.is_open() && peer.flags.unchokes_us && !peer.snubbed;
+                willing && claim.is_open_to(*conn) && peer.bits.get(piece)
             })
         };
         if claim.asked.iter().all(|&count| count == 0) && !torrent.peers.iter().any(can) {
@@ -477,7 +477,11 @@ impl Engine {
         let Some(claim) = torrent.claims.remove(&chunk) else { return };
         assert!(!claim.is_landing());
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
-        if claim.got == 0 {
+        if claim.giver.is_some() {
+            // Only a whole piece of one giver is of use.
+            let slot = torrent.shared.chunks.reset(chunk);
+            self.cache.release(slot);
+        } else if claim.got == 0 {
             let slot = torrent.shared.chunks.reset(chunk);
             self.cache.release(slot);
             // Some other core may have taken the piece off its list.
@@ -494,9 +498,7 @@ impl Engine {
     /// Puts a piece back on the list of those to begin.
     pub(super) fn forget_piece(&mut self, id: TorrentId, piece: u32) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
-        if !torrent.missing.contains(&piece) {
-            torrent.missing.push(piece);
-        }
+        torrent.missing.push(piece);
         let gives = |conn: &&ConnId| self.peers.get(**conn).is_some_and(|peer| peer.bits.get(piece));
         let givers: Vec<ConnId> = torrent.peers.iter().filter(gives).copied().collect();
         for conn in givers {
@@ -515,9 +517,7 @@ impl Engine {
 
     pub(super) fn note_offer(&mut self, id: TorrentId, chunk: u32) {
         if let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) {
-            if !torrent.offers.contains(&chunk) {
-                torrent.offers.push(chunk);
-            }
+            torrent.offers.push(chunk);
             self.food = true;
         }
     }
@@ -525,10 +525,9 @@ impl Engine {
     /// Another core idles: give it the claim that is oldest, if it is old.
     pub(super) fn offer_slowest(&mut self, id: TorrentId, now: Instant) {
         let Some(Some(torrent)) = self.torrents.get(id.0 as usize) else { return };
-        let old = torrent
-            .claims
-            .iter()
-            .filter(|(_, claim)| !claim.releasing && now.since(claim.since) >= GIVE_AFTER);
+        let old = torrent.claims.iter().filter(|(_, claim)| {
+            !claim.releasing && claim.giver.is_none() && now.since(claim.since) >= GIVE_AFTER
+        });
         if let Some(chunk) = old.min_by_key(|(_, claim)| claim.since).map(|(&chunk, _)| chunk) {
             self.release(id, chunk);
         }

@@ -13,11 +13,15 @@
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     the scheduler: whom to send what   tick.rs      everything that time causes
 //! admission.rs  how many connections strangers may bring
+//! parole.rs     who fetches a piece again that several peers spoilt together
+//! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
+//! roster.rs     whom we know and are connected to (the same; candidates.rs: whom to dial)
 //! ```
 
 pub mod action;
 mod admission;
+pub mod allowance;
 pub mod announcer;
 mod assembly;
 pub mod candidates;
@@ -26,8 +30,10 @@ mod check;
 pub mod claims;
 mod download;
 mod held;
+mod parole;
 pub mod peer;
 mod picker;
+pub mod roster;
 mod session;
 mod tick;
 pub mod torrent;
@@ -40,7 +46,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::base::address::AddressClass;
-use crate::base::ids::{ConnId, CoreId, InfoHash, PeerId, TorrentId};
+use crate::base::ids::{ConnId, CoreConn, CoreId, InfoHash, PeerId, TorrentId};
 use crate::base::limits::BANS_MAX;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
@@ -51,6 +57,7 @@ use crate::shared::torrent::SharedTorrent;
 
 use action::{Action, Farewell, Note, Report, To};
 use admission::Strangers;
+use allowance::Pressure;
 use peer::{Origin, Peer, Peers, Stage};
 use torrent::Torrent;
 
@@ -114,6 +121,7 @@ pub struct Engine {
     haves_due: bool,
     /// Chunks handed out to be written and not reported yet.
     chunks_writing: u32,
+    pressure: Pressure,
     stopping: bool,
 }
 
@@ -144,6 +152,7 @@ impl Engine {
             parts_at: [now; tick::ROLL_PARTS],
             haves_due: false,
             chunks_writing: 0,
+            pressure: Pressure::default(),
             stopping: false,
         }
     }
@@ -331,7 +340,8 @@ impl Engine {
                 self.finish_release(id, chunk);
             }
             let why = peer.farewell.unwrap_or(Farewell::Gone);
-            let report = Report::Disconnected { torrent: id, address: peer.address, why };
+            let (conn, address) = (CoreConn { core: self.config.core, conn }, peer.address);
+            let report = Report::Disconnected { torrent: id, conn: Some(conn), address, why };
             self.actions.push_back(Action::Report(report));
         }
         self.food = true;

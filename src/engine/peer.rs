@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::admission::Counted;
 use super::held::Held;
+use super::allowance::{ColdReads, Drain};
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, SlotId, TorrentId};
@@ -264,6 +265,10 @@ pub struct Peer {
     pub unsolicited_bytes: u64,
     /// Keep-alives and other idle messages since the last tick.
     pub idle_messages: u32,
+    /// How fast it reads what pins slots.
+    pub drain: Drain,
+    /// What may be read from disk for it.
+    pub cold_reads: ColdReads,
     /// Payload received.
     pub received_bytes: u64,
     /// Payload sent.
@@ -312,6 +317,8 @@ impl Peer {
             rejects_waiting: 0,
             unsolicited_bytes: 0,
             idle_messages: 0,
+            drain: Drain::default(),
+            cold_reads: ColdReads::default(),
             received_bytes: 0,
             sent_bytes: 0,
             farewell: None,
@@ -324,8 +331,8 @@ impl Peer {
     }
 
     /// Whether messages flow.
-    pub fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+    pub const fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open)
     }
 
     /// Requests to keep outstanding.

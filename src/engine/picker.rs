@@ -24,15 +24,21 @@ impl Engine {
         let id = peer.torrent?;
         let core = self.config.core;
         let torrent = self.torrents[id.0 as usize].as_mut()?;
+        let on_parole = !torrent.paroles.is_empty();
         // The disk is behind: what comes now would only wait in memory.
         if !torrent.wants_pieces() || self.chunks_writing >= CHUNKS_WRITING_MAX {
             return None;
         }
-        if let Some(at) = torrent.offers.iter().rposition(|&chunk| gives(torrent, peer, chunk)) {
+        if on_parole && let Some(chunk) = self.claim_paroled(conn, now) {
+            return Some(chunk);
+        }
+        let peer = self.peers.get(conn)?;
+        let torrent = self.torrents[id.0 as usize].as_mut()?;
+        if let Some(at) = torrent.offers.as_slice().iter().rposition(|&chunk| gives(torrent, peer, chunk)) {
             let chunk = torrent.offers.swap_remove(at);
             if let Some(slot) = torrent.shared.chunks.claim_partial(chunk) {
                 let got = self.cache.got(slot);
-                open_claim(torrent, chunk, slot, got, now);
+                open_claim(torrent, chunk, slot, got, None, now);
                 return Some(chunk);
             }
         }
@@ -42,7 +48,7 @@ impl Engine {
             let piece = torrent.begun[begun];
             match first_empty_chunk(torrent, &self.cache, piece) {
                 None => drop(torrent.begun.swap_remove(begun)),
-                Some(chunk) if peer.bits.get(piece) => return self.claim_empty(id, chunk, now),
+                Some(chunk) if peer.bits.get(piece) => return self.claim_empty(id, chunk, None, now),
                 Some(_) => {}
             }
         }
@@ -54,10 +60,17 @@ impl Engine {
         if torrent.shared.meta.geometry.chunks_per_piece() > 1 {
             torrent.begun.push(piece);
         }
-        self.claim_empty(id, chunk, now)
+        self.claim_empty(id, chunk, None, now)
     }
 
-    fn claim_empty(&mut self, id: TorrentId, chunk: u32, now: Instant) -> Option<u32> {
+    /// Claims an empty chunk: for anybody who has it, or for `giver` alone.
+    pub(super) fn claim_empty(
+        &mut self,
+        id: TorrentId,
+        chunk: u32,
+        giver: Option<ConnId>,
+        now: Instant,
+    ) -> Option<u32> {
         let slot = self.allocate(id, chunk)?;
         let torrent = self.torrents[id.0 as usize].as_mut()?;
         if !torrent.shared.chunks.claim_empty(chunk, slot) {
@@ -65,8 +78,9 @@ impl Engine {
             return None;
         }
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
-        if torrent.shared.has(piece) {
-            // Verified by another core in the meantime, then evicted: nothing to collect.
+        if torrent.shared.has(piece) || giver.is_none() && torrent.shared.is_restricted(piece) {
+            // Verified by another core in the meantime, then evicted, or failed there and put on
+            // parole: nothing to collect.
             let slot = torrent.shared.chunks.reset(chunk);
             self.cache.release(slot);
             return None;
@@ -74,7 +88,7 @@ impl Engine {
         if torrent.shared.owner(piece).is_none() {
             own_anyway(torrent, &self.cache, piece, self.config.core, now);
         }
-        open_claim(torrent, chunk, slot, 0, now);
+        open_claim(torrent, chunk, slot, 0, giver, now);
         Some(chunk)
     }
 
@@ -132,12 +146,14 @@ fn open_claim(
     chunk: u32,
     slot: crate::base::ids::SlotId,
     got: claims::BlockMask,
+    giver: Option<ConnId>,
     now: Instant,
 ) {
     let meta = &torrent.shared.meta;
     let (start, len) = (meta.geometry.chunk_start(chunk), meta.geometry.chunk_len(chunk));
     let residue = plan::residue(&meta.layout, start, len);
-    let claim = Claim::new(slot, residue, meta.geometry.chunk_blocks(chunk), got, now);
+    let mut claim = Claim::new(slot, residue, meta.geometry.chunk_blocks(chunk), got, now);
+    claim.giver = giver;
     let old = torrent.claims.insert(chunk, claim);
     assert!(old.is_none(), "chunk {chunk} claimed twice");
 }
@@ -147,11 +163,16 @@ fn gives(torrent: &Torrent, peer: &Peer, chunk: u32) -> bool {
     peer.bits.get(torrent.shared.meta.geometry.chunk_piece(chunk))
 }
 
-/// The first chunk of `piece` that nobody collects or holds.
+/// The first chunk of `piece` that nobody collects or holds and anybody may collect.
 fn first_empty_chunk(torrent: &Torrent, cache: &Cache, piece: u32) -> Option<u32> {
-    if torrent.shared.has(piece) {
+    if torrent.shared.has(piece) || torrent.shared.is_restricted(piece) {
         return None;
     }
+    empty_chunk(torrent, cache, piece)
+}
+
+/// The first chunk of `piece`, which is missing, that nobody collects or holds.
+pub(super) fn empty_chunk(torrent: &Torrent, cache: &Cache, piece: u32) -> Option<u32> {
     chunks(torrent, piece).find(|&chunk| match torrent.shared.chunks.view(chunk).state {
         ChunkState::Empty => true,
         ChunkState::Ready => empty_lost(torrent, cache, chunk),
@@ -191,21 +212,24 @@ fn pick_missing(
     rng: &mut Rng,
     sequential: bool,
 ) -> Option<u32> {
-    let mut best: Option<(u16, u32)> = None;
-    let mut at = if sequential { torrent.missing.len().wrapping_sub(1) } else { start(torrent, rng) };
+    let mut best: Option<(u32, u32)> = None;
+    let all = torrent.missing.as_slice().len();
+    let mut at = if sequential { all.wrapping_sub(1) } else { rng.below(all as u32) as usize };
     let (mut seen, mut fits) = (0, 0);
-    let all = torrent.missing.len();
-    while seen < all && fits < SAMPLE && !torrent.missing.is_empty() {
+    while seen < all
+        && fits < SAMPLE
+        && let Some(last) = torrent.missing.as_slice().len().checked_sub(1)
+    {
         seen += 1;
-        at = if at < torrent.missing.len() { at } else { torrent.missing.len() - 1 };
-        let piece = torrent.missing[at];
+        at = at.min(last);
+        let piece = torrent.missing.as_slice()[at];
         let claimed = first_empty_chunk(torrent, cache, piece).is_none();
         if claimed && !is_held(torrent, piece) {
             if sequential {
-                torrent.missing.remove(at)
+                torrent.missing.remove(at);
             } else {
-                torrent.missing.swap_remove(at)
-            };
+                torrent.missing.swap_remove(at);
+            }
             at = if sequential { at.wrapping_sub(1) } else { at };
             continue;
         }
@@ -219,11 +243,7 @@ fn pick_missing(
                 best = Some((rarity, piece));
             }
         }
-        at = if at == 0 { torrent.missing.len().wrapping_sub(1) } else { at - 1 };
+        at = if at == 0 { last } else { at - 1 };
     }
     best.map(|(_, piece)| piece)
-}
-
-fn start(torrent: &Torrent, rng: &mut Rng) -> usize {
-    rng.below(torrent.missing.len() as u32) as usize
 }

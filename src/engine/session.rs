@@ -2,7 +2,7 @@
 
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
-use crate::base::ids::{ConnId, CoreId, TorrentId};
+use crate::base::ids::{ConnId, CoreConn, CoreId, TorrentId};
 use crate::base::limits::{
     IDLE_MESSAGES_MAX, REJECTS_WAITING_MAX, REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX,
     VAIN_REQUESTS_MAX,
@@ -14,6 +14,9 @@ use crate::proto::wire::message::Message;
 use crate::shared::sync::Ordering;
 
 use super::*;
+
+/// The peer id of somebody who has none.
+const NO_NAME: PeerId = PeerId([0; 20]);
 
 /// What to do with a connection after its handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +91,8 @@ impl Engine {
     /// A dial could not even begin: the connection table is full. Whoever asked for it must know.
     pub fn handle_dial_refused(&mut self, address: SocketAddr, torrent: TorrentId) {
         let why = Farewell::DialFailed;
-        self.actions.push_back(Action::Report(Report::Disconnected { torrent, address, why }));
+        let report = Report::Disconnected { torrent, conn: None, address, why };
+        self.actions.push_back(Action::Report(report));
     }
 
     /// A dial ended.
@@ -114,8 +118,10 @@ impl Engine {
             Origin::Incoming => known,
             Origin::Outgoing => peer.torrent.filter(|_| known == peer.torrent),
         };
-        let Some(torrent) = torrent.filter(|_| theirs.peer_id != self.config.peer_id) else {
-            // An unknown torrent, or ourselves: nothing is said (threats P4, P41).
+        // No client calls itself nothing but zeros; who does so would be one with all others that do.
+        let named = ![NO_NAME, self.config.peer_id].contains(&theirs.peer_id);
+        let Some(torrent) = torrent.filter(|_| named) else {
+            // An unknown torrent, or ourselves, or nobody: nothing is said (threats P4, P41).
             self.close(conn, Farewell::Useless);
             return Admission::Refused;
         };
@@ -193,7 +199,9 @@ impl Engine {
             greet(&self.config, shared, peer);
         }
         announce_pieces(shared, peer);
-        let report = Report::Connected { torrent: id, address: peer.address };
+        let (address, origin, peer_id) = (peer.address, peer.origin, theirs.peer_id);
+        let here = CoreConn { core: self.config.core, conn };
+        let report = Report::Connected { torrent: id, conn: here, address, origin, peer_id };
         self.actions.push_back(Action::Report(report));
         self.make_ready(conn);
     }
@@ -265,6 +273,11 @@ impl Engine {
     /// The peer's bytes are not the protocol.
     pub fn handle_broken(&mut self, conn: ConnId) {
         self.close(conn, Farewell::Misbehaved);
+    }
+
+    /// The control thread wants the connection closed: the peer has another, or has lost its tracker.
+    pub fn handle_unwanted(&mut self, conn: ConnId) {
+        self.close(conn, Farewell::Useless);
     }
 
     /// The other side closed, or the connection broke.
@@ -392,7 +405,8 @@ impl Engine {
         }
         peer.upload_only = theirs.upload_only;
         if let (Some(port), Some(torrent)) = (theirs.port, peer.torrent) {
-            let report = Report::Listens { torrent, address: peer.address, port };
+            let conn = CoreConn { core: self.config.core, conn };
+            let report = Report::Listens { torrent, conn, port };
             self.actions.push_back(Action::Report(report));
         }
         idle(peer)

@@ -5,6 +5,7 @@ mod held;
 mod lost;
 mod random;
 mod requests;
+mod rivals;
 mod time;
 
 use super::*;

@@ -60,7 +60,9 @@ impl Engine {
             self.look_after(conn, span, now);
         }
         if self.part == 0 {
+            self.pressure.roll(self.cache.refusals());
             self.give_up_stale(now);
+            self.review_paroles(now);
         }
     }
 
@@ -68,6 +70,8 @@ impl Engine {
     fn look_after(&mut self, conn: ConnId, span: Span, now: Instant) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.pace.roll(span);
+        peer.drain.roll(span, !peer.out.pins.is_empty());
+        peer.cold_reads.roll(span);
         peer.idle_messages = 0;
         match peer.stage {
             Stage::Dialing | Stage::Handshaking => {
@@ -85,10 +89,12 @@ impl Engine {
         let silent = now.since(peer.heard_at) >= IDLE_TIMEOUT;
         let stuck = |span| peer.out.in_flight && now.since(peer.sent_at.max(peer.since)) >= span;
         let deaf = stuck(SEND_STALL_TIMEOUT) && now.since(peer.heard_at) >= SEND_STALL_TIMEOUT;
-        if silent || deaf || stuck(SEND_STUCK_TIMEOUT) {
+        let stuck = stuck(SEND_STUCK_TIMEOUT);
+        if silent || deaf || stuck || self.peers.get(conn).is_some_and(|peer| self.hoards(peer)) {
             self.close(conn, Farewell::TimedOut);
             return;
         }
+        let Some(peer) = self.peers.get_mut(conn) else { return };
         if !peer.out.in_flight && now.since(peer.sent_at.max(peer.since)) >= KEEPALIVE_INTERVAL {
             Message::KeepAlive.encode(&mut peer.out.frames);
         }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::claims::Claim;
+use super::parole::Parole;
+use crate::base::bitfield::Bitfield;
 use crate::base::ids::{ConnId, CoreId, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
@@ -31,6 +33,50 @@ pub struct Evidence {
     pub blocks: Vec<(u64, u64)>,
 }
 
+/// Indices in some order, each at most once.
+#[derive(Debug)]
+pub struct IndexList {
+    order: Vec<u32>,
+    listed: Bitfield,
+}
+
+impl IndexList {
+    /// A list of `order`, all below `end`.
+    fn new(order: Vec<u32>, end: u32) -> Self {
+        let mut listed = Bitfield::new(end);
+        for &index in &order {
+            assert!(listed.set(index), "{index} twice");
+        }
+        Self { order, listed }
+    }
+
+    /// Appends an index that is not listed yet.
+    pub fn push(&mut self, index: u32) {
+        if self.listed.set(index) {
+            self.order.push(index);
+        }
+    }
+
+    /// Takes out what stands at `at`; the last index takes its place.
+    pub fn swap_remove(&mut self, at: usize) -> u32 {
+        let index = self.order.swap_remove(at);
+        self.listed.clear(index);
+        index
+    }
+
+    /// Takes out what stands at `at` and keeps the order of the others.
+    pub fn remove(&mut self, at: usize) -> u32 {
+        let index = self.order.remove(at);
+        self.listed.clear(index);
+        index
+    }
+
+    /// The indices in order.
+    pub fn as_slice(&self) -> &[u32] {
+        &self.order
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Torrent {
@@ -41,11 +87,11 @@ pub struct Torrent {
     /// Chunks that this core collects.
     pub claims: IndexMap<Claim>,
     /// Partial chunks that some core offered.
-    pub offers: Vec<u32>,
+    pub offers: IndexList,
     /// Pieces that this core has begun and of which chunks are unclaimed.
     pub begun: Vec<u32>,
     /// Pieces to begin: shuffled; those found verified or begun are taken out when seen.
-    pub missing: Vec<u32>,
+    pub missing: IndexList,
     /// Pieces owned by this core.
     pub assembling: IndexMap<Assembly>,
     /// When each piece that this core owns was begun or last got a chunk, by the second.
@@ -60,6 +106,8 @@ pub struct Torrent {
     pub waiting: IndexMap<Vec<ConnId>>,
     /// Failed pieces.
     pub evidence: IndexMap<Evidence>,
+    /// Failed pieces that are fetched again from one peer alone.
+    pub paroles: IndexMap<Parole>,
     /// When this core last told the others that its peers are idle.
     pub idle_told_at: Instant,
 }
@@ -67,8 +115,8 @@ pub struct Torrent {
 impl Torrent {
     /// A torrent that this core begins to serve. `sequential` keeps the missing pieces in order.
     pub fn new(shared: Arc<SharedTorrent>, sequential: bool, rng: &mut Rng) -> Self {
-        let mut missing: Vec<u32> =
-            (0..shared.meta.geometry.piece_count()).filter(|&piece| !shared.has(piece)).collect();
+        let geometry = shared.meta.geometry;
+        let mut missing: Vec<u32> = (0..geometry.piece_count()).filter(|&piece| !shared.has(piece)).collect();
         if sequential {
             missing.reverse();
         } else {
@@ -78,9 +126,9 @@ impl Torrent {
             shared,
             peers: Vec::new(),
             claims: IndexMap::default(),
-            offers: Vec::new(),
+            offers: IndexList::new(Vec::new(), geometry.chunk_count()),
             begun: Vec::new(),
-            missing,
+            missing: IndexList::new(missing, geometry.piece_count()),
             assembling: IndexMap::default(),
             owned: IndexMap::default(),
             writing: IndexMap::default(),
@@ -88,6 +136,7 @@ impl Torrent {
             haves_due: false,
             waiting: IndexMap::default(),
             evidence: IndexMap::default(),
+            paroles: IndexMap::default(),
             idle_told_at: Instant(0),
         }
     }
@@ -112,5 +161,22 @@ impl Torrent {
 fn shuffle(values: &mut [u32], rng: &mut Rng) {
     for at in (1..values.len()).rev() {
         values.swap(at, rng.below(at as u32 + 1) as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_listed_once_and_may_come_back() {
+        let mut list = IndexList::new(vec![3, 1, 2], 4);
+        list.push(1);
+        assert_eq!(list.as_slice(), [3, 1, 2]);
+        assert_eq!((list.swap_remove(0), list.as_slice()), (3, &[2, 1][..]));
+        list.push(3);
+        assert_eq!((list.remove(0), list.as_slice()), (2, &[1, 3][..]));
+        list.push(2);
+        assert_eq!(list.as_slice(), [1, 3, 2]);
     }
 }

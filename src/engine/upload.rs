@@ -218,7 +218,7 @@ impl Engine {
             return Some(Found::Nowhere);
         }
         let coming = match shared.chunks.view(chunk).state {
-            ChunkState::Empty if !self.load(id, chunk) => return Some(Found::Nowhere),
+            ChunkState::Empty if !self.load_for(conn, id, chunk) => return Some(Found::Nowhere),
             // Whoever reads it, only a core that has registered is told.
             ChunkState::Empty | ChunkState::Loading => {
                 self.cache.wait_for_load(&shared.chunks, chunk, self.config.core)
@@ -241,7 +241,7 @@ impl Engine {
     }
 
     /// Starts to read a chunk unless another core was faster; false if no slot is free.
-    fn load(&mut self, id: TorrentId, chunk: u32) -> bool {
+    pub(super) fn load(&mut self, id: TorrentId, chunk: u32) -> bool {
         let Some(slot) = self.allocate(id, chunk) else { return false };
         let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return false };
         if torrent.shared.chunks.begin_load(chunk, slot) {
@@ -272,7 +272,7 @@ impl Engine {
             }
         }
         for chunk in ahead {
-            self.load(id, chunk);
+            self.load_for(conn, id, chunk);
         }
     }
 
@@ -323,6 +323,8 @@ impl Engine {
         peer.sent_at = now;
         let payload = peer.out.advance(bytes.into());
         peer.sent_bytes += payload;
+        peer.drain.note_sent(payload);
+        peer.cold_reads.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(took) = peer.probe.note_sent(now) {
             self.counters.request_ns.record(took.0);

@@ -61,6 +61,8 @@ pub struct Cache {
     reserved: AtomicU32,
     /// Chunks that left to make room.
     evictions: AtomicU64,
+    /// How often no slot was to be had; wraps.
+    refusals: AtomicU32,
 }
 
 impl Cache {
@@ -81,6 +83,7 @@ impl Cache {
             hand: AtomicU32::new(0),
             reserved: AtomicU32::new(0),
             evictions: AtomicU64::new(0),
+            refusals: AtomicU32::new(0),
         }
     }
 
@@ -123,11 +126,21 @@ impl Cache {
             .pop_free()
             .or_else(|| if growth == Growth::Late { unread() } else { None })
             .or_else(|| self.take_untouched())
-            .or_else(|| self.sweep(all, HEAT_KEPT_ABOVE, &table_of))?;
+            .or_else(|| self.sweep(all, HEAT_KEPT_ABOVE, &table_of));
+        let Some(slot) = slot else {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
         let info = &self.slots[slot.0 as usize];
         info.got.store(0, Ordering::Relaxed);
         info.home.store(u64::from(torrent.0) << 32 | u64::from(chunk), Ordering::Release);
         Some(slot)
+    }
+
+    /// How often `allocate` found nothing, on any core; wraps. Whoever sees it grow knows that others
+    /// wait for slots.
+    pub fn refusals(&self) -> u32 {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     /// Gives back a slot that no chunk word names any more.

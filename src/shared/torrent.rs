@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crossbeam::utils::CachePadded;
 
 use super::chunks::ChunkTable;
-use super::sync::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use super::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
 use crate::base::ids::{CoreId, InfoHash, TorrentId};
+use crate::base::limits::{CONNECTIONS_PER_CORE_MAX, CORES_MAX};
 use crate::storage::layout::Layout;
 
 /// What never changes.
@@ -56,7 +57,7 @@ pub struct SharedTorrent {
     pub stats: Box<[CachePadded<CoreStats>]>,
     have: Box<[AtomicU64]>,
     have_count: AtomicU32,
-    availability: Box<[AtomicU16]>,
+    availability: Box<[AtomicU32]>,
     owners: Box<[AtomicU8]>,
     fingerprints: Box<[AtomicU64]>,
     fetch_stopped: AtomicBool,
@@ -64,6 +65,13 @@ pub struct SharedTorrent {
 
 /// Nobody collects this piece.
 const NO_OWNER: u8 = u8::MAX;
+
+/// Beside the owner: nobody else may collect this piece. Cores are numbered below it.
+const RESTRICTED: u8 = 0x80;
+
+const _: () = assert!(CORES_MAX < RESTRICTED as usize);
+// A count of connections fits into the availability of a piece.
+const _: () = assert!(CORES_MAX as u64 * (CONNECTIONS_PER_CORE_MAX as u64) < u32::MAX as u64);
 
 impl SharedTorrent {
     /// A torrent of which `have` is verified and on disk, on `cores` workers.
@@ -76,7 +84,7 @@ impl SharedTorrent {
             stats: (0..cores).map(|_| CachePadded::default()).collect(),
             have: (0..pieces.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             have_count: AtomicU32::new(0),
-            availability: (0..pieces).map(|_| AtomicU16::new(0)).collect(),
+            availability: (0..pieces).map(|_| AtomicU32::new(0)).collect(),
             owners: (0..pieces).map(|_| AtomicU8::new(NO_OWNER)).collect(),
             fingerprints: (0..geometry.chunk_count()).map(|_| AtomicU64::new(0)).collect(),
             fetch_stopped: AtomicBool::new(false),
@@ -146,7 +154,7 @@ impl SharedTorrent {
     }
 
     /// How many connected peers, on all cores, announced piece `piece`.
-    pub fn availability(&self, piece: u32) -> u16 {
+    pub fn availability(&self, piece: u32) -> u32 {
         self.availability[piece as usize].load(Ordering::Relaxed)
     }
 
@@ -163,7 +171,19 @@ impl SharedTorrent {
     /// Who collects and hashes piece `piece`, if anybody does.
     pub fn owner(&self, piece: u32) -> Option<CoreId> {
         let owner = self.owners[piece as usize].load(Ordering::Acquire);
-        (owner != NO_OWNER).then_some(CoreId(owner))
+        (owner != NO_OWNER).then_some(CoreId(owner & !RESTRICTED))
+    }
+
+    /// Keeps piece `piece`, which `core` owns, to that core until it is disowned. To be called before
+    /// its chunks become `Empty`: who claims one afterwards sees it.
+    pub fn restrict(&self, piece: u32, core: CoreId) {
+        self.owners[piece as usize].store(core.0 | RESTRICTED, Ordering::Release);
+    }
+
+    /// Whether only the owner of piece `piece` may collect it.
+    pub fn is_restricted(&self, piece: u32) -> bool {
+        let owner = self.owners[piece as usize].load(Ordering::Acquire);
+        owner != NO_OWNER && owner & RESTRICTED != 0
     }
 
     /// Makes `core` the owner of piece `piece` unless it has one; returns the owner, who hashes it.
@@ -171,7 +191,7 @@ impl SharedTorrent {
         let owner = &self.owners[piece as usize];
         match owner.compare_exchange(NO_OWNER, core.0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => core,
-            Err(now) => CoreId(now),
+            Err(now) => CoreId(now & !RESTRICTED),
         }
     }
 
@@ -251,6 +271,19 @@ mod tests {
         assert!(!torrent.lacks_any_of(&theirs));
         theirs.set(198);
         assert!(torrent.lacks_any_of(&theirs) && torrent.lacks_any_of(&Bitfield::full(200)));
+    }
+
+    #[test]
+    fn a_restricted_piece_keeps_its_owner_until_it_is_given_up() {
+        let torrent = torrent(100_000, 32 << 10, &[]);
+        assert!(!torrent.is_restricted(1), "nobody owns it");
+        assert_eq!(torrent.own_piece(1, CoreId(1)), CoreId(1));
+        assert!(!torrent.is_restricted(1));
+        torrent.restrict(1, CoreId(1));
+        assert!(torrent.is_restricted(1) && torrent.owner(1) == Some(CoreId(1)));
+        assert_eq!(torrent.own_piece(1, CoreId(0)), CoreId(1));
+        torrent.disown_piece(1);
+        assert!(!torrent.is_restricted(1) && torrent.owner(1).is_none());
     }
 
     #[test]

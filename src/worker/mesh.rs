@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::base::ids::TorrentId;
+use crate::base::ids::{ConnId, TorrentId};
 use crate::engine::action::{Note, Report};
 use crate::io::{Io, Wake};
 use crate::proto::wire::handshake::Handshake;
@@ -42,6 +42,11 @@ pub enum ToWorker<I: Io> {
         torrent: TorrentId,
         /// Where.
         address: SocketAddr,
+    },
+    /// Close a connection, if it is still there.
+    Close {
+        /// Which.
+        conn: ConnId,
     },
     /// Take over a connection.
     HandOver {

@@ -1,6 +1,7 @@
 //! What the workers tell the control thread.
 
 use super::*;
+use crate::base::ids::CoreConn;
 use crate::daemon::files::write_all;
 
 impl Control<'_> {
@@ -44,19 +45,32 @@ impl Control<'_> {
                 if let Some(live) = &mut swarm.live {
                     live.durable.clear(piece);
                 }
-                swarm.candidates.handle_wanting(now);
+                swarm.roster.candidates.handle_wanting(now);
                 order(swarm, Order::Lost(piece));
             }
             Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
-            Report::Connected { torrent, address } => {
-                self.swarms[torrent.0 as usize].note_peer(address, None, now);
+            Report::Connected { torrent, conn, address, origin, peer_id } => {
+                let swarm = &mut self.swarms[torrent.0 as usize];
+                swarm.peer_at = now;
+                let unwanted = swarm.roster.handle_connected(conn, address, origin, peer_id);
+                self.close(unwanted);
             }
-            Report::Listens { torrent, address, port } => {
-                self.swarms[torrent.0 as usize].note_listens(address, port);
+            Report::Listens { torrent, conn, port } => {
+                let unwanted = self.swarms[torrent.0 as usize].roster.handle_listens(conn, port);
+                self.close(unwanted);
             }
-            Report::Disconnected { torrent, address, why } => {
-                self.swarms[torrent.0 as usize].note_peer(address, Some(why), now);
+            Report::Disconnected { torrent, conn, address, why } => {
+                let swarm = &mut self.swarms[torrent.0 as usize];
+                swarm.peer_at = now;
+                swarm.roster.handle_gone(conn, address, why, now);
             }
+        }
+    }
+
+    /// Has connections closed by the workers that they belong to.
+    pub(super) fn close(&mut self, unwanted: impl IntoIterator<Item = CoreConn>) {
+        for CoreConn { core, conn } in unwanted {
+            self.workers[core.0 as usize].send(ToWorker::Close { conn });
         }
     }
 

@@ -47,8 +47,10 @@ fn p5_connections_of_one_stranger_stop_at_the_limit_and_counts_go_back() {
 }
 
 #[test]
-fn p4_p41_strange_torrents_and_ourselves_get_no_answer() {
-    for handshake in [Handshake::new(InfoHash([8; 20]), THEIRS), Handshake::new(HASH, OURS)] {
+fn p4_p41_strange_torrents_ourselves_and_the_nameless_get_no_answer() {
+    let nobody = PeerId([0; 20]);
+    for (info_hash, name) in [(InfoHash([8; 20]), THEIRS), (HASH, OURS), (HASH, nobody)] {
+        let handshake = Handshake::new(info_hash, name);
         let mut rig = Rig::new(3, true);
         let conn = rig.accept("127.0.0.1:1000");
         assert_eq!(rig.engine.handle_handshake(conn, &handshake, rig.now), Admission::Refused);

@@ -3,8 +3,8 @@
 use super::session::PeerMisbehaved as Bad;
 use super::*;
 use crate::base::limits::{
-    REJECTS_WAITING_MAX, REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX, UNSOLICITED_BYTES_MAX,
-    VAIN_REQUESTS_MAX,
+    COLD_READ_BYTES_PER_SEC, COLD_READ_GRANT_BYTES, REJECTS_WAITING_MAX, REQUEST_BYTES_MAX,
+    REQUESTS_QUEUED_MAX, STRIKES_MAX, UNSOLICITED_BYTES_MAX, VAIN_REQUESTS_MAX,
 };
 
 const BLOCK: u32 = 16 << 10;
@@ -49,7 +49,7 @@ fn p9_p28_pieces_are_announced_once_and_first() {
             assert_eq!(rig.shared.stats[0].peers.load(crate::shared::sync::Ordering::Relaxed), gone);
             rig.engine.handle_gone(conn);
             rig.perform();
-            let left: u16 = (0..3).map(|piece| rig.shared.availability(piece)).sum();
+            let left: u32 = (0..3).map(|piece| rig.shared.availability(piece)).sum();
             assert_eq!(left, 0, "{messages:?}: what it said is forgotten with it");
         }
     }
@@ -296,6 +296,40 @@ fn a_dial_that_cannot_begin_is_answered() {
     rig.engine.handle_dial_refused(address, TorrentId(0));
     rig.perform();
     let why = Farewell::DialFailed;
-    let report = Report::Disconnected { torrent: TorrentId(0), address, why };
+    let report = Report::Disconnected { torrent: TorrentId(0), conn: None, address, why };
     assert!(rig.done.contains(&Action::Report(report)));
+}
+
+#[test]
+fn p15_who_jumps_about_on_disk_is_read_for_within_its_budget_and_others_are_unharmed() {
+    let mut rig = Rig::new(200, true);
+    let loaded = |rig: &Rig| rig.shared.stats[0].loaded_bytes.load(crate::shared::sync::Ordering::Relaxed);
+    let chunk = |n: u32| (n / 4, n % 4 * (256 << 10));
+    let storm = rig.leech(true);
+    for (piece, begin) in (0..REQUESTS_QUEUED_MAX as u32).map(chunk) {
+        rig.say(storm, Message::Request(block(piece, begin, 1))).unwrap();
+    }
+    let granted = COLD_READ_GRANT_BYTES / (256 << 10);
+    assert_eq!(u64::from(rig.read(storm).1), granted, "a byte for each chunk that it may have read");
+    assert_eq!(loaded(&rig), COLD_READ_GRANT_BYTES);
+
+    // Who reads from end to end is served at once, however much it is.
+    let honest = rig.leech(true);
+    let (mut asked, mut got) = (0, 0);
+    for (piece, begin) in (600..760).map(chunk) {
+        for n in 0..16 {
+            rig.say(honest, Message::Request(block(piece, begin + n * BLOCK, BLOCK))).unwrap();
+            asked += 1;
+        }
+        got += rig.read(honest).1;
+    }
+    assert_eq!(got, asked, "{} MiB", asked / 64);
+
+    for second in 1..=3 {
+        let before = loaded(&rig);
+        rig.pass(Span::from_secs(1));
+        let blocks = u64::from(rig.read(storm).1);
+        assert_eq!(blocks, COLD_READ_BYTES_PER_SEC / (256 << 10), "second {second}");
+        assert_eq!(loaded(&rig) - before, COLD_READ_BYTES_PER_SEC);
+    }
 }

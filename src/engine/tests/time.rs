@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::limits::{
-    HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STUCK_TIMEOUT, SNUB_TIMEOUT,
+    DRAIN_WINDOW, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STUCK_TIMEOUT, SNUB_TIMEOUT,
 };
 
 /// One look at each connection before `span` has passed.
@@ -89,4 +89,31 @@ fn p36_p37_who_promises_and_does_not_deliver_is_asked_no_more_and_others_are() {
     let mut second = rig.asked(honest);
     second.sort_unstable();
     assert_eq!(second, first, "its reservation is released");
+}
+
+#[test]
+fn p35_who_hardly_reads_is_parted_from_only_while_others_wait_for_slots() {
+    for pressed in [false, true] {
+        let mut rig = Rig::new(3, true);
+        let conn = rig.leech(true);
+        rig.say(conn, Message::Request(block(0, 0, 16 << 10))).unwrap();
+        rig.perform();
+        let (mut outbox, mut segments) = (Vec::new(), Vec::new());
+        while !rig.engine.take_send(conn, &mut outbox, &mut segments, rig.now) {
+            rig.perform();
+        }
+        while rig.engine.allocate(TorrentId(0), 8).is_some() {}
+        for second in 1..=120 {
+            // Enough for the deadlines of a stuck send, and far too little.
+            if second % 10 == 0 && rig.is_open(conn) {
+                rig.say(conn, Message::KeepAlive).unwrap();
+                rig.engine.handle_sent(conn, Ok(100), rig.now);
+                assert!(rig.engine.take_send(conn, &mut outbox, &mut segments, rig.now));
+            }
+            assert!(!pressed || !rig.is_open(conn) || rig.engine.allocate(TorrentId(0), 8).is_none());
+            rig.pass(Span::from_secs(1));
+            let late = Span::from_secs(second) >= DRAIN_WINDOW;
+            assert_eq!(rig.is_open(conn), !(pressed && late), "pressed {pressed}, second {second}");
+        }
+    }
 }

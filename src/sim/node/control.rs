@@ -4,16 +4,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Canary, NodeLog};
-use crate::base::ids::{CoreId, TorrentId};
+use crate::base::ids::{CoreConn, CoreId, TorrentId};
 use crate::base::time::{Instant, Span};
 use crate::engine::action::{Farewell, Report};
 use crate::engine::assembly_chunks;
-use crate::engine::candidates::Candidates;
+use crate::engine::roster::Roster;
 use crate::io::Errno;
 use crate::shared::sync::Ordering;
 use crate::shared::torrent::SharedTorrent;
@@ -81,7 +80,7 @@ pub(super) struct Control {
     pub(super) mailbox: Arc<Mailbox<ToControl>>,
     pub(super) workers: Vec<Sender<ToWorker<SimIo>>>,
     pub(super) machine: Durability,
-    pub(super) candidates: Candidates,
+    pub(super) roster: Roster,
     pub(super) canary: Canary,
     pub(super) log: Rc<RefCell<NodeLog>>,
     pub(super) work: Work,
@@ -94,14 +93,12 @@ pub(super) struct Work {
     edges: BTreeMap<u64, EdgeWrite>,
     batches: BTreeMap<u64, EdgeBatch>,
     numbers: u64,
-    /// Where connected peers listen that dialled us.
-    listens: BTreeMap<SocketAddr, SocketAddr>,
 }
 
 impl Default for Work {
     fn default() -> Self {
-        let (edges, batches, listens) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { phase: Phase::Running, pending: Vec::new(), edges, batches, numbers: 0, listens }
+        let (edges, batches) = (BTreeMap::new(), BTreeMap::new());
+        Self { phase: Phase::Running, pending: Vec::new(), edges, batches, numbers: 0 }
     }
 }
 
@@ -130,7 +127,7 @@ impl Actor for Control {
 impl Control {
     fn set_deadline(&self, world: &World) {
         let pending = self.work.pending.iter().map(|(at, _)| *at).min();
-        let dial = self.candidates.poll_timeout().filter(|_| self.work.phase == Phase::Running);
+        let dial = self.roster.candidates.poll_timeout().filter(|_| self.work.phase == Phase::Running);
         let sync = self.machine.poll_timeout();
         if let Some(at) = pending.into_iter().chain(dial).chain(sync).min() {
             world.set_deadline(self.actor, at);
@@ -164,26 +161,29 @@ impl Control {
             Report::PieceLost { piece, .. } => {
                 self.log.borrow_mut().durable.clear(piece);
                 self.machine.handle_lost(piece);
-                self.candidates.handle_wanting(now);
+                self.roster.candidates.handle_wanting(now);
             }
             Report::DiskFailed { .. } => self.fail(),
-            Report::Connected { address, .. } => self.candidates.handle_connected(address),
-            Report::Listens { address, port, .. } => {
-                let listens = SocketAddr::new(address.ip(), port);
-                if listens != address && !self.work.listens.contains_key(&address) {
-                    self.work.listens.insert(address, listens);
-                    self.candidates.handle_connected(listens);
-                }
+            Report::Connected { conn, address, origin, peer_id, .. } => {
+                let unwanted = self.roster.handle_connected(conn, address, origin, peer_id);
+                self.close(unwanted);
             }
-            Report::Disconnected { address, why, .. } => {
+            Report::Listens { conn, port, .. } => {
+                let unwanted = self.roster.handle_listens(conn, port);
+                self.close(unwanted);
+            }
+            Report::Disconnected { conn, address, why, .. } => {
                 if why == Farewell::Misbehaved {
                     self.log.borrow_mut().accused.push(address);
                 }
-                self.candidates.handle_gone(address, why, now);
-                if let Some(listens) = self.work.listens.remove(&address) {
-                    self.candidates.handle_gone(listens, why, now);
-                }
+                self.roster.handle_gone(conn, address, why, now);
             }
+        }
+    }
+
+    fn close(&mut self, unwanted: Option<CoreConn>) {
+        if let Some(CoreConn { core, conn }) = unwanted {
+            self.workers[core.0 as usize].send(ToWorker::Close { conn });
         }
     }
 
@@ -396,7 +396,7 @@ impl Control {
             return;
         }
         let load = |core: &usize| self.shared.stats[*core].peers.load(Ordering::Relaxed);
-        while let Some(address) = self.candidates.poll_dial(world.now()) {
+        while let Some(address) = self.roster.candidates.poll_dial(world.now()) {
             let core = (0..self.workers.len()).min_by_key(load).unwrap_or(0);
             self.workers[core].send(ToWorker::Dial { torrent: TorrentId(0), address });
         }
@@ -419,7 +419,7 @@ impl Control {
         if left == 1 {
             self.work.phase = Phase::Flushing;
             self.machine.flush();
-            self.log.borrow_mut().dials_left = self.candidates.dialing();
+            self.log.borrow_mut().dials_left = self.roster.candidates.dialing();
         }
     }
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreId, PeerId};
-use crate::engine::candidates::{Candidates, Source};
+use crate::engine::candidates::Source;
+use crate::engine::roster::Roster;
 use crate::engine::{Engine, EngineConfig, assembly_chunks};
 use crate::hash::fingerprint::Fingerprint;
 use crate::hash::sha1;
@@ -185,9 +186,9 @@ impl Node {
             let files = files.clone().into();
             sender.send(ToWorker::Add { torrent: Arc::clone(&shared), files });
         }
-        let mut candidates = Candidates::default();
+        let mut roster = Roster::new(config.peer_id);
         for &peer in &spec.peers {
-            candidates.add(peer, Source::Operator, world.now());
+            roster.add(peer, Source::Operator, world.now());
         }
         let log = Rc::new(RefCell::new(NodeLog {
             durable,
@@ -208,7 +209,7 @@ impl Node {
             mailbox: control_box,
             workers: senders,
             machine,
-            candidates,
+            roster,
             canary: spec.canary,
             log: Rc::clone(&log),
             work: Work::default(),

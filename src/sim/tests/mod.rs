@@ -3,6 +3,7 @@
 mod disk;
 mod io;
 mod net;
+mod swarm;
 
 use std::sync::Arc;
 
