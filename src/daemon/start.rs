@@ -52,15 +52,18 @@ pub struct StartConfig {
     pub sync: SyncPolicy,
     /// Fingerprints of chunks.
     pub fingerprint: Fingerprint,
+    /// A complete torrent need not be open yet.
+    pub may_sleep: bool,
 }
 
 /// Opens journal and files, hashes what is not known, makes room for what is missing.
-/// `on_checked` hears of each piece that was hashed.
+/// `on_checked` hears of each piece that was hashed. `None` if all is there, and is known to be at the
+/// next start, and the torrent may sleep: nothing of it is open then.
 pub async fn start(
     config: StartConfig,
     state: &StateDir,
     on_checked: impl Fn(u32) + Send + 'static,
-) -> Result<Started, NodeError> {
+) -> Result<Option<Started>, NodeError> {
     let metainfo = &config.metainfo;
     let geometry = metainfo.geometry;
     let layout = layout_of(metainfo);
@@ -71,6 +74,9 @@ pub async fn start(
         tracing::warn!("journal not usable, {reason}; kept as {}, files are checked instead", copy.display());
     }
     let (mut keeper, resume) = Keeper::start(journal, &layout, &files, config.sync)?;
+    if config.may_sleep && resume.clean && resume.state.durable().is_full() {
+        return Ok(None);
+    }
 
     let mut have = resume.state.durable();
     let durable = have.clone();
@@ -102,9 +108,24 @@ pub async fn start(
         let _ = keeper.machine().handle_written(piece, files, prints.into(), clock::now());
     }
     keeper.machine().flush();
+    if config.may_sleep && shared.is_complete() {
+        return close(keeper, files, metainfo).await.map(|()| None);
+    }
     let access = if shared.is_complete() { Access::Read } else { Access::Write };
     let pairs = open_all(&mut files, metainfo, access)?;
-    Ok(Started { shared, pairs, durable, keeper, files })
+    Ok(Some(Started { shared, pairs, durable, keeper, files }))
+}
+
+/// Makes durable what was found, so that the torrent is opened later without a look at its bytes.
+async fn close(keeper: Keeper, mut files: TorrentFiles, metainfo: &Metainfo) -> Result<(), NodeError> {
+    let (settled, clean) = keeper.close(&mut files, clock::now()).await;
+    if clean {
+        return Ok(());
+    }
+    let name = crate::proto::text::escape(metainfo.name.as_bytes(), 255);
+    let why = settled.errors.into_iter().next();
+    let why = why.unwrap_or_else(|| "not closed cleanly: start again to have it checked".to_owned());
+    Err(NodeError::Disk { name, why })
 }
 
 fn set_fingerprints(shared: &SharedTorrent, piece: u32, prints: &[u64]) {

@@ -296,10 +296,22 @@ impl<I: Io> Worker<I> {
                     inbound.begin_messages(inbox, crate::proto::wire::handshake::HANDSHAKE_BYTES);
                     inbound.parse_inbox(conn, inbox, &mut self.engine, &self.arena, now);
                 }
-                // No receive until the hand-over is performed, in this very turn.
-                Admission::Elsewhere => inbound.in_flight = true,
+                // No receive until the hand-over is performed, in this very turn, or the torrent is there.
+                Admission::Elsewhere | Admission::Later => inbound.in_flight = true,
                 Admission::Refused => {}
             },
+        }
+    }
+
+    /// Handles the handshakes that waited for a torrent; each is still in its inbox.
+    fn shake_parked(&mut self, torrent: TorrentId, now: Instant) {
+        for conn in self.engine.take_parked(torrent) {
+            let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize) else { continue };
+            inbound.in_flight = false;
+            let mut inbox = std::mem::take(self.io.inbox(conn));
+            self.shake(conn, &mut inbox, now);
+            *self.io.inbox(conn) = inbox;
+            self.receive(conn);
         }
     }
 
@@ -314,7 +326,9 @@ impl<I: Io> Worker<I> {
                         self.files.resize_with(index + 1, || None);
                     }
                     self.files[index] = Some(files);
+                    let id = torrent.meta.id;
                     self.engine.handle_torrent(torrent);
+                    self.shake_parked(id, now);
                 }
                 ToWorker::Dial { torrent, address } => match self.io.dial(address) {
                     Some(conn) => {

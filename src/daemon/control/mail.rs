@@ -23,6 +23,7 @@ impl Control<'_> {
 
     fn handle_report(&mut self, report: Report) {
         let now = clock::now();
+        self.agenda.set(report.torrent(), Some(now));
         let order = |swarm: &Swarm, order| {
             if let Some(live) = &swarm.live {
                 let _ = live.orders.send(order);
@@ -50,6 +51,7 @@ impl Control<'_> {
                 order(swarm, Order::Lost(piece));
             }
             Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
+            Report::Wanted { torrent } => self.wake(torrent),
             Report::Connected { torrent, address } => {
                 self.swarms[torrent.0 as usize].note_peer(address, None, now);
             }
