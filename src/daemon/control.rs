@@ -257,9 +257,11 @@ impl<'a> Control<'a> {
     }
 
     fn handle_event(&mut self, event: Event) {
-        let (Event::Checked(id) | Event::Started(id, _) | Event::Kept(id, _) | Event::Announced(id, ..)) =
-            event;
-        self.agenda.set(id, Some(clock::now()));
+        if let Event::Checked(id) | Event::Started(id, _) | Event::Kept(id, _) | Event::Announced(id, ..) =
+            event
+        {
+            self.agenda.set(id, Some(clock::now()));
+        }
         match event {
             Event::Checked(id) => self.swarms[id.0 as usize].checked += 1,
             Event::Started(id, started) => match *started {
