@@ -102,6 +102,12 @@ pub const CONNECTIONS_PER_PUBLIC_ADDRESS_MAX: u32 = 4;
 pub const HALF_OPEN_MAX: u32 = 1024;
 /// Torrents of one process.
 pub const TORRENTS_MAX: usize = 65_536;
+/// Torrents of a relay that are all kept open. Of more, the complete ones are open once a peer asked.
+pub const TORRENTS_KEPT_AWAKE: usize = 64;
+/// Torrents that start at once: each has a directory, a journal, a lock and its files open meanwhile.
+pub const TORRENTS_STARTING_MAX: usize = 32;
+/// Connections per worker that wait for a torrent to be opened; more are closed.
+pub const CONNECTIONS_PARKED_MAX: usize = 256;
 /// Addresses remembered per torrent.
 pub const CANDIDATES_MAX: usize = 2_000;
 /// Banned addresses remembered.

@@ -18,6 +18,12 @@ use super::progress::NodeProgress;
 /// Between two looks of a progress bar.
 const BAR_INTERVAL: Span = Span::from_ms(250);
 
+/// The same, of however many torrents.
+const BAR_INTERVAL_MAX: Span = Span::from_secs(5);
+
+/// Torrents of which a bar shows the state as often as that.
+const TORRENTS_PER_BAR_INTERVAL: u64 = 500;
+
 /// What a verb settles before the arguments that both have in common.
 pub struct Plan<'a> {
     /// `get` or `relay`.
@@ -82,6 +88,11 @@ pub fn state_path(args: &NodeArgs, dir: &Path) -> Result<PathBuf, CliError> {
 
 fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
     let state_dir = state_path(args, plan.dir)?;
+    // A look at very many torrents takes milliseconds: a bar of them moves slowly.
+    let slower = 1 + plan.torrents.len() as u64 / TORRENTS_PER_BAR_INTERVAL;
+    let bar_interval = Span(BAR_INTERVAL.0.saturating_mul(slower).min(BAR_INTERVAL_MAX.0));
+    let json_interval = Span::from_ms(args.status_interval_ms.into());
+    let status_interval = if args.json { json_interval } else { bar_interval };
     Ok(NodeConfig {
         role: plan.role,
         torrents: plan.torrents,
@@ -98,7 +109,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         sequential: plan.sequential,
         unsynced_bytes: args.unsynced,
         no_peers_timeout: Span::from_ms(args.no_peers_timeout_ms.into()),
-        status_interval: if args.json { Span::from_ms(args.status_interval_ms.into()) } else { BAR_INTERVAL },
+        status_interval,
     })
 }
 

@@ -1,7 +1,9 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
 mod mail;
+mod sleep;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::agenda::Agenda;
 use super::clock;
 use super::config::{NodeConfig, Role};
 use super::error::NodeError;
@@ -19,10 +22,11 @@ use super::metrics::{Asked, Endpoint};
 use super::start::{Gates, StartConfig, Started, start};
 use super::status::{NodeStatus, TorrentState};
 use super::store::StateDir;
-use super::swarm::{Live, Swarm};
+use super::swarm::{Live, Sleep, Swarm};
 use super::tracker::{AnnounceError, TrackerClient, TrackerSettings};
 use crate::base::address::AddressClass;
 use crate::base::ids::{PeerId, TorrentId};
+use crate::base::limits::TRACKER_ANNOUNCES_MAX;
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
 use crate::engine::action::Report;
@@ -32,15 +36,21 @@ use crate::io::Wake;
 use crate::io::arena::Arena;
 use crate::io::uring::Uring;
 use crate::proto::tracker::AnnounceReply;
+use crate::shared::sleepers::Sleepers;
 use crate::shared::sync::Ordering;
 use crate::storage::durability::SyncPolicy;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
+
+use sleep::Bedroom;
 
 /// Signals that come so close together count as one.
 const SAME_WISH: Span = Span::from_secs(1);
 
 /// Trackers are told good-bye for at most so long.
 const GOOD_BYE_TIMEOUT: Span = Span::from_secs(3);
+
+/// Events handled before the loop looks elsewhere.
+const EVENTS_PER_ROUND: usize = 1024;
 
 /// A worker that carries so many more connections than the least loaded gets no new ones.
 const LOAD_SLACK: u32 = 4;
@@ -61,7 +71,7 @@ pub struct Shared {
 /// What the small tasks tell the loop.
 enum Event {
     Checked(TorrentId),
-    Started(TorrentId, Box<Result<Started, NodeError>>),
+    Started(TorrentId, Box<Result<Option<Started>, NodeError>>),
     Kept(TorrentId, News),
     Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>),
     Scraped(Asked),
@@ -86,6 +96,13 @@ pub struct Control<'a> {
     bell: Arc<Notify>,
     workers: Vec<Sender<ToWorker<Uring>>>,
     swarms: Vec<Swarm>,
+    /// When to look at which swarm.
+    agenda: Agenda,
+    bedroom: Bedroom,
+    /// Announces under way.
+    announcing: usize,
+    /// Swarms with an announce that waits for one of them to end.
+    announces_queued: VecDeque<TorrentId>,
     trackers: Rc<TrackerClient>,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
@@ -116,7 +133,7 @@ impl<'a> Control<'a> {
         config: NodeConfig,
         shared: Shared,
         state: StateDir,
-        (mailbox, arena): (Arc<Mailbox<ToControl>>, Arc<Arena>),
+        (mailbox, arena, sleepers): (Arc<Mailbox<ToControl>>, Arc<Arena>, Arc<Sleepers>),
         workers: &[Arc<Mailbox<ToWorker<Uring>>>],
         on_status: &'a mut dyn FnMut(&NodeStatus),
     ) -> Self {
@@ -132,6 +149,10 @@ impl<'a> Control<'a> {
             bell,
             workers: workers.iter().map(|worker| Sender::new(Arc::clone(worker))).collect(),
             swarms: Vec::new(),
+            agenda: Agenda::default(),
+            bedroom: Bedroom::new(sleepers),
+            announcing: 0,
+            announces_queued: VecDeque::new(),
             trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
             events,
             tell,
@@ -179,7 +200,7 @@ impl<'a> Control<'a> {
             }
             tokio::select! {
                 () = self.bell.notified() => {}
-                Some(event) = self.events.recv() => self.handle_event(event),
+                Some(event) = self.events.recv() => self.handle_events(event),
                 () = stop_asked(&mut interrupt, &mut terminate) => {
                     if self.asked_twice() {
                         return Err(NodeError::Killed);
@@ -219,30 +240,31 @@ impl<'a> Control<'a> {
                 swarm.roster.add(peer, Source::Operator, now);
             }
             self.swarms.push(swarm);
-            let config = StartConfig {
-                id,
-                metainfo,
-                dir: self.config.dir.clone(),
-                state: Arc::clone(&self.state),
-                cores: self.workers.len(),
-                gates: Arc::clone(&self.gates),
-                sync: SyncPolicy { bytes: self.config.unsynced_bytes, ..SyncPolicy::default() },
-            };
-            let tell = self.tell.clone();
-            tokio_uring::spawn(async move {
-                let hear = tell.clone();
-                let on_checked = move |_| drop(hear.send(Event::Checked(id)));
-                let started = start(config, on_checked).await;
-                let _ = tell.send(Event::Started(id, Box::new(started)));
-            });
+            self.agenda.set(id, Some(now));
+            self.begin_start(id, true);
+        }
+    }
+
+    /// All that have come: many torrents that start say much at once.
+    fn handle_events(&mut self, first: Event) {
+        self.handle_event(first);
+        for _ in 0..EVENTS_PER_ROUND {
+            let Ok(event) = self.events.try_recv() else { return };
+            self.handle_event(event);
         }
     }
 
     fn handle_event(&mut self, event: Event) {
+        if let Event::Checked(id) | Event::Started(id, _) | Event::Kept(id, _) | Event::Announced(id, ..) =
+            event
+        {
+            self.agenda.set(id, Some(clock::now()));
+        }
         match event {
             Event::Checked(id) => self.swarms[id.0 as usize].checked += 1,
             Event::Started(id, started) => match *started {
-                Ok(started) => self.torrent_started(id, started),
+                Ok(Some(started)) => self.torrent_started(id, started),
+                Ok(None) => self.fell_asleep(id),
                 Err(error) => self.torrent_failed(id, error),
             },
             Event::Kept(id, news) => self.torrent_kept(id, news),
@@ -252,6 +274,7 @@ impl<'a> Control<'a> {
     }
 
     fn torrent_failed(&mut self, id: TorrentId, error: NodeError) {
+        self.never_wakes(id);
         let swarm = &mut self.swarms[id.0 as usize];
         swarm.stop(error.to_string());
         // A relay of several torrents goes on with the others.
@@ -271,6 +294,7 @@ impl<'a> Control<'a> {
         tokio_uring::spawn(async move {
             keep(keeper, files, torrent, inbox, move |news| drop(tell.send(Event::Kept(id, news)))).await;
         });
+        self.woke(id);
         let swarm = &mut self.swarms[id.0 as usize];
         if shared.is_complete() {
             swarm.begin_complete();
@@ -337,12 +361,17 @@ impl<'a> Control<'a> {
         for worker in &mut self.workers {
             worker.flush();
         }
-        for index in 0..self.swarms.len() {
-            let id = TorrentId(index as u32);
+        for id in self.agenda.take_due(now) {
             self.dial(id, now);
-            while let Some(announce) = self.swarms[index].announcer.poll_announce(now) {
-                self.announce(id, announce);
-            }
+            self.announce_due(id, now);
+            self.agenda.set(id, self.next_look(id));
+        }
+        while self.announcing < TRACKER_ANNOUNCES_MAX
+            && let Some(id) = self.announces_queued.pop_front()
+        {
+            self.swarms[id.0 as usize].announce_queued = false;
+            self.announce_due(id, now);
+            self.agenda.set(id, self.next_look(id));
         }
         if now.since(self.status_at) >= self.config.status_interval {
             self.show_status();
@@ -388,7 +417,21 @@ impl<'a> Control<'a> {
         }
     }
 
-    fn announce(&self, id: TorrentId, announce: Announce) {
+    /// Announces what is due, or has it wait until fewer announces are under way.
+    fn announce_due(&mut self, id: TorrentId, now: Instant) {
+        while self.announcing < TRACKER_ANNOUNCES_MAX {
+            let Some(announce) = self.swarms[id.0 as usize].announcer.poll_announce(now) else { return };
+            self.announce(id, announce);
+        }
+        let swarm = &mut self.swarms[id.0 as usize];
+        let due = swarm.announcer.poll_timeout().is_some_and(|at| at <= now);
+        if due && !std::mem::replace(&mut swarm.announce_queued, true) {
+            self.announces_queued.push_back(id);
+        }
+    }
+
+    fn announce(&mut self, id: TorrentId, announce: Announce) {
+        self.announcing += 1;
         let port = self.shared.listen.map_or(0, |address| address.port());
         let swarm = &self.swarms[id.0 as usize];
         let request = swarm.request(announce.event, self.shared.peer_id, port, self.shared.key);
@@ -406,6 +449,7 @@ impl<'a> Control<'a> {
         result: Result<AnnounceReply, AnnounceError>,
     ) {
         let now = clock::now();
+        self.announcing -= 1;
         let swarm = &mut self.swarms[id.0 as usize];
         match result {
             Ok(reply) => {
@@ -448,11 +492,13 @@ impl<'a> Control<'a> {
         }
         self.phase = Phase::Draining(self.workers.len());
         self.gates.stop();
-        for swarm in &mut self.swarms {
+        let now = clock::now();
+        for (index, swarm) in self.swarms.iter_mut().enumerate() {
             if let Some(live) = &swarm.live {
                 live.shared.stop_fetch();
             }
             swarm.announcer.handle_stop();
+            self.agenda.set(TorrentId(index as u32), Some(now));
         }
         for worker in &mut self.workers {
             worker.send(ToWorker::Stop);
@@ -474,17 +520,17 @@ impl<'a> Control<'a> {
     }
 
     fn wake_at(&self) -> Instant {
-        let mut at = self.status_at + self.config.status_interval;
-        for swarm in &self.swarms {
-            let announcer = swarm.announcer.poll_timeout();
-            let candidates = swarm
-                .roster
-                .candidates
-                .poll_timeout()
-                .filter(|_| swarm.live.is_some() && self.phase == Phase::Running);
-            at = announcer.into_iter().chain(candidates).fold(at, Instant::min);
-        }
-        at
+        let status = self.status_at + self.config.status_interval;
+        self.agenda.next().map_or(status, |at| at.min(status))
+    }
+
+    /// When a swarm wants something again though nothing happens to it.
+    fn next_look(&self, id: TorrentId) -> Option<Instant> {
+        let swarm = &self.swarms[id.0 as usize];
+        let announcer = swarm.announcer.poll_timeout().filter(|_| !swarm.announce_queued);
+        let dials = swarm.live.is_some() && self.phase == Phase::Running;
+        let candidates = swarm.roster.candidates.poll_timeout().filter(|_| dials);
+        announcer.into_iter().chain(candidates).min()
     }
 
     fn show_status(&mut self) {

@@ -4,6 +4,7 @@
 //! opening and syncing files, the journal, trackers, signals, status. Payload never passes through
 //! it, but for the edges of chunks that do not fill a page.
 
+mod agenda;
 pub mod clock;
 pub mod config;
 mod control;

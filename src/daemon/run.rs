@@ -22,6 +22,7 @@ use crate::proto::wire::peer_id::peer_id;
 use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
+use crate::shared::sleepers::Sleepers;
 use crate::worker::mesh::Mailbox;
 
 /// Smallest arena that is of use: the chunks of a few fast peers.
@@ -56,6 +57,8 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         seed: engine.seed,
         listen,
     };
+    let hashes = config.torrents.iter().map(|torrent| torrent.info_hash);
+    let sleepers = Arc::new(Sleepers::new(hashes));
     let counters: Vec<_> = cpus.iter().map(|_| Arc::new(CoreCounters::new())).collect();
     let sources = Sources { cores: counters.clone(), cache: Arc::clone(&cache) };
     let metrics = config.metrics.map(|address| Endpoint::open(address, sources)).transpose()?;
@@ -67,6 +70,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         zero_copy: config.zero_copy,
         cache,
         counters,
+        sleepers: Arc::clone(&sleepers),
         fingerprint: state.fingerprint(),
         engine,
         control: Arc::clone(&mailbox),
@@ -77,7 +81,8 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let runtime =
         tokio_uring::Runtime::new(&ring).map_err(|error| uring::explain("control thread's ring", error))?;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
-    let control = Control::new(config, shared, state, (mailbox, arena), &workers.mailboxes, on_status);
+    let control =
+        Control::new(config, shared, state, (mailbox, arena, sleepers), &workers.mailboxes, on_status);
     let outcome = runtime.block_on(control.with_metrics(metrics).run());
     if !matches!(outcome, Err(NodeError::Killed)) {
         workers.join();

@@ -54,6 +54,8 @@ pub struct StartConfig {
     pub gates: Arc<Gates>,
     /// When written bytes are synced.
     pub sync: SyncPolicy,
+    /// A complete torrent need not be open yet.
+    pub may_sleep: bool,
 }
 
 /// How much of starting goes on at once, over all torrents.
@@ -93,18 +95,26 @@ struct Begun {
 type Found = Vec<(u32, Vec<u64>)>;
 
 /// Opens journal and files, hashes what is not known, makes room for what is missing; all that may wait
-/// for a disk is done on the blocking pool. `on_checked` hears of each piece that was hashed.
+/// for a disk is done on the blocking pool. `on_checked` hears of each piece that was hashed. `None` if all
+/// is there, and is known to be at the next start, and the torrent may sleep: nothing of it is open then.
 pub async fn start(
     config: StartConfig,
     on_checked: impl Fn(u32) + Send + 'static,
-) -> Result<Started, NodeError> {
+) -> Result<Option<Started>, NodeError> {
     let config = Arc::new(config);
     let starts = &config.gates.starts;
     let job = Arc::clone(&config);
     let begun = blocking(starts, move || begin(&job)).await?;
+    if config.may_sleep && begun.resume.clean && begun.resume.state.durable().is_full() {
+        return Ok(None);
+    }
     let found = check(&config, &begun.resume, on_checked).await?;
     let job = Arc::clone(&config);
-    blocking(starts, move || finish(&job, begun, found)).await
+    let started = blocking(starts, move || finish(&job, begun, found)).await?;
+    if config.may_sleep && started.shared.is_complete() {
+        return close(started.keeper, started.files, &config.metainfo).await.map(|()| None);
+    }
+    Ok(Some(started))
 }
 
 /// Runs `work` on the blocking pool once there is room at `gate`.
@@ -167,6 +177,18 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
     let access = if shared.is_complete() { Access::Read } else { Access::Write };
     let pairs = open_all(&mut files, metainfo, access)?;
     Ok(Started { shared, pairs, durable, keeper, files })
+}
+
+/// Makes durable what was found, so that the torrent is opened later without a look at its bytes.
+async fn close(keeper: Keeper, mut files: TorrentFiles, metainfo: &Metainfo) -> Result<(), NodeError> {
+    let (settled, clean) = keeper.close(&mut files, clock::now()).await;
+    if clean {
+        return Ok(());
+    }
+    let name = crate::proto::text::escape(metainfo.name.as_bytes(), 255);
+    let why = settled.errors.into_iter().next();
+    let why = why.unwrap_or_else(|| "not closed cleanly: start again to have it checked".to_owned());
+    Err(NodeError::Disk { name, why })
 }
 
 fn set_fingerprints(shared: &SharedTorrent, piece: u32, prints: &[u64]) {

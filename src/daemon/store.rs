@@ -230,8 +230,8 @@ fn lock(path: &Path, dir: &Path) -> Result<File, StoreError> {
         }
         Err(errno) => return Err(at(errno.into())),
     }
-    file.set_len(0).map_err(at)?;
-    writeln!(file, "{}", std::process::id()).map_err(at)?;
+    // Over what was there, always as long: ext4 writes a file that was emptied to disk when it is closed.
+    writeln!(file, "{:<10}", std::process::id()).map_err(at)?;
     Ok(file)
 }
 

@@ -16,6 +16,7 @@ use crate::io::arena::Arena;
 use crate::io::uring::{SharedRegions, Uring, UringConfig, ZeroCopy};
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
+use crate::shared::sleepers::Sleepers;
 use crate::worker::mesh::{Mailbox, Sender, ToControl, ToWorker};
 use crate::worker::{Links, Running, Worker};
 
@@ -35,6 +36,8 @@ pub struct Crew {
     pub cache: Arc<Cache>,
     /// What each worker counts.
     pub counters: Vec<Arc<CoreCounters>>,
+    /// Torrents that may be asleep.
+    pub sleepers: Arc<Sleepers>,
     /// Fingerprints of chunks.
     pub fingerprint: Fingerprint,
     /// As each engine is configured, but for its core.
@@ -129,7 +132,8 @@ fn run_turns(
     let config = EngineConfig { core, seed, ..crew.engine.clone() };
     let now: Instant = io.now();
     let counters = Arc::clone(&crew.counters[core.0 as usize]);
-    let engine = Engine::new(config, Arc::clone(&crew.cache), now).with_counters(counters);
+    let mut engine = Engine::new(config, Arc::clone(&crew.cache), now).with_counters(counters);
+    engine.set_sleepers(Arc::clone(&crew.sleepers));
     let links = Links {
         mailbox,
         cores: mailboxes.iter().map(|mailbox| Sender::new(Arc::clone(mailbox))).collect(),

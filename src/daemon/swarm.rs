@@ -37,13 +37,26 @@ pub struct Live {
     pub closed: bool,
 }
 
+/// Whether a complete torrent is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// Open, or being checked.
+    Awake,
+    /// Complete and closed: a peer has to ask for it first.
+    Asleep,
+    /// Complete and being opened.
+    Waking,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Swarm {
     /// The torrent.
     pub metainfo: Arc<Metainfo>,
-    /// Absent while it is being checked.
+    /// Absent while it is being checked, and while it sleeps.
     pub live: Option<Live>,
+    /// See [`Sleep`].
+    pub sleep: Sleep,
     /// Pieces hashed so far while it is being checked.
     pub checked: u32,
     /// What stopped it, if anything did.
@@ -52,6 +65,8 @@ pub struct Swarm {
     pub roster: Roster,
     /// When to ask which tracker.
     pub announcer: Announcer,
+    /// An announce is due and waits for others to end.
+    pub announce_queued: bool,
     /// What a tracker last complained about.
     pub tracker_error: Option<String>,
     /// When a peer was last connected, or it started.
@@ -66,10 +81,12 @@ impl Swarm {
         Self {
             metainfo,
             live: None,
+            sleep: Sleep::Awake,
             checked: 0,
             stopped: None,
             roster: Roster::new(peer_id),
             announcer,
+            announce_queued: false,
             tracker_error: None,
             peer_at: now,
             complete_told: false,
@@ -79,7 +96,12 @@ impl Swarm {
 
     /// Whether every piece is durable.
     pub fn is_done(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| live.durable.is_full())
+        self.is_asleep() || self.live.as_ref().is_some_and(|live| live.durable.is_full())
+    }
+
+    /// Whether it is complete and not open.
+    pub fn is_asleep(&self) -> bool {
+        self.sleep != Sleep::Awake
     }
 
     /// Whether pieces are being fetched.
@@ -146,7 +168,8 @@ impl Swarm {
     /// What to say to a tracker.
     pub fn request(&self, event: AnnounceEvent, peer_id: PeerId, port: u16, key: u32) -> AnnounceRequest {
         let (down, up) = self.live.as_ref().map_or((0, 0), |live| traffic(&live.shared));
-        let verified = self.live.as_ref().map_or(0, |live| live.shared.verified_bytes());
+        let asleep = if self.is_asleep() { self.metainfo.geometry.total_bytes } else { 0 };
+        let verified = self.live.as_ref().map_or(asleep, |live| live.shared.verified_bytes());
         AnnounceRequest {
             info_hash: self.metainfo.info_hash,
             peer_id,
@@ -195,6 +218,10 @@ impl Swarm {
             status.state = if shared.is_complete() { TorrentState::Seeding } else { TorrentState::Fetching };
             (status.download_rate, status.upload_rate) =
                 self.rates(status.downloaded_bytes, status.uploaded_bytes, now);
+        }
+        if self.is_asleep() {
+            (status.verified_bytes, status.durable_bytes) = (total_bytes, total_bytes);
+            status.state = TorrentState::Seeding;
         }
         if let Some(why) = &self.stopped {
             status.state = TorrentState::Stopped(why.clone());

@@ -164,6 +164,11 @@ pub enum Report {
         /// The error number.
         errno: i32,
     },
+    /// A peer asks for a torrent that is asleep.
+    Wanted {
+        /// The torrent.
+        torrent: TorrentId,
+    },
     /// A peer finished its handshake.
     Connected {
         /// The torrent.
@@ -197,4 +202,19 @@ pub enum Report {
         /// Why.
         why: Farewell,
     },
+}
+
+impl Report {
+    /// The torrent that it is about.
+    pub const fn torrent(&self) -> TorrentId {
+        match *self {
+            Self::PieceWritten { torrent, .. }
+            | Self::PieceLost { torrent, .. }
+            | Self::DiskFailed { torrent, .. }
+            | Self::Wanted { torrent }
+            | Self::Connected { torrent, .. }
+            | Self::Listens { torrent, .. }
+            | Self::Disconnected { torrent, .. } => torrent,
+        }
+    }
 }

@@ -53,6 +53,7 @@ use crate::base::time::Instant;
 use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
+use crate::shared::sleepers::Sleepers;
 use crate::shared::torrent::SharedTorrent;
 
 use action::{Action, Farewell, Note, Report, To};
@@ -123,6 +124,9 @@ pub struct Engine {
     chunks_writing: u32,
     pressure: Pressure,
     stopping: bool,
+    sleepers: Arc<Sleepers>,
+    /// Connections whose torrent is being woken; at most `CONNECTIONS_PARKED_MAX`.
+    parked: Vec<(TorrentId, ConnId)>,
 }
 
 impl Engine {
@@ -154,6 +158,8 @@ impl Engine {
             chunks_writing: 0,
             pressure: Pressure::default(),
             stopping: false,
+            sleepers: Arc::default(),
+            parked: Vec::new(),
         }
     }
 
@@ -176,6 +182,11 @@ impl Engine {
     /// Chunks handed out to be written and not reported yet.
     pub const fn chunks_writing(&self) -> u32 {
         self.chunks_writing
+    }
+
+    /// Torrents that are not open, and that it may ask for.
+    pub fn set_sleepers(&mut self, sleepers: Arc<Sleepers>) {
+        self.sleepers = sleepers;
     }
 
     /// The slots that it allocates from.
@@ -322,6 +333,7 @@ impl Engine {
         if self.peers.get(conn).is_some_and(|peer| peer.stage != Stage::Closing) {
             self.close(conn, Farewell::Gone);
         }
+        self.parked.retain(|&(_, parked)| parked != conn);
         let Some(mut peer) = self.peers.remove(conn) else { return };
         self.strangers.leave(peer.address.ip(), peer.counted);
         if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {

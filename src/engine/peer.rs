@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::admission::Counted;
-use super::held::Held;
 use super::allowance::{ColdReads, Drain};
+use super::held::Held;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, SlotId, TorrentId};

@@ -4,8 +4,8 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, CoreConn, CoreId, TorrentId};
 use crate::base::limits::{
-    IDLE_MESSAGES_MAX, REJECTS_WAITING_MAX, REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX,
-    VAIN_REQUESTS_MAX,
+    CONNECTIONS_PARKED_MAX, IDLE_MESSAGES_MAX, REJECTS_WAITING_MAX, REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX,
+    STRIKES_MAX, VAIN_REQUESTS_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake};
@@ -25,6 +25,9 @@ pub enum Admission {
     Here,
     /// `Action::HandOver` was given: read nothing more, keep what has been read for the other core.
     Elsewhere,
+    /// Its torrent is being opened: read nothing more, keep what has been read, and shake again when
+    /// `take_parked` names it.
+    Later,
     /// `Action::Close` was given.
     Refused,
 }
@@ -113,19 +116,23 @@ impl Engine {
     /// A peer's handshake came.
     pub fn handle_handshake(&mut self, conn: ConnId, theirs: &Handshake, now: Instant) -> Admission {
         let Some(peer) = self.peers.get(conn) else { return Admission::Refused };
+        let (origin, dialled_for) = (peer.origin, peer.torrent);
         let known = self.by_hash.get(&theirs.info_hash).copied();
-        let torrent = match peer.origin {
+        let named = ![NO_NAME, self.config.peer_id].contains(&theirs.peer_id);
+        if known.is_none() && origin == Origin::Incoming && named && self.park(conn, theirs) {
+            return Admission::Later;
+        }
+        let torrent = match origin {
             Origin::Incoming => known,
-            Origin::Outgoing => peer.torrent.filter(|_| known == peer.torrent),
+            Origin::Outgoing => dialled_for.filter(|_| known == dialled_for),
         };
         // No client calls itself nothing but zeros; who does so would be one with all others that do.
-        let named = ![NO_NAME, self.config.peer_id].contains(&theirs.peer_id);
         let Some(torrent) = torrent.filter(|_| named) else {
             // An unknown torrent, or ourselves, or nobody: nothing is said (threats P4, P41).
             self.close(conn, Farewell::Useless);
             return Admission::Refused;
         };
-        if peer.origin == Origin::Incoming {
+        if origin == Origin::Incoming {
             let to = self.place(torrent);
             if to != self.config.core {
                 self.actions.push_back(Action::HandOver { conn, to, handshake: *theirs });
@@ -134,6 +141,27 @@ impl Engine {
         }
         self.admit(conn, torrent, theirs, now);
         Admission::Here
+    }
+
+    /// Lets a connection wait for its torrent to be opened, if that is asleep and there is room.
+    fn park(&mut self, conn: ConnId, theirs: &Handshake) -> bool {
+        let Some(torrent) = self.sleepers.find(&theirs.info_hash) else { return false };
+        if self.stopping || self.parked.len() >= CONNECTIONS_PARKED_MAX {
+            return false;
+        }
+        if !self.parked.iter().any(|&(other, _)| other == torrent) {
+            self.actions.push_back(Action::Report(Report::Wanted { torrent }));
+        }
+        self.parked.push((torrent, conn));
+        true
+    }
+
+    /// Connections that waited for a torrent that is there now: their handshakes are to be handled again.
+    pub fn take_parked(&mut self, torrent: TorrentId) -> Vec<ConnId> {
+        let parked = self.parked.extract_if(.., |(waits_for, _)| *waits_for == torrent);
+        let waits =
+            |conn: &ConnId| self.peers.get(*conn).is_some_and(|peer| peer.stage == Stage::Handshaking);
+        parked.map(|(_, conn)| conn).filter(waits).collect()
     }
 
     /// Chooses the core for a new connection of `torrent` and counts it there at once, so that a

@@ -1,5 +1,6 @@
 //! Hostile and slow peers against one engine with virtual time. Rows of threats by their number.
 
+mod asleep;
 mod flood;
 mod held;
 mod lost;

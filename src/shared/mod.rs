@@ -12,5 +12,6 @@ pub mod counters;
 pub mod lane;
 #[cfg(all(test, feature = "loom"))]
 mod models;
+pub mod sleepers;
 pub mod sync;
 pub mod torrent;

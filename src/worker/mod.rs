@@ -13,6 +13,7 @@ mod count;
 pub mod disk;
 mod inbound;
 pub mod mesh;
+mod shake;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -298,24 +299,6 @@ impl<I: Io> Worker<I> {
         self.receive(conn);
     }
 
-    /// Bytes of a handshake came.
-    fn shake(&mut self, conn: ConnId, inbox: &mut [u8], now: Instant) {
-        let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize) else { return };
-        match Handshake::parse(&inbox[..inbound.rest()]) {
-            Ok(None) => {}
-            Err(_) => self.engine.handle_broken(conn),
-            Ok(Some(handshake)) => match self.engine.handle_handshake(conn, &handshake, now) {
-                Admission::Here => {
-                    inbound.begin_messages(inbox, crate::proto::wire::handshake::HANDSHAKE_BYTES);
-                    inbound.parse_inbox(conn, inbox, &mut self.engine, &self.arena, now);
-                }
-                // No receive until the hand-over is performed, in this very turn.
-                Admission::Elsewhere => inbound.in_flight = true,
-                Admission::Refused => {}
-            },
-        }
-    }
-
     fn take_mail(&mut self, now: Instant) {
         for _ in 0..MAIL_PER_TURN {
             let Some(message) = self.links.mailbox.pop() else { return };
@@ -327,7 +310,9 @@ impl<I: Io> Worker<I> {
                         self.files.resize_with(index + 1, || None);
                     }
                     self.files[index] = Some(files);
+                    let id = torrent.meta.id;
                     self.engine.handle_torrent(torrent);
+                    self.shake_parked(id, now);
                 }
                 ToWorker::Dial { torrent, address } => match self.io.dial(address) {
                     Some(conn) => {
@@ -357,26 +342,6 @@ impl<I: Io> Worker<I> {
                 }
             }
         }
-    }
-
-    fn take_over(
-        &mut self,
-        conn: ConnId,
-        address: std::net::SocketAddr,
-        handshake: &Handshake,
-        rest: &[u8],
-        now: Instant,
-    ) {
-        self.place_inbound(conn);
-        if self.engine.handle_handover(conn, address, handshake, now) != Admission::Here {
-            return;
-        }
-        let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize) else { return };
-        let mut inbox = std::mem::take(self.io.inbox(conn));
-        inbound.adopt(&mut inbox, rest);
-        inbound.parse_inbox(conn, &mut inbox, &mut self.engine, &self.arena, now);
-        *self.io.inbox(conn) = inbox;
-        self.receive(conn);
     }
 
     fn perform_all(&mut self, now: Instant) {

@@ -95,6 +95,11 @@ pub fn sockets(pid: u32) -> usize {
     targets.filter(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:")).count()
 }
 
+/// Open descriptors of a process.
+pub fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a living process").count()
+}
+
 /// A line `name: value` of a file in /proc.
 pub fn proc_value(pid: u32, file: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("a living process");

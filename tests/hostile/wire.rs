@@ -123,6 +123,11 @@ impl Peer {
     /// Says our handshake and hears theirs; returns their peer id.
     pub fn shake(&mut self, info_hash: &[u8; 20]) -> [u8; 20] {
         self.send(&handshake(info_hash, b"-XX0001-by-hand-1234"));
+        self.hear_handshake(info_hash)
+    }
+
+    /// Hears their handshake; returns their peer id.
+    pub fn hear_handshake(&mut self, info_hash: &[u8; 20]) -> [u8; 20] {
         let mut theirs = [0; HANDSHAKE];
         self.stream.read_exact(&mut theirs).expect("a handshake in return");
         assert_eq!(theirs[28..48], *info_hash);

@@ -22,6 +22,7 @@ impl Control<'_> {
 
     fn handle_report(&mut self, report: Report) {
         let now = clock::now();
+        self.agenda.set(report.torrent(), Some(now));
         let order = |swarm: &Swarm, order| {
             if let Some(live) = &swarm.live {
                 let _ = live.orders.send(order);
@@ -49,6 +50,7 @@ impl Control<'_> {
                 order(swarm, Order::Lost(piece));
             }
             Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
+            Report::Wanted { torrent } => self.wake(torrent),
             Report::Connected { torrent, conn, address, origin, peer_id } => {
                 let swarm = &mut self.swarms[torrent.0 as usize];
                 swarm.peer_at = now;

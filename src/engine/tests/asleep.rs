@@ -1,0 +1,77 @@
+//! Torrents that are not open: connections wait until they are, so many and so long and no more.
+
+use super::*;
+use crate::base::limits::{CONNECTIONS_PARKED_MAX, HANDSHAKE_TIMEOUT};
+use crate::shared::sleepers::Sleepers;
+
+const SLEEPING: InfoHash = InfoHash([9; 20]);
+const ID: TorrentId = TorrentId(1);
+const WANTED: Action = Action::Report(Report::Wanted { torrent: ID });
+
+fn rig() -> Rig {
+    let mut rig = Rig::new(3, true);
+    let sleepers = Sleepers::new([HASH, SLEEPING].into_iter());
+    sleepers.fell_asleep(ID);
+    rig.engine.set_sleepers(Arc::new(sleepers));
+    rig
+}
+
+fn ask(rig: &mut Rig, info_hash: InfoHash) -> (ConnId, Admission) {
+    let conn = rig.accept(&format!("127.0.0.1:{}", 10_000 + rig.conns));
+    let admission = rig.engine.handle_handshake(conn, &Handshake::new(info_hash, THEIRS), rig.now);
+    (conn, admission)
+}
+
+fn wake(rig: &mut Rig) -> Vec<ConnId> {
+    let geometry = Geometry::new(100_000, 16 << 10);
+    let meta = TorrentMeta {
+        id: ID,
+        info_hash: SLEEPING,
+        geometry,
+        piece_hashes: vec![[0; 20]; geometry.piece_count() as usize],
+        layout: Layout::new(std::iter::once(FileSpan { length: 100_000, pad: false })),
+        private: false,
+    };
+    let shared = SharedTorrent::new(meta, &Bitfield::full(geometry.piece_count()), 1);
+    rig.engine.handle_torrent(shared);
+    rig.engine.take_parked(ID)
+}
+
+#[test]
+fn connections_wait_for_a_torrent_that_is_asked_for_once() {
+    let mut rig = rig();
+    let (first, second) = (ask(&mut rig, SLEEPING), ask(&mut rig, SLEEPING));
+    assert_eq!((first.1, second.1), (Admission::Later, Admission::Later));
+    assert_eq!(ask(&mut rig, InfoHash([8; 20])).1, Admission::Refused, "nobody's torrent");
+    rig.perform();
+    assert_eq!(rig.done.iter().filter(|action| **action == WANTED).count(), 1);
+    assert_eq!(wake(&mut rig), [first.0, second.0]);
+    let again = rig.engine.handle_handshake(first.0, &Handshake::new(SLEEPING, THEIRS), rig.now);
+    assert_eq!(again, Admission::Here);
+    assert_eq!(ask(&mut rig, SLEEPING).1, Admission::Here, "open from now on");
+    assert_eq!(rig.engine.take_parked(ID), [], "each once");
+}
+
+#[test]
+fn so_many_connections_wait_and_no_more_and_those_that_leave_make_room() {
+    let mut rig = rig();
+    let waiting: Vec<_> = (0..CONNECTIONS_PARKED_MAX).map(|_| ask(&mut rig, SLEEPING)).collect();
+    assert!(waiting.iter().all(|(_, admission)| *admission == Admission::Later));
+    let (beyond, admission) = ask(&mut rig, SLEEPING);
+    assert_eq!(admission, Admission::Refused);
+    rig.perform();
+    assert!(rig.was_closed(beyond) && !rig.was_closed(waiting[0].0));
+    rig.engine.handle_closed(waiting[0].0);
+    assert_eq!(ask(&mut rig, SLEEPING).1, Admission::Later);
+    assert_eq!(ask(&mut rig, SLEEPING).1, Admission::Refused);
+    assert_eq!(wake(&mut rig).len(), CONNECTIONS_PARKED_MAX);
+}
+
+#[test]
+fn a_torrent_that_never_comes_does_not_keep_its_connections() {
+    let mut rig = rig();
+    let (conn, _) = ask(&mut rig, SLEEPING);
+    rig.pass(HANDSHAKE_TIMEOUT);
+    assert!(rig.was_closed(conn));
+    assert_eq!(wake(&mut rig), []);
+}
