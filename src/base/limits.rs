@@ -199,6 +199,10 @@ pub const BENCH_SAMPLES_MAX: u32 = 64;
 pub const BENCH_SAMPLE_BYTES_MAX: u64 = 64 << 20;
 /// Largest payload that a source holds in memory.
 pub const BENCH_PAYLOAD_BYTES_MAX: u64 = 64 << 30;
+/// Addresses on which one source listens.
+pub const BENCH_LISTENERS_MAX: usize = 256;
+/// Requests that a source takes in one read of a connection, in bytes: 481 of 17 bytes each.
+pub const BARE_INBOX_BYTES: usize = 8 << 10;
 /// Time for all connections to be made, and for all to have a block.
 pub const BENCH_START_TIMEOUT: Span = Span::from_secs(30);
 

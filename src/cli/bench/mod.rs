@@ -1,7 +1,7 @@
 //! `troc bench`: a load generator and a synthetic source, for `troc` and for any other BitTorrent node.
 //!
-//! Both are one thread on epoll, so that they cost little beside what they measure and share no code
-//! with the data path of a node.
+//! Each is one thread. The generators run on epoll, so that they cost little beside what they measure and
+//! share no code with the data path of a node; the source is a bare ring, which a node is compared with.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
@@ -16,7 +16,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use crate::base::limits::{BENCH_CONNECTIONS_MAX, BENCH_DEPTH_MAX, BENCH_SECONDS_MAX, METAINFO_BYTES_MAX};
+use crate::base::human;
+use crate::base::limits::{
+    BENCH_CONNECTIONS_MAX, BENCH_DEPTH_MAX, BENCH_LISTENERS_MAX, BENCH_SECONDS_MAX, METAINFO_BYTES_MAX,
+};
+use crate::io::sockets::raise_nofile;
 use crate::proto::metainfo::Metainfo;
 
 /// `troc bench`.
@@ -89,16 +93,22 @@ pub struct SeedArgs {
     /// Its payload: the directory that holds the file or directory with the torrent's name
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data: PathBuf,
-    /// Where to accept fetchers; port 0 takes any free one, which is then printed
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: SocketAddr,
+    /// Where to accept fetchers; port 0 takes any free one, which is then printed; may be repeated
+    #[arg(long, value_name = "ADDR:PORT", required = true)]
+    pub listen: Vec<SocketAddr>,
+    /// Most bytes a second on each connection, such as 20MB/s
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
+    pub rate: Option<u64>,
+    /// Serve no block on a connection after so many bytes, but keep it open
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
+    pub stall_after: Option<u64>,
     /// Run on this CPU only
     #[arg(long, value_name = "K")]
     pub cpu: Option<usize>,
     /// Serve fetchers on other machines too
     #[arg(long)]
     pub allow_remote: bool,
-    /// Print the address as a JSON object
+    /// Print the addresses as a JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -133,6 +143,7 @@ fn run_leech(args: &LeechArgs) -> Result<(), BenchError> {
     check_local(args.seeder, args.allow_remote)?;
     let metainfo = read_torrent(&args.torrent)?;
     process::pin(args.cpu)?;
+    raise_nofile();
     let plan = leech::Plan {
         seeder: args.seeder,
         connections: args.connections,
@@ -153,19 +164,27 @@ fn run_leech(args: &LeechArgs) -> Result<(), BenchError> {
 }
 
 fn run_seed(args: &SeedArgs) -> Result<(), BenchError> {
-    check_local(args.listen, args.allow_remote)?;
+    for addr in &args.listen {
+        check_local(*addr, args.allow_remote)?;
+    }
+    if args.listen.len() > BENCH_LISTENERS_MAX {
+        return Err(BenchError::Usage(format!("more than {BENCH_LISTENERS_MAX} addresses to listen on")));
+    }
     let metainfo = read_torrent(&args.torrent)?;
     let payload = payload::Payload::read(&metainfo, &args.data)?;
     process::pin(args.cpu)?;
-    let mut source = seed::Source::bind(args.listen, &metainfo, &payload)?;
-    let addr = source.local_addr()?;
+    raise_nofile();
+    let manner = seed::Manner { rate: args.rate, stall_after: args.stall_after };
+    let mut source = seed::Source::bind(&args.listen, &metainfo, payload, manner)?;
+    let addrs: Vec<String> = source.local_addrs().iter().map(SocketAddr::to_string).collect();
     if args.json {
-        println!("{}", serde_json::json!({ "listen": addr.to_string() }));
+        println!("{}", serde_json::json!({ "listen": addrs }));
     } else {
-        println!("serving {} bytes on {addr}; end it by Ctrl-C", metainfo.geometry.total_bytes);
+        let total = metainfo.geometry.total_bytes;
+        println!("serving {total} bytes on {}; end it by Ctrl-C", addrs.join(", "));
     }
     loop {
-        source.turn(None)?;
+        source.turn(None);
     }
 }
 

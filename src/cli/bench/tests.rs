@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::rng::Rng;
+use crate::base::time::Span;
 use crate::hash::sha1::digest;
 
 /// A torrent of two files with a payload that its hashes fit, and a short last piece.
@@ -45,16 +46,17 @@ fn plan(seeder: SocketAddr) -> leech::Plan {
 /// Serves `payload` while `work` runs.
 fn with_source<T: Send>(
     metainfo: &Metainfo,
-    payload: &payload::Payload,
+    payload: payload::Payload,
     work: impl FnOnce(SocketAddr) -> T + Send,
 ) -> T {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut source = seed::Source::bind(listen, metainfo, payload).expect("a free port");
-    let addr = source.local_addr().expect("an address");
+    let manner = seed::Manner::default();
+    let mut source = seed::Source::bind(&[listen], metainfo, payload, manner).expect("a free port");
+    let addr = source.local_addrs()[0];
     std::thread::scope(|scope| {
         let working = scope.spawn(move || work(addr));
         while !working.is_finished() {
-            source.turn(Some(Duration::from_millis(10))).expect("the source serves");
+            source.turn(Some(Span::from_ms(10)));
         }
         working.join().expect("the work did not panic")
     })
@@ -66,7 +68,7 @@ fn a_generator_fetches_right_bytes_from_a_source() {
     let metainfo = torrent(temp.path());
     let payload = payload::Payload::read(&metainfo, temp.path()).expect("the payload fits");
     let report =
-        with_source(&metainfo, &payload, |addr| leech::run(&plan(addr), &metainfo)).expect("a report");
+        with_source(&metainfo, payload, |addr| leech::run(&plan(addr), &metainfo)).expect("a report");
     let json = report.json();
     assert!(report.verdict().is_ok(), "{json}");
     assert_eq!((json["connections_served"].as_u64(), json["connections_ended"].as_u64()), (Some(5), Some(0)));
@@ -83,8 +85,7 @@ fn a_seeder_of_wrong_bytes_is_found_out() {
     let payload = payload::Payload::read(&metainfo, temp.path()).expect("the payload fits");
     let mut lied_to = metainfo.clone();
     lied_to.piece_hashes.iter_mut().for_each(|hash| hash[0] ^= 1);
-    let report =
-        with_source(&metainfo, &payload, |addr| leech::run(&plan(addr), &lied_to)).expect("a report");
+    let report = with_source(&metainfo, payload, |addr| leech::run(&plan(addr), &lied_to)).expect("a report");
     let error = report.verdict().expect_err("every checked piece is bad").to_string();
     assert!(error.contains("5 of 5 checked pieces differ"), "{error}");
 }
@@ -96,7 +97,7 @@ fn another_torrent_is_refused_by_the_source() {
     let payload = payload::Payload::read(&metainfo, temp.path()).expect("the payload fits");
     let mut other = metainfo.clone();
     other.info_hash.0[0] ^= 1;
-    let report = with_source(&metainfo, &payload, |addr| leech::run(&plan(addr), &other)).expect("a report");
+    let report = with_source(&metainfo, payload, |addr| leech::run(&plan(addr), &other)).expect("a report");
     let error = report.verdict().expect_err("nothing can be served").to_string();
     assert!(error.contains("served nothing: the seeder closed"), "{error}");
 }
