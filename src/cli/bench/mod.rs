@@ -5,10 +5,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
+pub mod histogram;
 pub mod leech;
+pub mod net;
 pub mod payload;
 pub mod process;
 pub mod seed;
+pub mod storm;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,13 +34,15 @@ pub struct BenchArgs {
     pub kind: BenchKind,
 }
 
-/// The two sides of a measurement.
+/// The sides of a measurement.
 #[derive(Debug, Subcommand)]
 pub enum BenchKind {
     /// Load a seeder: fetch, throw away, and say how fast and how fairly it served
     Leech(LeechArgs),
     /// Serve a payload from memory to any fetcher
     Seed(SeedArgs),
+    /// Open and close connections to a seeder, or open many and hold them
+    Storm(StormArgs),
 }
 
 /// `troc bench leech`.
@@ -113,6 +118,46 @@ pub struct SeedArgs {
     pub json: bool,
 }
 
+/// `troc bench storm`.
+#[derive(Debug, Args)]
+pub struct StormArgs {
+    /// The seeder's address
+    #[arg(value_name = "ADDR:PORT")]
+    pub seeder: SocketAddr,
+    /// The torrent that it seeds
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub torrent: PathBuf,
+    /// Most handshakes under way at a time; with --hold, how many connections to open
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BENCH_CONNECTIONS_MAX)))]
+    pub connections: u32,
+    /// Most connections begun in a second [default: as many as can be]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// How long to open and close; with --hold, how long to hold
+    #[arg(long, value_name = "S", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BENCH_SECONDS_MAX)))]
+    pub seconds: u32,
+    /// End as soon as so many handshakes were answered
+    #[arg(long, value_name = "COUNT", conflicts_with = "hold")]
+    pub count: Option<u32>,
+    /// Hold the connections, idle, and measure the memory that each takes
+    #[arg(long)]
+    pub hold: bool,
+    /// The seeder's process: its CPU time and memory are measured too
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// Run on this CPU only
+    #[arg(long, value_name = "K")]
+    pub cpu: Option<usize>,
+    /// Allow a seeder on another machine: ask its owner first
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Why a measurement ended without a result. Each text is one line: what, where, how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -136,6 +181,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.kind {
         BenchKind::Leech(args) => run_leech(&args),
         BenchKind::Seed(args) => run_seed(&args),
+        BenchKind::Storm(args) => run_storm(&args),
     }
 }
 
@@ -186,6 +232,29 @@ fn run_seed(args: &SeedArgs) -> Result<(), BenchError> {
     loop {
         source.turn(None);
     }
+}
+
+fn run_storm(args: &StormArgs) -> Result<(), BenchError> {
+    check_local(args.seeder, args.allow_remote)?;
+    let metainfo = read_torrent(&args.torrent)?;
+    process::pin(args.cpu)?;
+    raise_nofile();
+    let plan = storm::Plan {
+        seeder: args.seeder,
+        connections: args.connections,
+        rate: args.rate,
+        window: Duration::from_secs(args.seconds.into()),
+        count_max: args.count.unwrap_or(u32::MAX),
+        hold: args.hold,
+        pid: args.pid,
+    };
+    let report = storm::run(&plan, metainfo.info_hash)?;
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        print!("{report}");
+    }
+    report.verdict()
 }
 
 /// A load generator is a weapon: it stays on this machine unless told twice.
