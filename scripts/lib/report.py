@@ -127,10 +127,11 @@ def machine():
 
     run = lambda *words: subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     dirty = " with local changes" if run("git", "status", "--porcelain", "--untracked-files=no") else ""
+    control = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     model, memory = first("/proc/cpuinfo", "model name"), first("/proc/meminfo", "MemTotal")
     return {
         "machine": f"{model}, {os.cpu_count()} CPUs, {memory}",
-        "kernel": platform.release(),
+        "kernel": f"{platform.release()}, TCP congestion control {control}",
         "commit": run("git", "rev-parse", "--short=12", "HEAD") + dirty,
         "command": " ".join([f"scripts/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "load": f"{os.getloadavg()[0]:.2f} over the last minute before the run",

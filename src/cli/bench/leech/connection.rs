@@ -105,11 +105,14 @@ impl Sample {
         Self { piece, bytes: vec![0; length as usize], got }
     }
 
-    /// The next one, far enough behind that hashing stays cheap beside discarding.
-    fn next(&self, geometry: Geometry) -> Self {
-        let piece =
-            (u64::from(self.piece) + u64::from(BENCH_SAMPLE_INTERVAL)) % u64::from(geometry.piece_count());
-        Self::new(geometry, piece as u32)
+    /// Goes on to the next one, far enough behind that hashing stays cheap beside discarding. Its bytes
+    /// come where those of the last one were: fresh memory would cost more than the hash.
+    fn advance(&mut self, geometry: Geometry) {
+        let next = u64::from(self.piece) + u64::from(BENCH_SAMPLE_INTERVAL);
+        self.piece = (next % u64::from(geometry.piece_count())) as u32;
+        let length = geometry.piece_len(self.piece);
+        self.got = Bitfield::new(length.div_ceil(BLOCK_BYTES));
+        self.bytes.resize(length as usize, 0);
     }
 }
 
@@ -223,7 +226,7 @@ impl Connection {
         let good = shared.piece_hashes.get(sample.piece as usize) == Some(&digest(&sample.bytes));
         shared.samples_good += u32::from(good);
         shared.samples_bad += u32::from(!good);
-        *sample = sample.next(shared.geometry);
+        sample.advance(shared.geometry);
     }
 
     /// Whatever stands before and between blocks. Never reads into the block that follows.
