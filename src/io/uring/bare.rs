@@ -371,3 +371,96 @@ fn limit_rate(fd: &OwnedFd, bytes_per_second: u64) {
         tracing::warn!("cannot pace a connection: {}", std::io::Error::last_os_error());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+
+    use super::*;
+    use crate::io::sockets::listen;
+
+    /// More than two sockets hold.
+    const MEMORY_BYTES: usize = 32 << 20;
+
+    /// Answers each byte by itself and all of the memory; `x` is the end.
+    struct Answers;
+
+    impl Script for Answers {
+        type Conn = Vec<u8>;
+
+        fn received(&mut self, conn: &mut Vec<u8>, bytes: &[u8]) -> bool {
+            conn.extend_from_slice(bytes);
+            !bytes.contains(&b'x')
+        }
+
+        fn next_send(&mut self, conn: &mut Vec<u8>, gather: &mut Gather) {
+            if let Some(byte) = conn.pop() {
+                gather.small(&[byte]);
+                gather.memory(0, MEMORY_BYTES);
+            }
+        }
+    }
+
+    /// A loop that takes so many connections, on two listeners; runs until `work` has ended.
+    fn with_loop<T: Send>(connections_max: u32, work: impl FnOnce([SocketAddr; 2]) -> T + Send) -> T {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = [(); 2].map(|()| listen(loopback, 1).unwrap().remove(0));
+        let addrs = [0, 1].map(|at: usize| listeners[at].local_addr().unwrap());
+        let memory: Vec<u8> = (0..MEMORY_BYTES).map(|at| (at >> 10) as u8).collect();
+        let limits = BareLimits { connections_max, rate: None };
+        let mut bare = BareLoop::new(listeners.into(), memory, Answers, limits).unwrap();
+        std::thread::scope(|scope| {
+            let working = scope.spawn(|| work(addrs));
+            while !working.is_finished() {
+                bare.turn(Some(Span::from_ms(10)));
+            }
+            working.join().unwrap()
+        })
+    }
+
+    fn ask(stream: &mut TcpStream, byte: u8) {
+        stream.write_all(&[byte]).unwrap();
+        let mut answer = vec![0; 1 + MEMORY_BYTES];
+        stream.read_exact(&mut answer).unwrap();
+        let right = |(at, byte): (usize, &u8)| *byte == (at >> 10) as u8;
+        assert!(answer[0] == byte && answer[1..].iter().enumerate().all(right));
+    }
+
+    #[test]
+    fn what_a_socket_does_not_take_at_once_follows_in_order() {
+        with_loop(2, |addrs| {
+            let mut streams = addrs.map(|addr| TcpStream::connect(addr).unwrap());
+            for byte in 0..3 {
+                streams.iter_mut().for_each(|stream| ask(stream, byte));
+            }
+        });
+    }
+
+    #[test]
+    fn one_connection_too_many_is_closed_and_a_free_place_is_used_again() {
+        with_loop(1, |[addr, _]| {
+            for byte in 0..3 {
+                let mut first = TcpStream::connect(addr).unwrap();
+                ask(&mut first, byte);
+                let mut second = TcpStream::connect(addr).unwrap();
+                assert_eq!(second.read(&mut [0]).unwrap_or(0), 0);
+                // The script ends it; the end of the stream says that the place is free.
+                first.write_all(b"x").unwrap();
+                assert_eq!(first.read(&mut [0]).unwrap_or(0), 0);
+            }
+        });
+    }
+
+    #[test]
+    fn it_ends_while_a_reader_that_never_reads_keeps_a_send_in_flight() {
+        let stream = with_loop(1, |[addr, _]| {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            stream.write_all(b"a").unwrap();
+            // The answer has begun, and cannot end.
+            stream.read_exact(&mut [0]).unwrap();
+            stream
+        });
+        drop(stream);
+    }
+}
