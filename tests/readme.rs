@@ -205,9 +205,10 @@ fn flags_in_the_prose_exist_somewhere() {
         &["doctor"],
         &["bench", "leech"],
         &["bench", "seed"],
+        &["bench", "storm"],
     ];
     let mut known: String = verbs.iter().map(|verb| help(verb)).collect();
-    for script in ["quickstart", "test", "setup"] {
+    for script in ["quickstart", "test", "setup", "load-serve"] {
         known += &output_of(&root().join("scripts").join(script), &["--help"]);
     }
     let text = readme();

@@ -286,6 +286,8 @@ mod tests {
             "verify x.torrent d",
             "bench leech 127.0.0.1:1 --torrent f --connections 16 --depth 64 --seconds 3 --pid 1",
             "bench seed --torrent f --data d --listen 127.0.0.1:0",
+            "bench seed --torrent f --data d --listen [::1]:0 --listen [::1]:0 --rate 20MB/s --stall-after 1",
+            "bench storm 127.0.0.1:1 --torrent f --connections 10000 --rate 20000 --seconds 3 --hold",
             "doctor --json",
             "completions bash",
             "man",

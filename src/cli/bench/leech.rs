@@ -1,21 +1,20 @@
 //! The load generator: many connections on one thread, payload thrown away inside the kernel.
 
 mod connection;
-mod histogram;
 mod report;
 mod walk;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use socket2::{Domain, Socket, Type};
 
 use self::connection::{Connection, Shared};
 pub use self::report::Report;
 use super::BenchError;
+use super::net::{peer_id, source_addr, wait};
 use super::process::Usage;
-use crate::base::ids::PeerId;
 use crate::base::limits::{BENCH_SAMPLE_BYTES_MAX, BENCH_SAMPLES_MAX, BENCH_START_TIMEOUT};
 use crate::base::rng::Rng;
 use crate::proto::metainfo::Metainfo;
@@ -162,21 +161,6 @@ impl Load {
     }
 }
 
-/// Fills `events`; an interrupted wait is an empty one.
-pub(super) fn wait(
-    epoll: &rustix::fd::OwnedFd,
-    events: &mut Vec<epoll::Event>,
-    timeout: Option<Duration>,
-) -> Result<(), BenchError> {
-    events.clear();
-    let timeout = timeout
-        .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
-    match epoll::wait(epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(BenchError::io("epoll", error)),
-    }
-}
-
 const fn start_timeout() -> Duration {
     Duration::from_nanos(BENCH_START_TIMEOUT.0)
 }
@@ -187,27 +171,14 @@ fn samples(metainfo: &Metainfo) -> u32 {
     BENCH_SAMPLES_MAX.min(by_memory.max(1) as u32)
 }
 
-fn peer_id(rng: &mut Rng) -> PeerId {
-    let mut id = *b"-tCbnch-000000000000";
-    for byte in &mut id[8..] {
-        *byte = b'a' + rng.below(26) as u8;
-    }
-    PeerId(id)
-}
-
-/// The loopback address from which connection `index` comes when each has its own.
-fn source_addr(index: u32) -> SocketAddr {
-    // At most 16,384 connections: the third octet stays below 66.
-    let host = Ipv4Addr::new(127, 1, (index / 250) as u8, (index % 250) as u8 + 1);
-    SocketAddr::from((host, 0))
-}
-
 fn dial(plan: &Plan, index: u32) -> Result<Socket, BenchError> {
     let failed =
         |error| BenchError::io(&format!("{}: cannot connect (connection {index})", plan.seeder), error);
     let socket = Socket::new(Domain::for_address(plan.seeder), Type::STREAM, None).map_err(failed)?;
-    if plan.spread && plan.seeder.ip().is_ipv4() && plan.seeder.ip().is_loopback() {
-        socket.bind(&source_addr(index).into()).map_err(failed)?;
+    if plan.spread
+        && let Some(source) = source_addr(plan.seeder, index)
+    {
+        socket.bind(&source.into()).map_err(failed)?;
     }
     // The same window for all: left alone, the kernel gives more to whoever happens to be read first.
     socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).map_err(failed)?;

@@ -1,14 +1,17 @@
 //! `troc bench`: a load generator and a synthetic source, for `troc` and for any other BitTorrent node.
 //!
-//! Both are one thread on epoll, so that they cost little beside what they measure and share no code
-//! with the data path of a node.
+//! Each is one thread. The generators run on epoll, so that they cost little beside what they measure and
+//! share no code with the data path of a node; the source is a bare ring, which a node is compared with.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
+pub mod histogram;
 pub mod leech;
+pub mod net;
 pub mod payload;
 pub mod process;
 pub mod seed;
+pub mod storm;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +19,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use crate::base::limits::{BENCH_CONNECTIONS_MAX, BENCH_DEPTH_MAX, BENCH_SECONDS_MAX, METAINFO_BYTES_MAX};
+use crate::base::human;
+use crate::base::limits::{
+    BENCH_CONNECTIONS_MAX, BENCH_DEPTH_MAX, BENCH_LISTENERS_MAX, BENCH_SECONDS_MAX, METAINFO_BYTES_MAX,
+};
+use crate::io::sockets::raise_nofile;
 use crate::proto::metainfo::Metainfo;
 
 /// `troc bench`.
@@ -27,13 +34,15 @@ pub struct BenchArgs {
     pub kind: BenchKind,
 }
 
-/// The two sides of a measurement.
+/// The sides of a measurement.
 #[derive(Debug, Subcommand)]
 pub enum BenchKind {
     /// Load a seeder: fetch, throw away, and say how fast and how fairly it served
     Leech(LeechArgs),
     /// Serve a payload from memory to any fetcher
     Seed(SeedArgs),
+    /// Open and close connections to a seeder, or open many and hold them
+    Storm(StormArgs),
 }
 
 /// `troc bench leech`.
@@ -89,16 +98,62 @@ pub struct SeedArgs {
     /// Its payload: the directory that holds the file or directory with the torrent's name
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data: PathBuf,
-    /// Where to accept fetchers; port 0 takes any free one, which is then printed
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: SocketAddr,
+    /// Where to accept fetchers; port 0 takes any free one, which is then printed; may be repeated
+    #[arg(long, value_name = "ADDR:PORT", required = true)]
+    pub listen: Vec<SocketAddr>,
+    /// Most bytes a second on each connection, such as 20MB/s
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
+    pub rate: Option<u64>,
+    /// Serve no block on a connection after so many bytes, but keep it open
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
+    pub stall_after: Option<u64>,
     /// Run on this CPU only
     #[arg(long, value_name = "K")]
     pub cpu: Option<usize>,
     /// Serve fetchers on other machines too
     #[arg(long)]
     pub allow_remote: bool,
-    /// Print the address as a JSON object
+    /// Print the addresses as a JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `troc bench storm`.
+#[derive(Debug, Args)]
+pub struct StormArgs {
+    /// The seeder's address
+    #[arg(value_name = "ADDR:PORT")]
+    pub seeder: SocketAddr,
+    /// The torrent that it seeds
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub torrent: PathBuf,
+    /// Most handshakes under way at a time; with --hold, how many connections to open
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BENCH_CONNECTIONS_MAX)))]
+    pub connections: u32,
+    /// Most connections begun in a second [default: as many as can be]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// How long to open and close; with --hold, how long to hold
+    #[arg(long, value_name = "S", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BENCH_SECONDS_MAX)))]
+    pub seconds: u32,
+    /// End as soon as so many handshakes were answered
+    #[arg(long, value_name = "COUNT", conflicts_with = "hold")]
+    pub count: Option<u32>,
+    /// Hold the connections, idle, and measure the memory that each takes
+    #[arg(long)]
+    pub hold: bool,
+    /// The seeder's process: its CPU time and memory are measured too
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// Run on this CPU only
+    #[arg(long, value_name = "K")]
+    pub cpu: Option<usize>,
+    /// Allow a seeder on another machine: ask its owner first
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -126,6 +181,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.kind {
         BenchKind::Leech(args) => run_leech(&args),
         BenchKind::Seed(args) => run_seed(&args),
+        BenchKind::Storm(args) => run_storm(&args),
     }
 }
 
@@ -133,6 +189,7 @@ fn run_leech(args: &LeechArgs) -> Result<(), BenchError> {
     check_local(args.seeder, args.allow_remote)?;
     let metainfo = read_torrent(&args.torrent)?;
     process::pin(args.cpu)?;
+    raise_nofile();
     let plan = leech::Plan {
         seeder: args.seeder,
         connections: args.connections,
@@ -153,20 +210,51 @@ fn run_leech(args: &LeechArgs) -> Result<(), BenchError> {
 }
 
 fn run_seed(args: &SeedArgs) -> Result<(), BenchError> {
-    check_local(args.listen, args.allow_remote)?;
+    for addr in &args.listen {
+        check_local(*addr, args.allow_remote)?;
+    }
+    if args.listen.len() > BENCH_LISTENERS_MAX {
+        return Err(BenchError::Usage(format!("more than {BENCH_LISTENERS_MAX} addresses to listen on")));
+    }
     let metainfo = read_torrent(&args.torrent)?;
     let payload = payload::Payload::read(&metainfo, &args.data)?;
     process::pin(args.cpu)?;
-    let mut source = seed::Source::bind(args.listen, &metainfo, &payload)?;
-    let addr = source.local_addr()?;
+    raise_nofile();
+    let manner = seed::Manner { rate: args.rate, stall_after: args.stall_after };
+    let mut source = seed::Source::bind(&args.listen, &metainfo, payload, manner)?;
+    let addrs: Vec<String> = source.local_addrs().iter().map(SocketAddr::to_string).collect();
     if args.json {
-        println!("{}", serde_json::json!({ "listen": addr.to_string() }));
+        println!("{}", serde_json::json!({ "listen": addrs }));
     } else {
-        println!("serving {} bytes on {addr}; end it by Ctrl-C", metainfo.geometry.total_bytes);
+        let total = metainfo.geometry.total_bytes;
+        println!("serving {total} bytes on {}; end it by Ctrl-C", addrs.join(", "));
     }
     loop {
-        source.turn(None)?;
+        source.turn(None);
     }
+}
+
+fn run_storm(args: &StormArgs) -> Result<(), BenchError> {
+    check_local(args.seeder, args.allow_remote)?;
+    let metainfo = read_torrent(&args.torrent)?;
+    process::pin(args.cpu)?;
+    raise_nofile();
+    let plan = storm::Plan {
+        seeder: args.seeder,
+        connections: args.connections,
+        rate: args.rate,
+        window: Duration::from_secs(args.seconds.into()),
+        count_max: args.count.unwrap_or(u32::MAX),
+        hold: args.hold,
+        pid: args.pid,
+    };
+    let report = storm::run(&plan, metainfo.info_hash)?;
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        print!("{report}");
+    }
+    report.verdict()
 }
 
 /// A load generator is a weapon: it stays on this machine unless told twice.

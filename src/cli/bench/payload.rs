@@ -47,8 +47,13 @@ impl Payload {
         Ok(payload)
     }
 
+    /// The bytes alone.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// The bytes of a block; `None` if it is not wholly inside.
-    pub fn block(&self, block: BlockRef) -> Option<&[u8]> {
+    fn block(&self, block: BlockRef) -> Option<&[u8]> {
         let start = (u64::from(block.piece) * self.piece_bytes).checked_add(block.begin.into())?;
         let end = start.checked_add(block.length.into())?;
         self.bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)

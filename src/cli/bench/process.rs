@@ -1,4 +1,4 @@
-//! What the kernel says of a process, and on which CPU this one runs.
+//! What the kernel says of a process and of its own memory, and on which CPU this process runs.
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -32,6 +32,36 @@ impl Usage {
     }
 }
 
+/// Memory that the kernel uses for everybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct KernelMemory {
+    /// In the buffers of TCP sockets.
+    pub socket_bytes: u64,
+    /// For its objects, sockets and epoll entries among them.
+    pub slab_bytes: u64,
+}
+
+impl KernelMemory {
+    /// Reads `/proc/net/sockstat` and `/proc/meminfo`.
+    pub fn read() -> Result<Self, BenchError> {
+        let number = |path: &str, line: &str, word: &str| {
+            let text = std::fs::read_to_string(path).map_err(|error| BenchError::io(path, error))?;
+            number_after(&text, line, word)
+                .ok_or_else(|| BenchError::Failed(format!("{path}: no number after {line} {word}")))
+        };
+        let pages = number("/proc/net/sockstat", "TCP:", "mem")?;
+        let slab_kib = number("/proc/meminfo", "Slab:", "Slab:")?;
+        Ok(Self { socket_bytes: pages * rustix::param::page_size() as u64, slab_bytes: slab_kib << 10 })
+    }
+}
+
+/// The number behind `word` in the line that begins with `line`.
+fn number_after(text: &str, line: &str, word: &str) -> Option<u64> {
+    let line = text.lines().find(|candidate| candidate.starts_with(line))?;
+    let mut words = line.split_whitespace().skip_while(|candidate| *candidate != word);
+    words.nth(1)?.parse().ok()
+}
+
 /// `utime + stime`, fields 14 and 15. The command in field 2 may hold spaces and brackets.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, after_command) = stat.rsplit_once(") ")?;
@@ -63,6 +93,16 @@ mod tests {
         assert_eq!(cpu_ticks(stat), Some(75));
         assert_eq!(cpu_ticks("42 (short) S 1 2"), None);
         assert_eq!(cpu_ticks(""), None);
+    }
+
+    #[test]
+    fn numbers_are_found_by_their_line_and_word() {
+        let text = "sockets: used 9\nTCP: inuse 5 orphan 0 mem 17\nSlab:   300 kB\n";
+        assert_eq!(number_after(text, "TCP:", "mem"), Some(17));
+        assert_eq!(number_after(text, "Slab:", "Slab:"), Some(300));
+        assert_eq!(number_after(text, "TCP:", "tw"), None);
+        assert_eq!(number_after(text, "UDP:", "mem"), None);
+        assert!(KernelMemory::read().is_ok_and(|memory| memory.slab_bytes > 0));
     }
 
     #[test]

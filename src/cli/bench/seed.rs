@@ -1,105 +1,65 @@
-//! The synthetic source: one payload, from memory, to whoever asks.
+//! The synthetic source: one payload, from memory, to whoever asks. One bare ring without an engine: what
+//! a node is compared with, and faster than what fetches from it.
 
 mod connection;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use rustix::event::epoll;
-use socket2::{Domain, Socket, Type};
-
-use self::connection::{Connection, Content};
+use self::connection::Content;
 use super::BenchError;
-use super::leech::wait;
 use super::payload::Payload;
 use crate::base::limits::BENCH_CONNECTIONS_MAX;
+use crate::base::time::Span;
+use crate::io::sockets::listen;
+use crate::io::uring::bare::{BareLimits, BareLoop};
 use crate::proto::metainfo::Metainfo;
 
-const EVENTS_MAX: usize = 256;
-const BACKLOG: i32 = 4096;
-const LISTENER: u64 = u64::MAX;
-
-/// See the module.
-pub struct Source<'a> {
-    epoll: rustix::fd::OwnedFd,
-    listener: Socket,
-    connections: Vec<Option<Connection>>,
-    free: Vec<usize>,
-    content: Content<'a>,
-    events: Vec<epoll::Event>,
+/// How a source serves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Most bytes a second on each connection.
+    pub rate: Option<u64>,
+    /// Block bytes after which a connection gets no more.
+    pub stall_after: Option<u64>,
 }
 
-impl<'a> Source<'a> {
-    /// Starts to listen.
-    pub fn bind(addr: SocketAddr, metainfo: &'a Metainfo, payload: &'a Payload) -> Result<Self, BenchError> {
-        let failed = |error| BenchError::io(&format!("{addr}: cannot listen"), error);
-        let listener = Socket::new(Domain::for_address(addr), Type::STREAM, None).map_err(failed)?;
-        listener.set_reuse_address(true).map_err(failed)?;
-        listener.bind(&addr.into()).map_err(failed)?;
-        listener.listen(BACKLOG).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let epoll =
-            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| BenchError::io("epoll", error))?;
-        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)
-            .map_err(|error| BenchError::io("epoll", error))?;
+/// See the module.
+#[derive(Debug)]
+pub struct Source {
+    ring: BareLoop<Content>,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Source {
+    /// Starts to listen on every address. Belongs to this thread.
+    pub fn bind(
+        addrs: &[SocketAddr],
+        metainfo: &Metainfo,
+        payload: Payload,
+        manner: Manner,
+    ) -> Result<Self, BenchError> {
+        let failed = |error: &dyn std::error::Error| BenchError::Failed(error.to_string());
+        let mut listeners = Vec::new();
+        for addr in addrs {
+            listeners.extend(listen(*addr, 1).map_err(|error| failed(&error))?);
+        }
+        let addrs = listeners.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>();
+        let limits = BareLimits { connections_max: BENCH_CONNECTIONS_MAX, rate: manner.rate };
+        let content = Content::new(metainfo, manner.stall_after.unwrap_or(u64::MAX));
+        let ring = BareLoop::new(listeners, payload.into_bytes(), content, limits);
         Ok(Self {
-            epoll,
-            listener,
-            connections: Vec::new(),
-            free: Vec::new(),
-            content: Content::new(metainfo, payload),
-            events: Vec::with_capacity(EVENTS_MAX),
+            ring: ring.map_err(|error| failed(&error))?,
+            addrs: addrs.map_err(|error| BenchError::io("the listener", error))?,
         })
     }
 
     /// Where fetchers find it.
-    pub fn local_addr(&self) -> Result<SocketAddr, BenchError> {
-        let addr = self.listener.local_addr().map_err(|error| BenchError::io("the listener", error))?;
-        addr.as_socket().ok_or_else(|| BenchError::Failed("the listener has no IP address".to_owned()))
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
     }
 
-    /// Waits for readiness, at most `timeout`, and serves it.
-    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), BenchError> {
-        let mut events = std::mem::take(&mut self.events);
-        wait(&self.epoll, &mut events, timeout)?;
-        for event in events.drain(..) {
-            match event.data.u64() {
-                LISTENER => self.accept(),
-                index => self.serve(index as usize),
-            }
-        }
-        self.events = events;
-        Ok(())
-    }
-
-    fn accept(&mut self) {
-        // An error means that nobody waits, or that the one who waited has gone.
-        while let Ok((socket, _)) = self.listener.accept() {
-            let index = self.free.pop().unwrap_or(self.connections.len());
-            if index >= BENCH_CONNECTIONS_MAX as usize || !self.watch(&socket, index) {
-                self.free.push(index);
-                return;
-            }
-            if index == self.connections.len() {
-                self.connections.push(None);
-            }
-            self.connections[index] = Some(Connection::new(socket));
-        }
-    }
-
-    fn watch(&self, socket: &Socket, index: usize) -> bool {
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        socket.set_nonblocking(true).is_ok()
-            && socket.set_tcp_nodelay(true).is_ok()
-            && epoll::add(&self.epoll, socket, epoll::EventData::new_u64(index as u64), flags).is_ok()
-    }
-
-    fn serve(&mut self, index: usize) {
-        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else { return };
-        if connection.pump(&self.content).is_err() {
-            // Dropping the socket takes it out of the epoll set.
-            self.connections[index] = None;
-            self.free.push(index);
-        }
+    /// Waits for something to do, at most `longest`, and does it.
+    pub fn turn(&mut self, longest: Option<Span>) {
+        self.ring.turn(longest);
     }
 }

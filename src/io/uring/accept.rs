@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use io_uring::{opcode, types};
 use socket2::SockRef;
 
+use crate::base::ids::ConnId;
 use crate::base::time::{Instant, Span};
 
 use super::key::{Key, Kind};
@@ -18,6 +19,7 @@ pub(super) const ACCEPT_PAUSE: Span = Span::from_ms(100);
 /// The listener and whether its accept is in flight.
 pub(super) struct Acceptor {
     listener: Option<TcpListener>,
+    key: Key,
     state: State,
 }
 
@@ -43,7 +45,13 @@ pub(super) enum Accepted {
 
 impl Acceptor {
     pub(super) const fn new(listener: Option<TcpListener>) -> Self {
-        Self { listener, state: State::Idle }
+        Self::numbered(listener, 0)
+    }
+
+    /// One of several on a ring: completions of its accept carry `index`.
+    pub(super) const fn numbered(listener: Option<TcpListener>, index: u32) -> Self {
+        let key = Key { kind: Kind::Accept, id: ConnId { index, generation: 0 } };
+        Self { listener, key, state: State::Idle }
     }
 
     /// Arms the accept if it is not and need not rest.
@@ -58,7 +66,7 @@ impl Acceptor {
         let entry = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
         // SAFETY: the listener lives as long as the acceptor, which `Uring` drops only after the
         // last completion (or leaks).
-        unsafe { ring.push(entry, Key::only(Kind::Accept)) }
+        unsafe { ring.push(entry, self.key) }
         self.state = State::Armed;
     }
 
@@ -115,7 +123,7 @@ mod tests {
 
     #[test]
     fn without_descriptors_accepting_rests_and_the_wait_is_bounded() {
-        let mut acceptor = Acceptor { listener: None, state: State::Armed };
+        let mut acceptor = Acceptor { state: State::Armed, ..Acceptor::new(None) };
         assert_eq!(acceptor.wait(Instant(5)), Wait::Forever);
         assert!(matches!(
             acceptor.completed(-libc::EMFILE, false, || Instant(5)),
@@ -129,7 +137,7 @@ mod tests {
     #[test]
     fn what_passes_by_itself_needs_no_rest() {
         for errno in [libc::ECANCELED, libc::ECONNABORTED, libc::EINTR] {
-            let mut acceptor = Acceptor { listener: None, state: State::Armed };
+            let mut acceptor = Acceptor { state: State::Armed, ..Acceptor::new(None) };
             let never = || -> Instant { panic!("no rest") };
             assert!(matches!(acceptor.completed(-errno, true, never), Accepted::Nothing));
             assert!(acceptor.is_armed());

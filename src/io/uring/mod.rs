@@ -6,6 +6,7 @@
 //! that it brings is closed.
 
 mod accept;
+pub mod bare;
 mod buffers;
 mod connection;
 mod direct;

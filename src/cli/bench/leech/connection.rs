@@ -7,12 +7,13 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::Socket;
 
-use super::histogram::Histogram;
 use super::walk::Walk;
+use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{BlockRef, Geometry};
 use crate::base::ids::{InfoHash, PeerId};
-use crate::base::limits::MESSAGE_BYTES_MAX;
-use crate::base::units::PIECE_HEADER_BYTES;
+use crate::base::limits::{BENCH_SAMPLE_INTERVAL, MESSAGE_BYTES_MAX};
+use crate::base::units::{BLOCK_BYTES, PIECE_HEADER_BYTES};
+use crate::cli::bench::histogram::Histogram;
 use crate::hash::sha1::digest;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::wire::WireError;
@@ -34,6 +35,7 @@ pub struct Shared {
     /// Named to the kernel as the place for payload that it throws away: never written.
     nowhere: Vec<u8>,
     bytes: u64,
+    now: Instant,
     /// From a request to the header of its block.
     pub latency: Histogram,
     /// Pieces whose hash was right.
@@ -87,12 +89,31 @@ pub struct Connection {
     sample: Option<Sample>,
 }
 
-/// A piece that is kept to check its hash.
+/// A piece that is kept to check its hash; after it comes another.
 #[derive(Debug)]
 struct Sample {
     piece: u32,
     bytes: Vec<u8>,
-    missing: u32,
+    /// Blocks that are there. A seeder may answer in any order.
+    got: Bitfield,
+}
+
+impl Sample {
+    fn new(geometry: Geometry, piece: u32) -> Self {
+        let length = geometry.piece_len(piece);
+        let got = Bitfield::new(length.div_ceil(BLOCK_BYTES));
+        Self { piece, bytes: vec![0; length as usize], got }
+    }
+
+    /// Goes on to the next one, far enough behind that hashing stays cheap beside discarding. Its bytes
+    /// come where those of the last one were: fresh memory would cost more than the hash.
+    fn advance(&mut self, geometry: Geometry) {
+        let next = u64::from(self.piece) + u64::from(BENCH_SAMPLE_INTERVAL);
+        self.piece = (next % u64::from(geometry.piece_count())) as u32;
+        let length = geometry.piece_len(self.piece);
+        self.got = Bitfield::new(length.div_ceil(BLOCK_BYTES));
+        self.bytes.resize(length as usize, 0);
+    }
 }
 
 impl Shared {
@@ -105,7 +126,8 @@ impl Shared {
             depth,
             nowhere: vec![0; crate::base::limits::REQUEST_BYTES_MAX as usize],
             bytes: 0,
-            latency: Histogram::new(),
+            now: Instant::now(),
+            latency: Histogram::default(),
             samples_good: 0,
             samples_bad: 0,
             unasked: 0,
@@ -119,7 +141,7 @@ impl Shared {
 
     /// Forgets what was measured before the window.
     pub fn begin_window(&mut self) {
-        self.latency = Histogram::new();
+        self.latency = Histogram::default();
     }
 }
 
@@ -127,7 +149,6 @@ impl Connection {
     /// On a connected socket; asks from `piece` on, and checks that piece's hash if told to.
     pub fn new(socket: Socket, shared: &Shared, id: PeerId, piece: u32, sampled: bool) -> Self {
         let out = Handshake::new(shared.info_hash, id).with_extension().encode().to_vec();
-        let length = shared.geometry.piece_len(piece);
         let mut connection = Self {
             socket,
             stage: Stage::Handshake,
@@ -138,7 +159,7 @@ impl Connection {
             depth: shared.depth as usize,
             choked: true,
             bytes: 0,
-            sample: sampled.then(|| Sample { piece, bytes: vec![0; length as usize], missing: length }),
+            sample: sampled.then(|| Sample::new(shared.geometry, piece)),
         };
         // A failure shows again at the first read.
         drop(connection.flush());
@@ -150,8 +171,10 @@ impl Connection {
         self.bytes
     }
 
-    /// Reads what is there, within a budget, and asks for more.
+    /// Reads what is there, within a budget, and asks for more. The clock is read once: what one turn
+    /// reads was there when it began, give or take its own length.
     pub fn pump(&mut self, shared: &mut Shared) -> Result<(), ConnectionError> {
+        shared.now = Instant::now();
         for _ in 0..CALLS_PER_TURN {
             let more = match self.stage {
                 Stage::Payload { left, keep_at } => self.receive_block(shared, left, keep_at)?,
@@ -161,7 +184,7 @@ impl Connection {
                 break;
             }
         }
-        self.ask();
+        self.ask(shared.now);
         self.flush()
     }
 
@@ -183,8 +206,8 @@ impl Connection {
         let left = left - count;
         self.bytes += u64::from(count);
         shared.bytes += u64::from(count);
-        if keep_at.is_some() {
-            self.sample_received(shared, count);
+        if let Some(at) = keep_at.filter(|_| left == 0) {
+            self.sample_received(shared, (at + count - 1) / BLOCK_BYTES);
         }
         self.stage = if left == 0 {
             Stage::Messages
@@ -194,16 +217,16 @@ impl Connection {
         Ok(left == 0)
     }
 
-    fn sample_received(&mut self, shared: &mut Shared, count: u32) {
+    fn sample_received(&mut self, shared: &mut Shared, block: u32) {
         let Some(sample) = &mut self.sample else { return };
-        sample.missing -= count;
-        if sample.missing > 0 {
+        sample.got.set(block);
+        if !sample.got.is_full() {
             return;
         }
         let good = shared.piece_hashes.get(sample.piece as usize) == Some(&digest(&sample.bytes));
         shared.samples_good += u32::from(good);
         shared.samples_bad += u32::from(!good);
-        self.sample = None;
+        sample.advance(shared.geometry);
     }
 
     /// Whatever stands before and between blocks. Never reads into the block that follows.
@@ -283,7 +306,7 @@ impl Connection {
     fn block_begins(&mut self, shared: &mut Shared, block: BlockRef) {
         let place = self.asked.iter().position(|(asked, _)| *asked == block);
         match place.and_then(|place| self.asked.remove(place)) {
-            Some((_, since)) => shared.latency.record(since.elapsed().as_nanos() as u64),
+            Some((_, since)) => shared.latency.record(shared.now.duration_since(since).as_nanos() as u64),
             None => shared.unasked += 1,
         }
         let sampled = self.sample.as_ref().is_some_and(|sample| sample.piece == block.piece);
@@ -309,11 +332,10 @@ impl Connection {
     }
 
     /// Tops up the requests, half the depth at a time: one small send instead of one per block.
-    fn ask(&mut self) {
+    fn ask(&mut self, now: Instant) {
         if self.choked || self.asked.len() > self.depth / 2 {
             return;
         }
-        let now = Instant::now();
         while self.asked.len() < self.depth {
             let block = self.walk.next_block();
             Message::Request(block).encode(&mut self.out);

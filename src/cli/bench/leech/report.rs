@@ -20,8 +20,11 @@ pub struct Report {
     seconds: f64,
     bytes: u64,
     jain: f64,
+    /// What the slowest connection got, over the mean.
+    worst_of_mean: f64,
     latency_p50_ns: u64,
     latency_p99_ns: u64,
+    latency_p999_ns: u64,
     seeder_cpu_seconds: Option<f64>,
     seeder_resident_bytes: Option<u64>,
     own_cpu_seconds: f64,
@@ -51,8 +54,10 @@ impl Report {
             seconds: after.at.duration_since(before.at).as_secs_f64(),
             bytes: shares.iter().sum(),
             jain: jain_index(&shares),
+            worst_of_mean: worst_of_mean(&shares),
             latency_p50_ns: shared.latency.quantile(500),
             latency_p99_ns: shared.latency.quantile(990),
+            latency_p999_ns: shared.latency.quantile(999),
             seeder_cpu_seconds: cpu,
             seeder_resident_bytes: after.seeder.map(|usage| usage.resident_bytes),
             own_cpu_seconds: after.own.cpu_seconds - before.own.cpu_seconds,
@@ -92,7 +97,9 @@ impl Report {
             "own_cpu_seconds": self.own_cpu_seconds,
             "jain": self.jain,
             "latency_p50_us": self.latency_p50_ns / 1000,
+            "worst_of_mean": self.worst_of_mean,
             "latency_p99_us": self.latency_p99_ns / 1000,
+            "latency_p999_us": self.latency_p999_ns / 1000,
             "pieces_checked": self.samples_good + self.samples_bad,
             "pieces_bad": self.samples_bad,
             "blocks_unasked": self.unasked,
@@ -131,11 +138,18 @@ impl fmt::Display for Report {
             row("seeder's memory", format!("{:.1} MiB", bytes as f64 / 1_048_576.0))?;
         }
         row("connections served", format!("{} of {}", self.served, self.connections))?;
-        row("Jain index", format!("{:.4}", self.jain))?;
+        row("Jain index", format!("{:.4}, worst of mean {:.2}", self.jain, self.worst_of_mean))?;
         let ms = |ns: u64| ns as f64 / 1e6;
-        let (p50, p99) = (ms(self.latency_p50_ns), ms(self.latency_p99_ns));
-        row("block latency", format!("p50 {p50:.2} ms, p99 {p99:.2} ms (depth {})", self.depth))?;
+        let [p50, p99, p999] = [self.latency_p50_ns, self.latency_p99_ns, self.latency_p999_ns].map(ms);
+        let depth = self.depth;
+        row(
+            "block latency",
+            format!("p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms (depth {depth})"),
+        )?;
         row("pieces checked", format!("{}, bad {}", self.samples_good + self.samples_bad, self.samples_bad))?;
+        if let Some(seconds) = self.seeder_cpu_seconds {
+            row("seeder's CPU", format!("{seconds:.2} s"))?;
+        }
         row("generator's CPU", format!("{:.2} s", self.own_cpu_seconds))?;
         for refusal in self.refusals.iter().take(REFUSALS_SHOWN) {
             row("connection ended", refusal.clone())?;
@@ -151,9 +165,23 @@ fn jain_index(shares: &[u64]) -> f64 {
     if squares == 0.0 { 0.0 } else { sum * sum / (shares.len() as f64 * squares) }
 }
 
+/// 1 when all have the same, 0 when one has nothing.
+fn worst_of_mean(shares: &[u64]) -> f64 {
+    let worst = shares.iter().min().copied().unwrap_or(0);
+    let sum: u64 = shares.iter().sum();
+    if sum == 0 { 0.0 } else { worst as f64 * shares.len() as f64 / sum as f64 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_worst_is_measured_by_the_mean() {
+        assert!((worst_of_mean(&[5, 5]) - 1.0).abs() < 1e-12);
+        assert!((worst_of_mean(&[1, 3]) - 0.5).abs() < 1e-12);
+        assert!(worst_of_mean(&[0, 9]) < 1e-12 && worst_of_mean(&[]) < 1e-12);
+    }
 
     #[test]
     fn jain_is_one_when_equal_and_one_nth_when_one_has_all() {

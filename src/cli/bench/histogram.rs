@@ -9,12 +9,13 @@ pub struct Histogram {
     counts: Vec<u64>,
 }
 
-impl Histogram {
-    /// Without any value.
-    pub fn new() -> Self {
+impl Default for Histogram {
+    fn default() -> Self {
         Self { counts: vec![0; STEPS * 61] }
     }
+}
 
+impl Histogram {
     /// Adds a value.
     pub fn record(&mut self, value: u64) {
         self.counts[bucket(value)] += 1;
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_ranks() {
-        let mut histogram = Histogram::new();
+        let mut histogram = Histogram::default();
         assert_eq!(histogram.quantile(500), 0);
         for value in 1..=10 {
             histogram.record(value);

@@ -1,0 +1,176 @@
+//! The load scripts run: each once, very small, with the binary under test. What they measure here means
+//! nothing; that they measure, write their tables and refuse strangers does.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use support::skip;
+
+/// Whether Python and `taskset` are there, which all scripts need.
+fn can_run(script: &str) -> bool {
+    let found = ["python3", "taskset"].iter().all(|program| has(program));
+    if !found {
+        skip(script, "python3 or taskset is not installed");
+    }
+    found
+}
+
+fn has(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
+}
+
+fn run(script: &str, words: &[&str]) -> Output {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(script);
+    let mut command = Command::new(path);
+    command.args(words).args(["--troc", env!("CARGO_BIN_EXE_troc")]);
+    // No bytecode beside the sources.
+    command.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("the script starts")
+}
+
+/// Runs a script for seconds on 16 MiB; its table and the one file of text that it wrote.
+fn small(script: &str, words: &[&str]) -> (String, String) {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let [scratch, results] =
+        ["scratch", "results"].map(|name| temp.path().join(name).to_str().expect("UTF-8").to_owned());
+    let common = ["--size", "16MiB", "--seconds", "1", "--pairs", "1", "--scratch", &scratch];
+    let output = run(script, &[&common[..], &["--results", &results], words].concat());
+    let table = String::from_utf8(output.stdout).expect("UTF-8");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {}\n{table}\n{errors}", output.status);
+    let written: Vec<PathBuf> =
+        std::fs::read_dir(&results).expect("results").map(|entry| entry.expect("entry").path()).collect();
+    let text: Vec<&PathBuf> =
+        written.iter().filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    let [text] = text[..] else { panic!("{script} wrote {written:?}") };
+    let text = std::fs::read_to_string(text).expect("what was written");
+    assert!(text.contains(&table), "the file lacks the table");
+    for fact in ["- machine: ", "- kernel: ", "- commit: ", &format!("- command: scripts/{script} ")] {
+        assert!(text.contains(fact), "no {fact:?} in {text}");
+    }
+    for line in text.lines().filter(|line| line.starts_with("![")) {
+        let name = line.rsplit('(').next().and_then(|rest| rest.strip_suffix(')')).expect("a link");
+        let plot = std::fs::read_to_string(Path::new(&results).join(name)).expect("the plot");
+        assert!(plot.starts_with("<svg") && plot.contains("<rect"), "{plot}");
+    }
+    (table, text)
+}
+
+/// The cells of the row for a measurement and a client, by the names of the columns.
+fn cell(table: &str, what: &str, client: &str, column: &str) -> f64 {
+    let cells = |line: &str| -> Vec<String> {
+        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut names = Vec::new();
+    for line in table.lines() {
+        let row = cells(line);
+        if row[0] == "what" {
+            names = row;
+        } else if row[0] == what && row.get(1).is_some_and(|name| name == client) {
+            let place = names.iter().position(|name| name == column).expect("the column");
+            return row[place].parse().unwrap_or_else(|_| panic!("{what}, {client}, {column}: {line}"));
+        }
+    }
+    panic!("no row for {what}, {client} in\n{table}");
+}
+
+#[test]
+fn load_serve_puts_the_node_beside_the_bare_loop() {
+    if !can_run("load-serve") {
+        return;
+    }
+    let (table, text) = small("load-serve", &["--connections", "20"]);
+    for client in ["troc --cores 1", "bare loop"] {
+        assert!(cell(&table, "serve 20", client, "gb_per_s") > 0.0, "{table}");
+        assert!((cell(&table, "serve 20", client, "connections_served") - 20.0).abs() < 0.5, "{table}");
+    }
+    assert!(text.contains("-gb_per_cpu_s.svg)"), "{text}");
+}
+
+#[test]
+fn load_fetch_ends_although_sources_stall() {
+    if !can_run("load-fetch") {
+        return;
+    }
+    let words = ["--sources", "8", "--stalled", "2", "--rate", "5000000"];
+    let (table, _) = small("load-fetch", &words);
+    assert!(cell(&table, "two", "troc", "wall_s") > 0.0, "{table}");
+    for what in ["many 8, 0 stall", "many 8, 2 stall"] {
+        // The kernel keeps each source to its rate: more than the sum cannot come.
+        let share = cell(&table, what, "troc", "of_sum_of_rates");
+        assert!(share > 0.0 && share < 1.1, "{table}");
+    }
+}
+
+#[test]
+fn load_connections_opens_holds_and_serves() {
+    if !can_run("load-connections") {
+        return;
+    }
+    let (table, _) = small("load-connections", &["--connections", "20"]);
+    assert!((cell(&table, "idle", "troc --cores 1", "held") - 20.0).abs() < 0.5, "{table}");
+    assert!(cell(&table, "storm", "troc --cores 1", "handshakes") > 0.0, "{table}");
+    assert!(cell(&table, "active", "troc --cores 1", "worst_of_mean") > 0.0, "{table}");
+}
+
+#[test]
+fn load_cold_reads_beside_fio() {
+    if !can_run("load-cold") {
+        return;
+    }
+    if !has("fio") {
+        return skip("load-cold", "fio is not installed");
+    }
+    let (table, _) = small("load-cold", &["--connections", "4"]);
+    for client in ["troc --cores 1", "fio"] {
+        assert!(cell(&table, "cold", client, "gb_per_s") > 0.0, "{table}");
+    }
+}
+
+#[test]
+fn compare_takes_turns_with_whoever_is_installed() {
+    if !can_run("compare") {
+        return;
+    }
+    let serve = ["--only", "serve", "--connections", "4", "--clients", "aria2", "nginx sendfile"];
+    let (table, text) = small("compare", &serve);
+    assert!(cell(&table, "serve 4", "bare loop", "gb_per_s") > 0.0, "{table}");
+    assert!(text.contains("- others: "), "{text}");
+    for client in
+        ["aria2", "nginx sendfile"].into_iter().filter(|client| text.contains(&format!("{client}: ")))
+    {
+        assert!(cell(&table, "serve 4", client, "gb_per_s") > 0.0, "{table}");
+    }
+    let (table, _) = small("compare", &["--only", "fetch", "--clients", "nobody"]);
+    assert!(cell(&table, "fetch", "troc", "cpu_s") > 0.0, "{table}");
+}
+
+#[test]
+fn strangers_are_not_loaded() {
+    if !can_run("load-serve") {
+        return;
+    }
+    for script in ["load-serve", "load-connections"] {
+        // TEST-NET-1 (RFC 5737), and names, which may mean anybody.
+        for seeder in ["192.0.2.1:6881", "[2001:db8::1]:6881", "example.org:6881"] {
+            let output = run(script, &["--seeder", seeder, "--torrent", "any.torrent"]);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && errors.contains(seeder), "{script} {seeder}: {errors}");
+            assert_eq!(errors.lines().count(), 1, "{errors}");
+        }
+    }
+}
+
+#[test]
+fn runs_are_bounded() {
+    if !can_run("load-serve") {
+        return;
+    }
+    for script in ["load-serve", "load-fetch", "load-connections", "load-cold", "compare"] {
+        for words in [["--seconds", "601"], ["--seconds", "0"], ["--pairs", "101"], ["--pairs", "0"]] {
+            let output = run(script, &words);
+            assert_eq!(output.status.code(), Some(2), "{script} {words:?}");
+        }
+    }
+}
