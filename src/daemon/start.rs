@@ -104,10 +104,11 @@ pub async fn start(
     let config = Arc::new(config);
     let starts = &config.gates.starts;
     let job = Arc::clone(&config);
-    let begun = blocking(starts, move || begin(&job)).await?;
+    let mut begun = blocking(starts, move || begin(&job)).await?;
     if config.may_sleep && begun.resume.clean && begun.resume.state.durable().is_full() {
         return Ok(None);
     }
+    prove(&mut begun, &config.metainfo).await?;
     let found = check(&config, &begun.resume, on_checked).await?;
     let job = Arc::clone(&config);
     let started = blocking(starts, move || finish(&job, begun, found)).await?;
@@ -138,6 +139,22 @@ fn begin(config: &StartConfig) -> Result<Begun, NodeError> {
     }
     let (keeper, resume) = Keeper::start(journal, &layout_of(metainfo), &files, config.sync)?;
     Ok(Begun { files, keeper, resume })
+}
+
+/// After an unclean end what is believed counts as durable once the journal that says so is on disk.
+async fn prove(begun: &mut Begun, metainfo: &Metainfo) -> Result<(), NodeError> {
+    if begun.keeper.machine().durable() == begun.resume.state.durable() {
+        return Ok(());
+    }
+    let settled = begun.keeper.settle(&mut begun.files, clock::now()).await;
+    match settled.errors.into_iter().next() {
+        Some(why) => Err(disk_error(metainfo, why)),
+        None => Ok(()),
+    }
+}
+
+fn disk_error(metainfo: &Metainfo, why: String) -> NodeError {
+    NodeError::Disk { name: crate::proto::text::escape(metainfo.name.as_bytes(), 255), why }
 }
 
 fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, NodeError> {
@@ -185,10 +202,9 @@ async fn close(keeper: Keeper, mut files: TorrentFiles, metainfo: &Metainfo) -> 
     if clean {
         return Ok(());
     }
-    let name = crate::proto::text::escape(metainfo.name.as_bytes(), 255);
     let why = settled.errors.into_iter().next();
     let why = why.unwrap_or_else(|| "not closed cleanly: start again to have it checked".to_owned());
-    Err(NodeError::Disk { name, why })
+    Err(disk_error(metainfo, why))
 }
 
 fn set_fingerprints(shared: &SharedTorrent, piece: u32, prints: &[u64]) {
