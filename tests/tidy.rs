@@ -81,7 +81,10 @@ impl Source {
     /// Lines with their numbers, without comments, up to the test module at the end.
     fn production(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines: Vec<&str> = self.text.lines().collect();
-        let is_end = |at: &usize| lines[*at] == "#[cfg(test)]" && lines[at + 1].starts_with("mod ");
+        let is_end = |at: &usize| {
+            let next = lines.get(at + 1).copied().unwrap_or_default();
+            lines[*at] == "#[cfg(test)]" && next.starts_with("mod ") && next.ends_with('{')
+        };
         let end = if self.is_test() { 0 } else { (0..lines.len()).find(is_end).unwrap_or(lines.len()) };
         lines.into_iter().take(end).enumerate().map(|(index, line)| (index + 1, code(line)))
     }

@@ -86,6 +86,8 @@ pub const IDLE_MESSAGES_MAX: u32 = 200;
 /// Valid requests in a row that we cannot serve, after which a peer is dropped: it asks while choked, or
 /// for pieces we never had. Twice what may be under way when we lose a piece.
 pub const VAIN_REQUESTS_MAX: u32 = 2 * REQUESTS_QUEUED_MAX as u32;
+/// Bytes of control messages that wait for a peer and beyond which it is asked for nothing more.
+pub const REQUEST_FRAMES_WAITING_MAX: usize = 32 << 10;
 /// Rejects that wait because the peer does not read.
 pub const REJECTS_WAITING_MAX: u32 = 4 * REQUESTS_QUEUED_MAX as u32;
 

@@ -169,8 +169,8 @@ pub struct NodeArgs {
     #[arg(long, value_name = "N", default_value_t = 60_000, hide = true,
           value_parser = clap::value_parser!(u32).range(10..=3_600_000))]
     pub no_peers_timeout_ms: u32,
-    /// Which sends leave without a copy: those that the kernel honours, none, or all long ones
-    #[arg(long, value_name = "WHEN", default_value = "auto", hide = true)]
+    /// Long sends leave memory without a copy: never, on connections whose card does that, or always
+    #[arg(long, value_name = "WHEN", default_value = "off")]
     pub zero_copy: ZeroCopyArg,
     /// Written bytes that may wait to be made durable
     #[arg(long, value_name = "SIZE", default_value_t = UNSYNCED_BYTES_MAX, hide = true,

@@ -103,7 +103,7 @@ impl Pressure {
 impl Engine {
     /// Whether the peer holds slots that others wait for, and hardly reads.
     pub(super) fn hoards(&self, peer: &Peer) -> bool {
-        self.pressure.high && peer.drain.slow && !peer.out.pins.is_empty()
+        self.pressure.high && peer.drain.slow && peer.out.holds_slots()
     }
 
     /// Starts to read a chunk for a peer, unless another core was faster; false if no slot is free or

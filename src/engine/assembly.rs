@@ -76,6 +76,10 @@ impl Engine {
         let chunks = piece_chunks(shared, piece);
         torrent.writing.insert(piece, chunks.len() as u32);
         let suspects = torrent.evidence.contains_key(&piece);
+        if suspects {
+            // Before the writes, whose pins keep the slots until they are done.
+            self.actions.push_back(Action::Autopsy { torrent: id, piece });
+        }
         for chunk in chunks {
             // The pin keeps the slot until the write is done.
             shared.chunks.publish(chunk, 1);
@@ -87,9 +91,6 @@ impl Engine {
         torrent.paroles.remove(&piece);
         shared.disown_piece(piece);
         self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
-        if suspects {
-            self.actions.push_back(Action::Autopsy { torrent: id, piece });
-        }
         self.note_have(id, piece);
         self.actions.push_back(Action::Tell(To::Others, Note::Have { torrent: id, piece }));
     }

@@ -2,7 +2,7 @@
 
 use crate::base::geometry::BlockRef;
 use crate::base::ids::SlotId;
-use crate::base::limits::UNSOLICITED_BYTES_MAX;
+use crate::base::limits::{REQUEST_FRAMES_WAITING_MAX, UNSOLICITED_BYTES_MAX};
 use crate::base::time::Span;
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::Message;
@@ -10,7 +10,7 @@ use crate::shared::sync::Ordering;
 
 use super::claims::Claim;
 use super::peer::Asked;
-use super::session::PeerMisbehaved;
+use super::session::{PeerMisbehaved, idle};
 use super::*;
 
 /// A block that a receive may be planned for: its header and payload are what should come next.
@@ -220,7 +220,7 @@ impl Engine {
             let Some(peer) = self.peers.get_mut(conn) else { continue };
             if let Some(place) = peer.asked_index(chunk, index) {
                 peer.asked.remove(place);
-                peer.grace += 1;
+                peer.grace = peer.grace.saturating_add(1);
                 Message::Cancel(block).encode(&mut peer.out.frames);
                 told.push(conn);
             }
@@ -241,6 +241,11 @@ impl Engine {
         let depth = peer.depth();
         // Asking in batches of a quarter keeps sends few; what is outstanding covers the meantime.
         if !may_ask || self.stopping || peer.asked.len() > depth - depth.div_ceil(4) {
+            return;
+        }
+        if peer.out.frames.len() > REQUEST_FRAMES_WAITING_MAX {
+            // It does not read what it was sent; more would only fill our memory.
+            self.hungry.push(conn);
             return;
         }
         let before = peer.asked.len();
@@ -337,13 +342,12 @@ impl Engine {
     }
 
     pub(super) fn unchoked(&mut self, conn: ConnId, now: Instant) -> Result<(), PeerMisbehaved> {
-        if let Some(peer) = self.peers.get_mut(conn) {
-            // Said again it means nothing: a peer that stalls does not gain time by it.
-            if !peer.flags.unchokes_us {
-                peer.block_at = now;
-            }
-            peer.flags.unchokes_us = true;
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        if std::mem::replace(&mut peer.flags.unchokes_us, true) {
+            // Said again it means nothing: who stalls gains no time by it, who floods no work of ours.
+            return idle(peer);
         }
+        peer.block_at = now;
         self.ask_more(conn, now);
         Ok(())
     }
@@ -397,7 +401,7 @@ impl Engine {
         if asked.is_empty() {
             return;
         }
-        peer.grace += asked.len() as u32;
+        peer.grace = peer.grace.saturating_add(asked.len() as u32);
         let Some(id) = peer.torrent else { return };
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let mut chunks = Vec::new();
@@ -456,7 +460,7 @@ impl Engine {
             });
             let cancelled = before - peer.asked.len();
             if cancelled > 0 {
-                peer.grace += cancelled as u32;
+                peer.grace = peer.grace.saturating_add(cancelled as u32);
                 told.push(conn);
             }
         }

@@ -24,6 +24,11 @@ impl Outgoing {
         }
     }
 
+    /// Whether slots are pinned for the peer, by a send under way or by what the kernel still reads.
+    pub(super) fn holds_slots(&self) -> bool {
+        !self.pins.is_empty() || self.held.sends > 0 || !self.held.bursts.is_empty()
+    }
+
     /// All pins, held or not, once nothing of the connection is in flight any more.
     pub(super) fn take_pins(&mut self) -> impl Iterator<Item = Pin> {
         let held = std::mem::take(&mut self.held).bursts.into_iter().flat_map(|(_, pins)| pins);

@@ -102,13 +102,18 @@ pub struct Engine {
     actions: VecDeque<Action>,
     /// Connections with something to send and no send in flight, in the order of service.
     ready: VecDeque<ConnId>,
-    /// Connections whose next block waits for the upload limit.
+    /// Connections whose next block waits for the upload limit, a slot, or leave to read from disk;
+    /// each once. The tick tries again.
     throttled: Vec<ConnId>,
+    /// Many stood in the queue when the turn began: sends are short.
+    crowded: bool,
     /// Connections that could be asked for more but there was nothing to ask, or no slot for it.
     hungry: Vec<ConnId>,
     /// Something happened that may feed the hungry.
     food: bool,
     bans: HashSet<u64>,
+    /// They in the order of their coming; the oldest goes when there are too many.
+    ban_order: VecDeque<u64>,
     strangers: Strangers,
     /// Open connections whose peer wants our pieces.
     leeches: u32,
@@ -144,9 +149,11 @@ impl Engine {
             actions: VecDeque::new(),
             ready: VecDeque::new(),
             throttled: Vec::new(),
+            crowded: false,
             hungry: Vec::new(),
             food: false,
             bans: HashSet::new(),
+            ban_order: VecDeque::new(),
             strangers: Strangers::default(),
             leeches: 0,
             rng,
@@ -277,12 +284,14 @@ impl Engine {
         self.torrents.iter().flatten().any(|torrent| !torrent.writing.is_empty())
     }
 
-    /// By what a peer's blocks are attributed and it is banned: its address, with the port where
-    /// many honest peers may share an address.
+    /// By what a peer's blocks are attributed and it is banned: its address, of a stranger's IPv6 address
+    /// the /64 that it has to itself; with the port where many honest peers may share an address.
     pub fn peer_key(&self, address: SocketAddr) -> u64 {
-        let port = if AddressClass::of(address.ip()).is_stranger() { 0 } else { address.port() };
+        let stranger = AddressClass::of(address.ip()).is_stranger();
+        let port = if stranger { 0 } else { address.port() };
         let text = match crate::base::address::canonical(address.ip()) {
             std::net::IpAddr::V4(ip) => u128::from(ip.to_bits()),
+            std::net::IpAddr::V6(ip) if stranger => ip.to_bits() >> 64 << 64,
             std::net::IpAddr::V6(ip) => ip.to_bits(),
         };
         let mut bytes = [0; 18];
@@ -367,8 +376,13 @@ impl Engine {
     }
 
     fn ban(&mut self, key: u64) {
-        if self.bans.len() < BANS_MAX {
-            self.bans.insert(key);
+        if self.bans.insert(key) {
+            self.ban_order.push_back(key);
+        }
+        if self.bans.len() > BANS_MAX
+            && let Some(oldest) = self.ban_order.pop_front()
+        {
+            self.bans.remove(&oldest);
         }
         let liars: Vec<ConnId> =
             self.peers.iter().filter(|peer| peer.key == key).map(|peer| peer.conn).collect();

@@ -193,6 +193,8 @@ pub struct Outgoing {
     pub in_flight: bool,
     /// The connection stands in the ready queue.
     pub queued: bool,
+    /// It stands among those that the tick makes ready again.
+    pub throttled: bool,
     /// Blocks that the next send may carry: doubles while sends end whole, so that a slow peer's
     /// control messages never wait behind half a megabyte.
     pub burst_blocks: usize,

@@ -16,6 +16,9 @@ use crate::storage::plan;
 /// with 99.9 % certainty in the rarest 5.3 %.
 const SAMPLE: usize = 128;
 
+/// Missing pieces that are looked at for that.
+const LOOKS_MAX: usize = 32 * SAMPLE;
+
 impl Engine {
     /// Claims a chunk that `conn` can give blocks of. `None`: nothing unclaimed that the peer has, or
     /// no free slot.
@@ -216,7 +219,9 @@ fn pick_missing(
     let all = torrent.missing.as_slice().len();
     let mut at = if sequential { all.wrapping_sub(1) } else { rng.below(all as u32) as usize };
     let (mut seen, mut fits) = (0, 0);
-    while seen < all
+    // A peer that has hardly any of them is not worth a walk through all: another try starts elsewhere.
+    let looks = if sequential { all } else { all.min(LOOKS_MAX) };
+    while seen < looks
         && fits < SAMPLE
         && let Some(last) = torrent.missing.as_slice().len().checked_sub(1)
     {

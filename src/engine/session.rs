@@ -442,7 +442,7 @@ impl Engine {
 }
 
 /// Counts a message that changes nothing; too many in a row are a flood (threats P6, P25).
-fn idle(peer: &mut Peer) -> Result<(), PeerMisbehaved> {
+pub(super) fn idle(peer: &mut Peer) -> Result<(), PeerMisbehaved> {
     peer.idle_messages += 1;
     if peer.idle_messages > IDLE_MESSAGES_MAX { Err(PeerMisbehaved::IdleFlood) } else { Ok(()) }
 }

@@ -34,9 +34,13 @@ impl Engine {
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Instant) {
+        self.crowded = self.ready.len() >= upload::CROWD;
         if now.since(self.ticked_at) >= TICK {
             self.ticked_at = now;
             for conn in std::mem::take(&mut self.throttled) {
+                if let Some(peer) = self.peers.get_mut(conn) {
+                    peer.out.throttled = false;
+                }
                 self.make_ready(conn);
             }
             self.feed_hungry(now);
@@ -70,7 +74,7 @@ impl Engine {
     fn look_after(&mut self, conn: ConnId, span: Span, now: Instant) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.pace.roll(span);
-        peer.drain.roll(span, !peer.out.pins.is_empty());
+        peer.drain.roll(span, peer.out.holds_slots());
         peer.cold_reads.roll(span);
         peer.idle_messages = 0;
         match peer.stage {
@@ -87,7 +91,9 @@ impl Engine {
     fn look_after_open(&mut self, conn: ConnId, now: Instant) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let silent = now.since(peer.heard_at) >= IDLE_TIMEOUT;
-        let stuck = |span| peer.out.in_flight && now.since(peer.sent_at.max(peer.since)) >= span;
+        // What the kernel sends without a copy is held though no send is in flight.
+        let sending = peer.out.in_flight || peer.out.holds_slots();
+        let stuck = |span| sending && now.since(peer.sent_at.max(peer.since)) >= span;
         let deaf = stuck(SEND_STALL_TIMEOUT) && now.since(peer.heard_at) >= SEND_STALL_TIMEOUT;
         let stuck = stuck(SEND_STUCK_TIMEOUT);
         if silent || deaf || stuck || self.peers.get(conn).is_some_and(|peer| self.hoards(peer)) {

@@ -21,7 +21,7 @@ use super::*;
 const BURST_BLOCKS_MAX: usize = 32;
 
 /// Connections in the queue from which on turns are kept short.
-const CROWD: usize = 32;
+pub(super) const CROWD: usize = 32;
 
 /// Blocks of one send while the queue is long: 128 KiB.
 const BURST_BLOCKS_CROWDED: usize = 8;
@@ -79,15 +79,15 @@ impl Engine {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
         // With many in the queue a turn is short and the same for all: who drains fast gets no more.
-        let crowded = self.ready.len() >= CROWD;
-        let burst = peer.out.burst_blocks.min(if crowded { BURST_BLOCKS_CROWDED } else { BURST_BLOCKS_MAX });
+        let most = if self.crowded { BURST_BLOCKS_CROWDED } else { BURST_BLOCKS_MAX };
+        let burst = peer.out.burst_blocks.min(most);
         let (mut weighs, mut taken) = (0, 0);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| peer.requests.front()) else { break };
             if let Some(budget) = &self.config.upload
                 && budget.claim(block.length, now) == 0
             {
-                self.throttled.push(conn);
+                self.throttle(conn);
                 break;
             }
             if !self.take_block(conn, id, block, outbox) {
@@ -102,6 +102,15 @@ impl Engine {
         self.counters.blocks_sent.add(taken);
         if let Some(peer) = self.peers.get_mut(conn) {
             peer.probe.note_taken(taken as usize);
+        }
+    }
+
+    /// The tick tries again to send to `conn`.
+    fn throttle(&mut self, conn: ConnId) {
+        if let Some(peer) = self.peers.get_mut(conn)
+            && !std::mem::replace(&mut peer.out.throttled, true)
+        {
+            self.throttled.push(conn);
         }
     }
 
@@ -197,7 +206,7 @@ impl Engine {
             self.make_ready(conn);
         } else {
             // No free slot: the tick tries again.
-            self.throttled.push(conn);
+            self.throttle(conn);
         }
     }
 

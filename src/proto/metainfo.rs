@@ -88,7 +88,7 @@ impl Metainfo {
         let piece_bytes = piece_bytes(info)?;
         let name = name(info)?;
         let (files, symlinks_skipped) = files(info, &name)?;
-        let total_bytes = total_bytes(&files)?;
+        let total_bytes = total_bytes(&files, piece_bytes)?;
         check_piece_count(piece_hashes.len() as u64, total_bytes.div_ceil(piece_bytes.into()))?;
         Ok(Self {
             info_hash: InfoHash(Sha1::digest(info.raw()).into()),
@@ -204,7 +204,10 @@ fn file_length(value: Value<'_>) -> Option<u64> {
     value.as_int().and_then(|length| u64::try_from(length).ok())
 }
 
-fn total_bytes(files: &[FileEntry]) -> Result<u64, MetainfoError> {
+fn total_bytes(files: &[FileEntry], piece_bytes: u32) -> Result<u64, MetainfoError> {
+    if files.iter().any(|file| file.pad && file.length >= piece_bytes.into()) {
+        return Err(MetainfoError::Padding);
+    }
     let sum =
         |total: u64, file: &FileEntry| total.checked_add(file.length).filter(|&sum| sum <= TOTAL_BYTES_MAX);
     let total = files.iter().try_fold(0, sum).ok_or(MetainfoError::TooLarge)?;

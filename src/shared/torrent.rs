@@ -150,7 +150,9 @@ impl SharedTorrent {
         let geometry = self.meta.geometry;
         let Some(last) = geometry.piece_count().checked_sub(1) else { return 0 };
         let full = u64::from(self.have_count()) * u64::from(geometry.piece_bytes);
-        if self.has(last) { full - u64::from(geometry.piece_bytes - geometry.piece_len(last)) } else { full }
+        let short = u64::from(geometry.piece_bytes - geometry.piece_len(last));
+        // The last piece may come between the two looks.
+        if self.has(last) { full.saturating_sub(short) } else { full }
     }
 
     /// How many connected peers, on all cores, announced piece `piece`.

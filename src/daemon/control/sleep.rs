@@ -92,19 +92,24 @@ impl Control<'_> {
             return;
         }
         swarm.sleep = Sleep::Waking;
+        bedroom.descriptors += descriptors_of(&swarm.metainfo);
         self.begin_start(id, false);
     }
 
     /// Notes that a torrent is open.
     pub(super) fn woke(&mut self, id: TorrentId) {
         let swarm = &mut self.swarms[id.0 as usize];
-        swarm.sleep = Sleep::Awake;
-        self.bedroom.descriptors += descriptors_of(&swarm.metainfo);
+        if std::mem::replace(&mut swarm.sleep, Sleep::Awake) != Sleep::Waking {
+            self.bedroom.descriptors += descriptors_of(&swarm.metainfo);
+        }
     }
 
     /// Notes that a torrent could not be opened: connections for it are refused from now on.
     pub(super) fn never_wakes(&mut self, id: TorrentId) {
-        self.swarms[id.0 as usize].sleep = Sleep::Awake;
+        let swarm = &mut self.swarms[id.0 as usize];
+        if std::mem::replace(&mut swarm.sleep, Sleep::Awake) == Sleep::Waking {
+            self.bedroom.descriptors -= descriptors_of(&swarm.metainfo);
+        }
         self.bedroom.sleepers.give_up(id);
     }
 }

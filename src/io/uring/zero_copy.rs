@@ -30,9 +30,9 @@ const BUFFER_INDEX_AT: usize = 40;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZeroCopy {
     /// On each connection on which the kernel says that it does.
-    #[default]
     Auto,
     /// Never.
+    #[default]
     Off,
     /// Always when a send is long enough, whatever the kernel says; for tests and measurements.
     Force,

@@ -41,6 +41,12 @@ pub enum MetainfoError {
     OnlyV2,
 
     // ---- The sizes ----
+    /// A padding file that is longer than any that pads (BEP 47).
+    #[error(
+        "a padding file of the torrent is as long as a piece: get it again, or make it anew with \
+             `troc create`"
+    )]
+    Padding,
     /// A piece length that is not a multiple of 16 KiB within the limit.
     #[error(
         "a piece length of {value} is not supported (a multiple of 16384 up to {PIECE_BYTES_MAX}): \

@@ -229,7 +229,7 @@ fn t10_torrents_without_content_are_refused_and_empty_files_beside_content_are_n
         vec![],
         vec![entry(0, &[b"a"], "")],
         vec![entry(0, &[b"a"], ""), entry(0, &[b"b"], "")],
-        vec![entry(16384, &[b".pad", b"16384"], "p")],
+        vec![entry(16383, &[b".pad", b"16383"], "p")],
         vec![entry(0, &[b"link"], "l")],
     ] {
         assert_eq!(error(&with_files(files.clone(), 0)), MetainfoError::Empty, "{files:?}");
@@ -240,6 +240,16 @@ fn t10_torrents_without_content_are_refused_and_empty_files_beside_content_are_n
     );
     let mixed = vec![entry(0, &[b"a"], ""), entry(5, &[b"b"], ""), entry(0, &[b"c"], "")];
     assert_eq!(Metainfo::parse(&with_files(mixed, 1)).unwrap().files.len(), 3);
+}
+
+#[test]
+fn t10_padding_is_shorter_than_a_piece() {
+    for length in [16383, 16384, 16385] {
+        let files = vec![entry(1, &[b"a"], ""), entry(length, &[b".pad", b"0"], "p")];
+        let pieces = (length as u64 + 1).div_ceil(16384) as usize;
+        let want = (length >= 16384).then_some(MetainfoError::Padding);
+        assert_eq!(Metainfo::parse(&with_files(files, pieces)).err(), want, "{length}");
+    }
 }
 
 #[test]

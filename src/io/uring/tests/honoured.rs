@@ -107,10 +107,14 @@ fn where_it_is_honoured_all_long_sends_leave_without_a_copy() {
         let conn = rig.uring.dial(address).unwrap();
         assert_eq!(rig.dialed(conn), Ok(()));
         for at in 0..SENDS as u32 {
-            rig.uring.send(conn, &[payload(0, at * ZERO_COPY_BYTES_MIN, ZERO_COPY_BYTES_MIN)]);
-            assert_eq!(rig.sent(conn), Ok(ZERO_COPY_BYTES_MIN));
-            if rig.held > 0 {
-                rig.released(conn);
+            // Short where the socket has no room for all: the rest is copied.
+            let (mut from, end) = (at * ZERO_COPY_BYTES_MIN, (at + 1) * ZERO_COPY_BYTES_MIN);
+            while from < end {
+                rig.uring.send(conn, &[payload(0, from, end - from)]);
+                from += rig.sent(conn).unwrap();
+                if rig.held > 0 {
+                    rig.released(conn);
+                }
             }
         }
         // None at all where the kernel has no zero copy.
