@@ -129,6 +129,22 @@ fn load_cold_reads_beside_fio() {
 }
 
 #[test]
+fn load_torrents_has_all_seeding_again_and_serves_some() {
+    if !can_run("load-torrents") {
+        return;
+    }
+    // More than a relay keeps open.
+    let words = ["--torrents", "70", "--kib", "32", "--seconds", "1", "--fetch", "2", "--json"];
+    let output = run("load-torrents", &words);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{errors}", output.status);
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!(result["torrents"], 70, "{result}");
+    assert_eq!(result["fetched"], 2, "{result}");
+    assert!(result["descriptors_each"].as_f64().is_some_and(|each| each < 1.0), "all are closed: {result}");
+}
+
+#[test]
 fn compare_takes_turns_with_whoever_is_installed() {
     if !can_run("compare") {
         return;

@@ -1,5 +1,7 @@
 //! Every bound, by name. A peer, a torrent or a tracker that reaches one meets back-pressure or a
-//! clear refusal, never a crash. Each is tested at limit - 1, limit and limit + 1.
+//! clear refusal, never a crash. Most of what one input can reach (a .torrent, a link, a message, a reply)
+//! is tested at the limit and beyond it. Times, and bounds of the whole process or of load tests, are not
+//! all: some have no test of their own.
 
 use super::time::Span;
 
@@ -204,7 +206,9 @@ pub const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 pub const UNSYNCED_TIME_MAX: Span = Span::from_secs(2);
 /// Files of one torrent that are synced at the same time.
 pub const SYNCS_IN_FLIGHT_MAX: usize = 16;
-/// Files of one torrent that are held open, with two descriptors each; the longest unused is closed first.
+/// Files of one torrent that the control thread keeps open to create and sync them, with two descriptors
+/// each; the longest unused is closed first. The workers hold a pair for every file besides: the same pair
+/// until it is closed here and opened anew.
 pub const OPEN_FILES_MAX: usize = 256;
 /// Torrents whose existing files are hashed at the same time: one check keeps all cores and a disk busy,
 /// and the next one begins while it ends.
@@ -248,6 +252,7 @@ pub const BENCH_START_TIMEOUT: Span = Span::from_secs(30);
 
 // ---- Written, not yet on disk ----
 
-/// Chunks that one worker writes at a time before it begins new ones: 8 MiB keep a disk of 2.8 GB/s
-/// busy through 3 ms of latency, and more would only touch more memory.
+/// Chunks being written from which on a worker claims no more to be fetched; what it has claimed may still
+/// add to them. 8 MiB keep a disk of 2.8 GB/s busy through 3 ms of latency, and more would only touch more
+/// memory.
 pub const CHUNKS_WRITING_MAX: u32 = 32;

@@ -136,7 +136,9 @@ pub enum Farewell {
     Misbehaved,
     /// It was silent for too long.
     TimedOut,
-    /// Both sides have everything, or the node stops.
+    /// It did nothing wrong, but is not wanted: both sides have everything, the peer has another connection,
+    /// its torrent is unknown or has lost the tracker that named it, a cap or a ban keeps it out, or the node
+    /// stops.
     Useless,
 }
 

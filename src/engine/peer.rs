@@ -225,7 +225,7 @@ pub struct Peer {
     pub fresh: bool,
     /// They speak the fast extension (BEP 6).
     pub fast: bool,
-    /// Their number for `lt_donthave`, if they know it.
+    /// They said that they fetch nothing (BEP 21).
     pub upload_only: bool,
     /// Requests they queue (BEP 10).
     pub reqq: usize,

@@ -29,7 +29,8 @@ pub struct TorrentMeta {
     pub private: bool,
 }
 
-/// What one core has done for a torrent. Written by that core alone, read by the status.
+/// What one core has done for a torrent, for the status and the metrics. Bytes and `seeds` are written by
+/// that core alone, `peers` also by a core that hands a connection over to it.
 #[derive(Debug, Default)]
 pub struct CoreStats {
     /// Payload received, duplicates included.
