@@ -1,9 +1,9 @@
 //! The scheduler: whom to send what.
 //!
 //! A request is only queued. Connections with something to send stand in one queue, each once, and
-//! are served in turn (equal shares of bytes, as every turn carries up to the same burst). Three
-//! small deciders: `take_send` composes one send, `take_blocks` chooses its blocks, `find_chunk`
-//! brings a chunk that is not in memory.
+//! are served in turn; each send carries up to the burst of its connection. Small deciders:
+//! `take_send` composes one send, `take_blocks` chooses its blocks, `hold_chunk` pins what is in
+//! memory and brings what is not.
 
 use crate::base::geometry::{BlockRef, Geometry};
 use crate::base::segment::{SEGMENTS_MAX, Segment};
