@@ -97,6 +97,9 @@ impl Roster {
         {
             self.homes.remove(&link.home);
         }
+        // Who came to us only claims its home: what it did is not held against whoever listens there.
+        let claimed = link.is_some_and(|link| link.origin == Origin::Incoming);
+        let why = if claimed && why == Farewell::Misbehaved { Farewell::Gone } else { why };
         if !self.is_connected(home) {
             self.candidates.handle_gone(home, why, now);
         }

@@ -1,5 +1,7 @@
 //! Disk jobs: the reads and writes that move one chunk between its slot and its files.
 
+use bytes::BytesMut;
+
 use std::collections::HashMap;
 
 use super::mesh::{Edge, Files, ToControl};
@@ -103,12 +105,12 @@ impl Disk {
         let (start, len) = span(place.torrent.meta.geometry, chunk);
         let ops = plan::write_plan(&place.torrent.meta.layout, start, len);
         let (direct, edges): (Vec<_>, Vec<_>) = ops.into_iter().partition(|op| op.kind == WriteKind::Direct);
+        let mut copies = BytesMut::with_capacity(edges.iter().map(|op| op.len as usize).sum());
         let edges: Vec<Edge> = edges
             .into_iter()
-            .map(|op| Edge {
-                file: op.file,
-                offset: op.file_offset,
-                bytes: arena.payload(slot, op.mem_offset, op.len).to_vec(),
+            .map(|op| {
+                copies.extend_from_slice(arena.payload(slot, op.mem_offset, op.len));
+                Edge { file: op.file, offset: op.file_offset, bytes: copies.split().freeze() }
             })
             .collect();
         let steps = direct.into_iter().map(Step::Write).collect();

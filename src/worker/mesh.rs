@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 
 use crate::base::ids::{ConnId, TorrentId};
@@ -77,8 +78,8 @@ pub struct Edge {
     pub file: FileIndex,
     /// Offset in the file, in bytes.
     pub offset: u64,
-    /// The bytes; a copy, as edges are small and the slot may go.
-    pub bytes: Vec<u8>,
+    /// The bytes; a copy, as edges are small and the slot may go. All edges of a chunk share one buffer.
+    pub bytes: Bytes,
 }
 
 /// What the control thread is sent.

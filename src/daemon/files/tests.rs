@@ -1,5 +1,6 @@
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 
+use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
@@ -99,7 +100,7 @@ fn transfers_and_syncs_run_on_the_ring() {
     let mut torrent = files(&dir, &[("t", 300_000)]);
     let file = torrent.open(FIRST, Access::Write).unwrap();
     tokio_uring::start(async {
-        write_all(&file, [(vec![9; 200_000], 1), (vec![7; 99_999], 200_001)]).await.unwrap();
+        write_all(&file, [(vec![9; 200_000].into(), 1), (vec![7; 99_999].into(), 200_001)]).await.unwrap();
         sync_data(&file).await.unwrap();
     });
     let bytes = std::fs::read(dir.path().join("t")).unwrap();
@@ -109,7 +110,9 @@ fn transfers_and_syncs_run_on_the_ring() {
     );
     let closed = FilePair::new(None, std::fs::File::open(dir.path().join("t")).unwrap().into());
     tokio_uring::start(async {
-        let error = write_all(&closed, [(vec![1], 0), (vec![1], 1)]).await.unwrap_err();
+        let error = write_all(&closed, [(Bytes::from_static(&[1]), 0), (Bytes::from_static(&[1]), 1)])
+            .await
+            .unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADF), "opened for reading");
     });
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use tokio_uring::fs::File;
 
 use crate::io::uring::FilePair;
@@ -15,7 +16,7 @@ pub async fn sync_data(file: &FilePair) -> io::Result<()> {
 
 /// Writes all of each part, bytes and their offset in the file, through the page cache; the first error
 /// ends it.
-pub async fn write_all(file: &FilePair, parts: impl IntoIterator<Item = (Vec<u8>, u64)>) -> io::Result<()> {
+pub async fn write_all(file: &FilePair, parts: impl IntoIterator<Item = (Bytes, u64)>) -> io::Result<()> {
     let file = uring(file)?;
     let mut result = Ok(());
     for (bytes, offset) in parts {

@@ -68,7 +68,7 @@ impl Run {
     async fn write(&mut self, piece: u32, files: &[u32]) {
         for &file in files {
             let file = self.files.open(FileIndex(file), Access::Write).unwrap();
-            write_all(&file, [(vec![piece as u8 + 1; 100], 0)]).await.unwrap();
+            write_all(&file, [(vec![piece as u8 + 1; 100].into(), 0)]).await.unwrap();
         }
         let files = files.iter().map(|&file| FileIndex(file));
         assert!(self.keeper.machine().handle_written(piece, files, [u64::from(piece)].into(), NOW));

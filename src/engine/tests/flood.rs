@@ -2,7 +2,10 @@
 
 use super::session::PeerMisbehaved as Bad;
 use super::*;
-use crate::base::limits::{CONNECTIONS_PER_PUBLIC_ADDRESS_MAX, HALF_OPEN_MAX, IDLE_MESSAGES_MAX};
+use crate::base::limits::{
+    BANS_MAX, CONNECTIONS_PER_PUBLIC_ADDRESS_MAX, HALF_OPEN_MAX, IDLE_MESSAGES_MAX,
+    REQUEST_FRAMES_WAITING_MAX,
+};
 
 fn stranger(n: u32) -> String {
     format!("8.{}.{}.{}:6881", n >> 16, n >> 8 & 255, n & 255)
@@ -62,12 +65,13 @@ fn p4_p41_strange_torrents_ourselves_and_the_nameless_get_no_answer() {
 #[test]
 fn p6_p25_messages_that_say_nothing_stop_at_the_limit_of_a_second() {
     type Flood = (&'static str, fn(u32) -> Message<'static>, u32);
-    let floods: [Flood; 7] = [
+    let floods: [Flood; 8] = [
         ("keep-alive", |_| Message::KeepAlive, 1),
         ("unknown", |_| Message::Unknown { id: 99 }, 1),
         ("suggest", Message::Suggest, 1),
         ("not interested", |_| Message::NotInterested, 1),
         ("extension handshake", |_| Message::Extended { id: 0, payload: b"de" }, 1),
+        ("unchoke again", |_| Message::Unchoke, 1),
         ("choke, unchoke", |n| if n % 2 == 0 { Message::Choke } else { Message::Unchoke }, 2),
         ("interest and none", |n| if n % 2 == 0 { Message::Interested } else { Message::NotInterested }, 2),
     ];
@@ -86,6 +90,35 @@ fn p6_p25_messages_that_say_nothing_stop_at_the_limit_of_a_second() {
         assert_eq!(flooded, Err(Bad::IdleFlood), "{name}");
         assert!(!rig.is_open(conn));
     }
+}
+
+#[test]
+fn p25_a_peer_that_reads_nothing_is_asked_for_nothing_more() {
+    for (waiting, asked) in [(-1, true), (0, true), (1, false)] {
+        let mut rig = Rig::new(3, false);
+        let conn = rig.peer(true);
+        rig.say(conn, Message::HaveAll).unwrap();
+        let frames = &mut rig.engine.peers.get_mut(conn).unwrap().out.frames;
+        frames.resize(REQUEST_FRAMES_WAITING_MAX.saturating_add_signed(waiting), 0);
+        rig.say(conn, Message::Unchoke).unwrap();
+        assert_eq!(!rig.engine.peer(conn).unwrap().asked.is_empty(), asked, "{waiting}");
+    }
+}
+
+#[test]
+fn p20_the_newest_bans_are_kept_and_an_ipv6_stranger_is_banned_with_its_network() {
+    let mut rig = Rig::new(3, true);
+    let key = |n: u32| u64::from(n) * 2 + 1;
+    for n in 0..BANS_MAX as u32 + 1 {
+        rig.engine.handle_note(Note::Ban { key: key(n) }, rig.now);
+        rig.engine.handle_note(Note::Ban { key: key(n) }, rig.now);
+        assert_eq!(rig.engine.bans.len(), BANS_MAX.min(n as usize + 1));
+    }
+    assert!(!rig.engine.bans.contains(&key(0)) && rig.engine.bans.contains(&key(1)));
+    let of = |address: &str| rig.engine.peer_key(address.parse().unwrap());
+    assert_eq!(of("[2600::1]:1"), of("[2600::ffff]:2"));
+    assert_ne!(of("[2600::1]:1"), of("[2600:0:0:1::1]:1"));
+    assert_ne!(of("[fd00::1]:1"), of("[fd00::2]:1"), "the operator's own");
 }
 
 #[test]

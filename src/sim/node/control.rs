@@ -217,7 +217,7 @@ impl Control {
                 continue;
             }
             left += 1;
-            let write = EdgeWrite { batch, file, offset: edge.offset, bytes: edge.bytes };
+            let write = EdgeWrite { batch, file, offset: edge.offset, bytes: edge.bytes.to_vec() };
             self.submit_edge(world, write);
         }
         self.work.batches.insert(batch, EdgeBatch { core, job, left, result: Ok(()) });
