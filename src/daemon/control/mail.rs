@@ -63,7 +63,10 @@ impl Control<'_> {
             }
             Report::Disconnected { torrent, conn, address, why } => {
                 let swarm = &mut self.swarms[torrent.0 as usize];
-                swarm.peer_at = now;
+                // A dial that fails, again and again, is no peer.
+                if why != crate::engine::action::Farewell::DialFailed {
+                    swarm.peer_at = now;
+                }
                 swarm.roster.handle_gone(conn, address, why, now);
             }
         }
