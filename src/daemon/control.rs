@@ -544,8 +544,8 @@ impl<'a> Control<'a> {
         let mut per_core_bytes = vec![(0, 0); self.workers.len()];
         for live in self.swarms.iter().filter_map(|swarm| swarm.live.as_ref()) {
             for (sum, stats) in per_core_bytes.iter_mut().zip(&live.shared.stats) {
-                sum.0 += stats.sent_bytes.load(Ordering::Relaxed);
-                sum.1 += stats.received_bytes.load(Ordering::Relaxed);
+                sum.0 += stats.sent_bytes.get();
+                sum.1 += stats.received_bytes.get();
             }
         }
         let torrents: Vec<_> = self.swarms.iter_mut().map(|swarm| swarm.status(now)).collect();

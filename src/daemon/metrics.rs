@@ -115,10 +115,10 @@ pub struct TorrentFigures {
 impl Traffic {
     fn of(stats: &CoreStats) -> Self {
         Self {
-            sent_bytes: stats.sent_bytes.load(Ordering::Relaxed),
-            received_bytes: stats.received_bytes.load(Ordering::Relaxed),
-            wasted_bytes: stats.wasted_bytes.load(Ordering::Relaxed),
-            loaded_bytes: stats.loaded_bytes.load(Ordering::Relaxed),
+            sent_bytes: stats.sent_bytes.get(),
+            received_bytes: stats.received_bytes.get(),
+            wasted_bytes: stats.wasted_bytes.get(),
+            loaded_bytes: stats.loaded_bytes.get(),
             peers: stats.peers.load(Ordering::Relaxed).into(),
             seeds: stats.seeds.load(Ordering::Relaxed).into(),
         }

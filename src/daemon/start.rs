@@ -14,7 +14,7 @@ use super::hashing::{HashOptions, HashSource, PieceOutcome, hash_pieces};
 use super::store::{Keeper, StateDir};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::TorrentId;
-use crate::base::limits::{CHECKS_MAX, STARTS_MAX};
+use crate::base::limits::{CHECKS_MAX, STARTS_MAX, TORRENTS_STARTING_MAX};
 use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::shared::torrent::{SharedTorrent, TorrentMeta};
@@ -61,6 +61,8 @@ pub struct StartConfig {
 /// How much of starting goes on at once, over all torrents.
 #[derive(Debug)]
 pub struct Gates {
+    /// Torrents somewhere between begin and open, waiting for a check included: each holds descriptors.
+    begun: Semaphore,
     checks: Semaphore,
     starts: Semaphore,
     stopped: AtomicBool,
@@ -68,8 +70,8 @@ pub struct Gates {
 
 impl Default for Gates {
     fn default() -> Self {
-        let (checks, starts) = (Semaphore::new(CHECKS_MAX), Semaphore::new(STARTS_MAX));
-        Self { checks, starts, stopped: AtomicBool::new(false) }
+        let (begun, checks) = (Semaphore::new(TORRENTS_STARTING_MAX), Semaphore::new(CHECKS_MAX));
+        Self { begun, checks, starts: Semaphore::new(STARTS_MAX), stopped: AtomicBool::new(false) }
     }
 }
 
@@ -102,6 +104,8 @@ pub async fn start(
     on_checked: impl Fn(u32) + Send + 'static,
 ) -> Result<Option<Started>, NodeError> {
     let config = Arc::new(config);
+    // Never closed. A torrent that is woken does not queue behind others: its peers wait for it.
+    let _place = if config.may_sleep { config.gates.begun.acquire().await.ok() } else { None };
     let starts = &config.gates.starts;
     let job = Arc::clone(&config);
     let mut begun = blocking(starts, move || begin(&job)).await?;
@@ -294,7 +298,9 @@ mod tests {
     fn as_many_go_through_a_gate_as_the_limit_and_the_next_waits_for_one_to_end() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let gates = Gates::default();
-        for (gate, max) in [(&gates.checks, CHECKS_MAX), (&gates.starts, STARTS_MAX)] {
+        for (gate, max) in
+            [(&gates.begun, TORRENTS_STARTING_MAX), (&gates.checks, CHECKS_MAX), (&gates.starts, STARTS_MAX)]
+        {
             let (give, take) = unbounded();
             let job = || {
                 let take = take.clone();

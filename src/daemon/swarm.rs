@@ -209,7 +209,7 @@ impl Swarm {
             let sum =
                 |field: fn(&CoreStats) -> u64| shared.stats.iter().map(|stats| field(stats)).sum::<u64>();
             (status.downloaded_bytes, status.uploaded_bytes) = traffic(shared);
-            status.wasted_bytes = sum(|stats| stats.wasted_bytes.load(Ordering::Relaxed));
+            status.wasted_bytes = sum(|stats| stats.wasted_bytes.get());
             status.peers = sum(|stats| stats.peers.load(Ordering::Relaxed).into()) as u32;
             status.seeds = sum(|stats| stats.seeds.load(Ordering::Relaxed).into()) as u32;
             status.verified_bytes = payload(shared.verified_bytes(), shared.is_complete(), total_bytes);
@@ -248,10 +248,7 @@ fn payload(bytes: u64, complete: bool, total_bytes: u64) -> u64 {
 
 fn traffic(shared: &SharedTorrent) -> (u64, u64) {
     let sum = |field: fn(&CoreStats) -> u64| shared.stats.iter().map(|stats| field(stats)).sum();
-    (
-        sum(|stats| stats.received_bytes.load(Ordering::Relaxed)),
-        sum(|stats| stats.sent_bytes.load(Ordering::Relaxed)),
-    )
+    (sum(|stats| stats.received_bytes.get()), sum(|stats| stats.sent_bytes.get()))
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ impl Engine {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let bytes = u64::from(torrent.shared.meta.geometry.piece_len(piece));
         let stats = torrent.stats(self.config.core);
-        stats.wasted_bytes.fetch_add(bytes, crate::shared::sync::Ordering::Relaxed);
+        stats.wasted_bytes.add(bytes);
         let givers: BTreeSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();
         let sole = (givers.len() == 1).then(|| givers.iter().next().copied()).flatten();
         let room = torrent.evidence.len() < EVIDENCE_MAX || torrent.evidence.contains_key(&piece);

@@ -1,5 +1,7 @@
 //! What must hold of an engine between any two calls; tests look after each step.
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::shared::chunks::ChunkState;
 

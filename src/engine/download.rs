@@ -6,7 +6,6 @@ use crate::base::limits::{REQUEST_FRAMES_WAITING_MAX, UNSOLICITED_BYTES_MAX};
 use crate::base::time::Span;
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::Message;
-use crate::shared::sync::Ordering;
 
 use super::claims::Claim;
 use super::peer::Asked;
@@ -117,8 +116,8 @@ impl Engine {
             .filter(|_| geometry.contains(block) && geometry.block(chunk, index) == block);
         let waste = |bytes: u32| {
             let stats = &torrent.shared.stats[self.config.core.0 as usize];
-            stats.received_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
-            stats.wasted_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+            stats.received_bytes.add(bytes.into());
+            stats.wasted_bytes.add(bytes.into());
         };
         let Some(place) = place else {
             waste(block.length);
@@ -180,7 +179,7 @@ impl Engine {
         peer.received_bytes += u64::from(length);
         peer.pace.note_block(length, now.since(asked.at));
         let stats = &torrent.shared.stats[self.config.core.0 as usize];
-        stats.received_bytes.fetch_add(length.into(), Ordering::Relaxed);
+        stats.received_bytes.add(length.into());
         debug_assert!(!claim.has(index), "landing guards against a second copy");
         claim.unask(index);
         claim.got |= 1 << index;

@@ -39,7 +39,7 @@ mod tick;
 pub mod torrent;
 mod upload;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -111,9 +111,8 @@ pub struct Engine {
     hungry: Vec<ConnId>,
     /// Something happened that may feed the hungry.
     food: bool,
-    bans: HashSet<u64>,
-    /// They in the order of their coming; the oldest goes when there are too many.
-    ban_order: VecDeque<u64>,
+    /// In the order of their coming; the oldest goes when there are too many.
+    bans: VecDeque<u64>,
     strangers: Strangers,
     /// Open connections whose peer wants our pieces.
     leeches: u32,
@@ -152,8 +151,7 @@ impl Engine {
             crowded: false,
             hungry: Vec::new(),
             food: false,
-            bans: HashSet::new(),
-            ban_order: VecDeque::new(),
+            bans: VecDeque::new(),
             strangers: Strangers::default(),
             leeches: 0,
             rng,
@@ -376,13 +374,11 @@ impl Engine {
     }
 
     fn ban(&mut self, key: u64) {
-        if self.bans.insert(key) {
-            self.ban_order.push_back(key);
+        if !self.bans.contains(&key) {
+            self.bans.push_back(key);
         }
-        if self.bans.len() > BANS_MAX
-            && let Some(oldest) = self.ban_order.pop_front()
-        {
-            self.bans.remove(&oldest);
+        if self.bans.len() > BANS_MAX {
+            self.bans.pop_front();
         }
         let liars: Vec<ConnId> =
             self.peers.iter().filter(|peer| peer.key == key).map(|peer| peer.conn).collect();

@@ -10,7 +10,6 @@ use super::*;
 use crate::base::limits::CHUNKS_WRITING_MAX;
 use crate::shared::cache::Growth;
 use crate::shared::chunks::{ChunkState, HEAT_MAX};
-use crate::storage::plan;
 
 /// Missing pieces that are compared before one is begun. Among 128 drawn at random the rarest is
 /// with 99.9 % certainty in the rarest 5.3 %.
@@ -153,9 +152,7 @@ fn open_claim(
     now: Instant,
 ) {
     let meta = &torrent.shared.meta;
-    let (start, len) = (meta.geometry.chunk_start(chunk), meta.geometry.chunk_len(chunk));
-    let residue = plan::residue(&meta.layout, start, len);
-    let mut claim = Claim::new(slot, residue, meta.geometry.chunk_blocks(chunk), got, now);
+    let mut claim = Claim::new(slot, meta.residue(chunk), meta.geometry.chunk_blocks(chunk), got, now);
     claim.giver = giver;
     let old = torrent.claims.insert(chunk, claim);
     assert!(old.is_none(), "chunk {chunk} claimed twice");

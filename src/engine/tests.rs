@@ -126,6 +126,18 @@ impl Rig {
         sends
     }
 
+    /// Composes the next send to `conn` once its blocks are in memory; it stays in flight.
+    fn begin_send(&mut self, conn: ConnId) -> Vec<Segment> {
+        let (mut outbox, mut segments) = (Vec::new(), Vec::new());
+        for _ in 0..100 {
+            if self.engine.take_send(conn, &mut outbox, &mut segments, self.now) {
+                return segments;
+            }
+            self.perform();
+        }
+        panic!("nothing is sent to {conn:?}");
+    }
+
     /// Performs what is wanted, and reads all that is for `conn`: the frames, and how many blocks.
     fn read(&mut self, conn: ConnId) -> (Vec<u8>, u32) {
         let (mut bytes, mut blocks) = (Vec::new(), 0);

@@ -10,8 +10,6 @@ use crate::base::segment::{SEGMENTS_MAX, Segment};
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::piece_header;
 use crate::shared::chunks::ChunkState;
-use crate::shared::sync::Ordering;
-use crate::storage::plan;
 
 use super::peer::{Outgoing, Pin};
 use super::session::{reject, weight};
@@ -167,8 +165,7 @@ impl Engine {
             return None;
         }
         let slot = shared.chunks.pin(chunk, out.reading != Some(chunk))?;
-        let (start, len) = (geometry.chunk_start(chunk), geometry.chunk_len(chunk));
-        let pin = Pin { chunk, slot, residue: plan::residue(&shared.meta.layout, start, len) };
+        let pin = Pin { chunk, slot, residue: shared.meta.residue(chunk) };
         out.reading = Some(chunk);
         out.pins.push(pin);
         Some(pin)
@@ -255,7 +252,7 @@ impl Engine {
         let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return false };
         if torrent.shared.chunks.begin_load(chunk, slot) {
             let len = torrent.shared.meta.geometry.chunk_len(chunk);
-            torrent.stats(self.config.core).loaded_bytes.fetch_add(len.into(), Ordering::Relaxed);
+            torrent.stats(self.config.core).loaded_bytes.add(len.into());
             self.actions.push_back(Action::Load { torrent: id, chunk, slot });
         } else {
             self.cache.release(slot);
@@ -348,7 +345,7 @@ impl Engine {
         if let Some(id) = peer.torrent
             && let Some(torrent) = self.torrent(id)
         {
-            torrent.stats(self.config.core).sent_bytes.fetch_add(payload, Ordering::Relaxed);
+            torrent.stats(self.config.core).sent_bytes.add(payload);
             if whole {
                 self.unpin_all(id, &pins);
                 pins.clear();

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use crossbeam::utils::CachePadded;
 
 use super::chunks::ChunkTable;
+use super::counters::Count;
 use super::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
 use crate::base::ids::{CoreId, InfoHash, TorrentId};
 use crate::base::limits::{CONNECTIONS_PER_CORE_MAX, CORES_MAX};
 use crate::storage::layout::Layout;
+use crate::storage::plan;
 
 /// What never changes.
 #[derive(Debug)]
@@ -29,22 +31,29 @@ pub struct TorrentMeta {
     pub private: bool,
 }
 
+impl TorrentMeta {
+    /// Where the first byte of a chunk lies in the payload area of its slot (`storage/plan.rs`).
+    pub fn residue(&self, chunk: u32) -> u32 {
+        plan::residue(&self.layout, self.geometry.chunk_start(chunk), self.geometry.chunk_len(chunk))
+    }
+}
+
 /// What one core has done for a torrent, for the status and the metrics. Bytes and `seeds` are written by
 /// that core alone, `peers` also by a core that hands a connection over to it.
 #[derive(Debug, Default)]
 pub struct CoreStats {
     /// Payload received, duplicates included.
-    pub received_bytes: AtomicU64,
+    pub received_bytes: Count,
     /// Payload sent.
-    pub sent_bytes: AtomicU64,
+    pub sent_bytes: Count,
     /// Payload received and thrown away.
-    pub wasted_bytes: AtomicU64,
+    pub wasted_bytes: Count,
     /// Connected peers.
     pub peers: AtomicU32,
     /// Connected peers that have everything.
     pub seeds: AtomicU32,
     /// Payload read from disk to be served.
-    pub loaded_bytes: AtomicU64,
+    pub loaded_bytes: Count,
 }
 
 /// One torrent as all cores see it.

@@ -1,13 +1,12 @@
 //! Disk jobs: the reads and writes that move one chunk between its slot and its files.
 
-use bytes::BytesMut;
-
 use std::collections::HashMap;
+
+use bytes::BytesMut;
 
 use super::mesh::{Edge, Files, ToControl};
 use crate::base::geometry::Geometry;
 use crate::base::ids::{CoreId, SlotId, TorrentId};
-use crate::hash::fingerprint::Fingerprint;
 use crate::io::arena::Arena;
 use crate::io::{Errno, FileOp, Io};
 use crate::shared::torrent::SharedTorrent;
@@ -205,17 +204,9 @@ impl Disk {
     }
 }
 
-/// The fingerprint of a chunk in its slot.
-pub fn fingerprint(
-    arena: &Arena,
-    torrent: &SharedTorrent,
-    chunk: u32,
-    slot: SlotId,
-    print: &Fingerprint,
-) -> u64 {
-    let (start, len) = span(torrent.meta.geometry, chunk);
-    let offset = plan::residue(&torrent.meta.layout, start, len);
-    print.of(arena.payload(slot, offset, len))
+/// The bytes of a chunk in its slot. The caller holds the slot, or a pin on the chunk.
+pub fn payload<'a>(arena: &'a Arena, torrent: &SharedTorrent, chunk: u32, slot: SlotId) -> &'a [u8] {
+    arena.payload(slot, torrent.meta.residue(chunk), torrent.meta.geometry.chunk_len(chunk))
 }
 
 const fn span(geometry: Geometry, chunk: u32) -> (u64, u32) {

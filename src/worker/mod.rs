@@ -24,7 +24,7 @@ use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::engine::action::{Action, To};
-use crate::engine::{Admission, Engine};
+use crate::engine::{Admission, Engine, assembly_chunks};
 use crate::hash::fingerprint::Fingerprint;
 use crate::hash::sha1::{LANES, Sha1, update_many};
 use crate::io::arena::Arena;
@@ -32,7 +32,6 @@ use crate::io::{Completion, Errno, Io};
 use crate::proto::wire::handshake::Handshake;
 use crate::shared::counters::CoreCounters;
 use crate::shared::torrent::SharedTorrent;
-use crate::storage::plan;
 
 use disk::{Direction, Disk, Finished, Place};
 use inbound::{Flow, Inbound, Target};
@@ -430,7 +429,7 @@ impl<I: Io> Worker<I> {
     fn write(&mut self, torrent: TorrentId, chunk: u32) {
         let Some((shared, files)) = self.place(torrent) else { return };
         let slot = shared.chunks.view(chunk).slot;
-        let print = disk::fingerprint(&self.arena, &shared, chunk, slot, &self.fingerprint);
+        let print = self.fingerprint.of(disk::payload(&self.arena, &shared, chunk, slot));
         shared.set_fingerprint(chunk, print);
         let place = Place { torrent: &shared, files: &files };
         let control = &mut self.links.control;
@@ -468,7 +467,7 @@ impl<I: Io> Worker<I> {
     ) -> Result<(), Option<i32>> {
         let Some(torrent) = self.engine.torrent(torrent) else { return Err(None) };
         let shared = &torrent.shared;
-        let print = disk::fingerprint(&self.arena, shared, chunk, slot, &self.fingerprint);
+        let print = self.fingerprint.of(disk::payload(&self.arena, shared, chunk, slot));
         match shared.fingerprint(chunk) {
             0 => shared.set_fingerprint(chunk, print),
             known if known != print => return Err(None),
@@ -532,11 +531,8 @@ impl<I: Io> Worker<I> {
     /// The bytes of a chunk that is stable.
     fn chunk_bytes(&self, job: HashJob) -> &[u8] {
         let Some(torrent) = self.engine.torrent(job.torrent) else { return &[] };
-        let shared = &torrent.shared;
-        let geometry = shared.meta.geometry;
-        let len = geometry.chunk_len(job.chunk);
-        let offset = plan::residue(&shared.meta.layout, geometry.chunk_start(job.chunk), len);
-        self.arena.payload(shared.chunks.view(job.chunk).slot, offset, len)
+        let slot = torrent.shared.chunks.view(job.chunk).slot;
+        disk::payload(&self.arena, &torrent.shared, job.chunk, slot)
     }
 
     fn end_hash(&mut self, job: HashJob, hasher: Sha1) {
@@ -553,25 +549,14 @@ impl<I: Io> Worker<I> {
 
     fn autopsy(&mut self, id: TorrentId, piece: u32) {
         let Some(torrent) = self.engine.torrent(id) else { return };
-        let shared = Arc::clone(&torrent.shared);
-        let geometry = shared.meta.geometry;
-        let mut prints = Vec::new();
-        let first = geometry.chunk_of(piece, 0);
-        for chunk in
-            (first..first + geometry.chunks_per_piece()).filter(|&chunk| geometry.chunk_len(chunk) > 0)
-        {
+        let shared = &torrent.shared;
+        let chunks = assembly_chunks(shared, piece).into_iter();
+        let bytes = chunks.map(|chunk| {
             let slot = shared.chunks.view(chunk).slot;
-            let residue =
-                plan::residue(&shared.meta.layout, geometry.chunk_start(chunk), geometry.chunk_len(chunk));
-            for block in 0..geometry.chunk_blocks(chunk) {
-                let length = geometry.block(chunk, block).length;
-                prints.push(self.fingerprint.of(self.arena.payload(
-                    slot,
-                    residue + block * BLOCK_BYTES,
-                    length,
-                )));
-            }
-        }
+            disk::payload(&self.arena, shared, chunk, slot)
+        });
+        let blocks = bytes.flat_map(|chunk| chunk.chunks(BLOCK_BYTES as usize));
+        let prints: Vec<u64> = blocks.map(|block| self.fingerprint.of(block)).collect();
         self.engine.handle_autopsy(id, piece, &prints);
     }
 }

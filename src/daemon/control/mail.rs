@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::ids::CoreConn;
 use crate::daemon::files::write_all;
+use crate::engine::action::Farewell;
 
 impl Control<'_> {
     pub(super) fn take_mail(&mut self) {
@@ -64,7 +65,7 @@ impl Control<'_> {
             Report::Disconnected { torrent, conn, address, why } => {
                 let swarm = &mut self.swarms[torrent.0 as usize];
                 // A dial that fails, again and again, is no peer.
-                if why != crate::engine::action::Farewell::DialFailed {
+                if why != Farewell::DialFailed {
                     swarm.peer_at = now;
                 }
                 swarm.roster.handle_gone(conn, address, why, now);

@@ -1,9 +1,7 @@
 //! Complete torrents of a large node: nothing of them is open until a peer asks for one.
 
-use tokio::sync::Semaphore;
-
 use super::*;
-use crate::base::limits::{TORRENTS_KEPT_AWAKE, TORRENTS_STARTING_MAX};
+use crate::base::limits::TORRENTS_KEPT_AWAKE;
 use crate::io::sockets;
 use crate::proto::metainfo::Metainfo;
 use crate::shared::sleepers::Sleepers;
@@ -19,8 +17,6 @@ const FILE_DESCRIPTORS: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Bedroom {
     sleepers: Arc<Sleepers>,
-    /// So many torrents start at once: each holds descriptors meanwhile.
-    starting: Rc<Semaphore>,
     /// Descriptors of all torrents that are awake.
     descriptors: u64,
     /// No torrent is woken beyond this: connections need descriptors too.
@@ -30,13 +26,7 @@ pub(super) struct Bedroom {
 
 impl Bedroom {
     pub(super) fn new(sleepers: Arc<Sleepers>) -> Self {
-        Self {
-            sleepers,
-            starting: Rc::new(Semaphore::new(TORRENTS_STARTING_MAX)),
-            descriptors: 0,
-            descriptors_max: sockets::raise_nofile().0 / 2,
-            said_full: false,
-        }
+        Self { sleepers, descriptors: 0, descriptors_max: sockets::raise_nofile().0 / 2, said_full: false }
     }
 }
 
@@ -48,7 +38,7 @@ impl Control<'_> {
         many && self.config.role == Role::Relay && self.config.peers.is_empty()
     }
 
-    /// Starts a torrent as soon as not too many others are starting.
+    /// Starts a torrent.
     pub(super) fn begin_start(&self, id: TorrentId, may_sleep: bool) {
         let config = StartConfig {
             id,
@@ -60,12 +50,10 @@ impl Control<'_> {
             sync: SyncPolicy { bytes: self.config.unsynced_bytes, ..SyncPolicy::default() },
             may_sleep: may_sleep && self.lets_sleep(),
         };
-        let (tell, starting) = (self.tell.clone(), Rc::clone(&self.bedroom.starting));
+        let tell = self.tell.clone();
         tokio_uring::spawn(async move {
             let hear = tell.clone();
             let on_checked = move |_| drop(hear.send(Event::Checked(id)));
-            // The semaphore is never closed.
-            let _place = starting.acquire().await;
             let started = start(config, on_checked).await;
             let _ = tell.send(Event::Started(id, Box::new(started)));
         });

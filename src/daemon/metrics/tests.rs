@@ -23,7 +23,7 @@ fn torrent(index: usize, have: &[u32]) -> Arc<SharedTorrent> {
         private: false,
     };
     let torrent = SharedTorrent::new(meta, &bits, 2);
-    torrent.stats[1].sent_bytes.store(index as u64 + 1, Ordering::Relaxed);
+    torrent.stats[1].sent_bytes.set(index as u64 + 1);
     torrent
 }
 

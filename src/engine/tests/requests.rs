@@ -203,7 +203,7 @@ fn p14_tiny_requests_read_each_chunk_once() {
         rig.say(conn, request(0, n, 1)).unwrap();
     }
     assert_eq!(rig.read(conn).1 as usize, REQUESTS_QUEUED_MAX);
-    let loaded = rig.shared.stats[0].loaded_bytes.load(crate::shared::sync::Ordering::Relaxed);
+    let loaded = rig.shared.stats[0].loaded_bytes.get();
     assert_eq!(loaded, 256 << 10, "one chunk, read once");
 }
 
@@ -226,7 +226,7 @@ fn p17_payload_that_nobody_asked_for_is_discarded_and_ends_at_its_limit() {
         assert_eq!(rig.engine.handle_piece_header(conn, block(0, 0, BLOCK)), Ok(Landing::Discard), "{n}");
     }
     assert_eq!(rig.engine.handle_piece_header(conn, block(0, 0, 1)), Err(Bad::Unsolicited));
-    let wasted = rig.shared.stats[0].wasted_bytes.load(crate::shared::sync::Ordering::Relaxed);
+    let wasted = rig.shared.stats[0].wasted_bytes.get();
     assert_eq!(wasted, UNSOLICITED_BYTES_MAX + 1);
 }
 
@@ -303,7 +303,7 @@ fn a_dial_that_cannot_begin_is_answered() {
 #[test]
 fn p15_who_jumps_about_on_disk_is_read_for_within_its_budget_and_others_are_unharmed() {
     let mut rig = Rig::new(200, true);
-    let loaded = |rig: &Rig| rig.shared.stats[0].loaded_bytes.load(crate::shared::sync::Ordering::Relaxed);
+    let loaded = |rig: &Rig| rig.shared.stats[0].loaded_bytes.get();
     let chunk = |n: u32| (n / 4, n % 4 * (256 << 10));
     let storm = rig.leech(true);
     for (piece, begin) in (0..REQUESTS_QUEUED_MAX as u32).map(chunk) {

@@ -49,10 +49,7 @@ fn p35_a_peer_that_writes_but_never_reads_is_dropped() {
     let conn = rig.leech(true);
     rig.say(conn, Message::Request(block(0, 0, 16 << 10))).unwrap();
     rig.perform();
-    let (mut outbox, mut segments) = (Vec::new(), Vec::new());
-    while !rig.engine.take_send(conn, &mut outbox, &mut segments, rig.now) {
-        rig.perform();
-    }
+    rig.begin_send(conn);
     let tenth = Span(SEND_STUCK_TIMEOUT.0 / 10);
     for _ in 0..9 {
         rig.pass(tenth);
@@ -98,17 +95,14 @@ fn p35_who_hardly_reads_is_parted_from_only_while_others_wait_for_slots() {
         let conn = rig.leech(true);
         rig.say(conn, Message::Request(block(0, 0, 16 << 10))).unwrap();
         rig.perform();
-        let (mut outbox, mut segments) = (Vec::new(), Vec::new());
-        while !rig.engine.take_send(conn, &mut outbox, &mut segments, rig.now) {
-            rig.perform();
-        }
+        rig.begin_send(conn);
         while rig.engine.allocate(TorrentId(0), 8).is_some() {}
         for second in 1..=120 {
             // Enough for the deadlines of a stuck send, and far too little.
             if second % 10 == 0 && rig.is_open(conn) {
                 rig.say(conn, Message::KeepAlive).unwrap();
                 rig.engine.handle_sent(conn, Ok(100), rig.now);
-                assert!(rig.engine.take_send(conn, &mut outbox, &mut segments, rig.now));
+                rig.begin_send(conn);
             }
             assert!(!pressed || !rig.is_open(conn) || rig.engine.allocate(TorrentId(0), 8).is_none());
             rig.pass(Span::from_secs(1));

@@ -2,7 +2,7 @@
 //!
 //! One input cannot keep the processor busy: each of the twenty groups of rounds waits for the one
 //! before, four cycles each. Inputs that have nothing to do with one another fill these gaps. On an
-//! AMD EPYC one input runs at 1.9 GB/s, two at 3.4, four at 5.1 (benches: `sha1`).
+//! AMD EPYC one input runs at 1.9 GB/s, two at 3.4, four at 5.1 (`benches/micro`, hash).
 //!
 //! Instructions: Intel SDM volume 2, `SHA1RNDS4`, `SHA1NEXTE`, `SHA1MSG1`, `SHA1MSG2`.
 #![allow(unsafe_code)] // The processor's SHA instructions.

@@ -19,7 +19,6 @@ use crate::shared::cache::Cache;
 use crate::shared::chunks::ChunkState;
 use crate::shared::torrent::{SharedTorrent, TorrentMeta};
 use crate::storage::layout::{FileSpan, Layout};
-use crate::storage::plan::residue;
 
 const TORRENT: TorrentId = TorrentId(0);
 const STEPS_MAX: usize = 50_000;
@@ -185,7 +184,7 @@ impl World {
         let meta = &self.shared.meta;
         let (start, len) = (meta.geometry.chunk_start(chunk), meta.geometry.chunk_len(chunk));
         let slot = self.shared.chunks.view(chunk).slot;
-        let bytes = self.arena.payload(slot, residue(&meta.layout, start, len), len);
+        let bytes = self.arena.payload(slot, meta.residue(chunk), len);
         let wrong = (start..).zip(bytes).position(|(at, &byte)| byte != byte_at(at));
         assert_eq!(wrong, None, "byte of chunk {chunk} is wrong with {:?}", self.manners);
     }
