@@ -14,7 +14,7 @@ use super::fixture::{Have, Node};
 const PIECES: u32 = 1024;
 /// Blocks that go to one connection: two sends of 512 KiB.
 const BLOCKS_EACH: u32 = 64;
-/// Connections of a crowd, which get short sends.
+/// Connections of a crowd.
 const CROWD: u32 = 1000;
 /// Of the picker.
 const MANY_PIECES: u32 = 10_000;

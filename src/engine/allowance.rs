@@ -98,12 +98,17 @@ impl Pressure {
         self.high = refusals != self.refusals_seen;
         self.refusals_seen = refusals;
     }
+
+    /// Whether somebody did.
+    pub const fn is_high(&self) -> bool {
+        self.high
+    }
 }
 
 impl Engine {
     /// Whether the peer holds slots that others wait for, and hardly reads.
     pub(super) fn hoards(&self, peer: &Peer) -> bool {
-        self.pressure.high && peer.drain.slow && peer.out.holds_slots()
+        self.pressure.is_high() && peer.drain.slow && peer.out.holds_slots()
     }
 
     /// Starts to read a chunk for a peer, unless another core was faster; false if no slot is free or

@@ -105,8 +105,6 @@ pub struct Engine {
     /// Connections whose next block waits for the upload limit, a slot, or leave to read from disk;
     /// each once. The tick tries again.
     throttled: Vec<ConnId>,
-    /// Many stood in the queue when the turn began: sends are short.
-    crowded: bool,
     /// Connections that could be asked for more but there was nothing to ask, or no slot for it.
     hungry: Vec<ConnId>,
     /// Something happened that may feed the hungry.
@@ -148,7 +146,6 @@ impl Engine {
             actions: VecDeque::new(),
             ready: VecDeque::new(),
             throttled: Vec::new(),
-            crowded: false,
             hungry: Vec::new(),
             food: false,
             bans: VecDeque::new(),

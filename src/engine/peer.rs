@@ -172,6 +172,57 @@ impl Probe {
     }
 }
 
+/// Blocks of one send at most: 512 KiB.
+pub const BURST_BLOCKS_MAX: usize = 32;
+
+/// Blocks of a connection's first send.
+const BURST_BLOCKS_AT_FIRST: usize = 4;
+
+/// A send that took longer was too long: the next carries half of it.
+const BURST_SPAN_MAX: Span = Span::from_secs(2);
+
+/// A send that took no longer may grow.
+const BURST_SPAN_GROWS: Span = Span::from_secs(1);
+
+/// How many blocks a send carries: as many as the peer takes in a second or two, so that neither its
+/// control messages wait long behind them nor its pins last long.
+///
+/// The kernel goes on with a send until all of it is out (`MSG_WAITALL`): only the time that it took
+/// says how fast the peer reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Burst {
+    blocks: usize,
+    begun_at: Instant,
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self { blocks: BURST_BLOCKS_AT_FIRST, begun_at: Instant::default() }
+    }
+}
+
+impl Burst {
+    /// What the next send may carry.
+    pub const fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// A send begins.
+    pub const fn begin(&mut self, now: Instant) {
+        self.begun_at = now;
+    }
+
+    /// All of it is out.
+    pub fn end(&mut self, now: Instant) {
+        let took = now.since(self.begun_at);
+        if took > BURST_SPAN_MAX {
+            self.blocks = (self.blocks / 2).max(1);
+        } else if took <= BURST_SPAN_GROWS {
+            self.blocks = (self.blocks * 2).min(BURST_BLOCKS_MAX);
+        }
+    }
+}
+
 /// What is on its way to the peer.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -195,9 +246,8 @@ pub struct Outgoing {
     pub queued: bool,
     /// It stands among those that the tick makes ready again.
     pub throttled: bool,
-    /// Blocks that the next send may carry: doubles while sends end whole, so that a slow peer's
-    /// control messages never wait behind half a megabyte.
-    pub burst_blocks: usize,
+    /// How much a send carries.
+    pub burst: Burst,
 }
 
 /// One connection of one core.
@@ -309,7 +359,7 @@ impl Peer {
             requests: VecDeque::new(),
             probe: Probe::default(),
             missed: false,
-            out: Outgoing { burst_blocks: 4, ..Outgoing::default() },
+            out: Outgoing::default(),
             have_cursor: 0,
             since: now,
             heard_at: now,
@@ -451,6 +501,21 @@ mod tests {
         probe.forget();
         probe.note_taken(1);
         assert_eq!(probe.note_sent(Instant(50)), None, "it was taken back");
+    }
+
+    #[test]
+    fn a_send_carries_what_the_peer_takes_in_a_second_or_two() {
+        let mut burst = Burst::default();
+        let mut send = |took: Span| {
+            burst.begin(Instant(5));
+            burst.end(Instant(5) + took);
+            burst.blocks()
+        };
+        assert_eq!([(); 4].map(|()| send(BURST_SPAN_GROWS)), [8, 16, 32, BURST_BLOCKS_MAX]);
+        assert_eq!(send(Span(BURST_SPAN_GROWS.0 + 1)), 32, "neither short nor long");
+        assert_eq!(send(BURST_SPAN_MAX), 32);
+        assert_eq!([(); 6].map(|()| send(Span(BURST_SPAN_MAX.0 + 1))), [16, 8, 4, 2, 1, 1]);
+        assert_eq!(send(Span(0)), 2);
     }
 
     #[test]

@@ -34,7 +34,6 @@ impl Engine {
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Instant) {
-        self.crowded = self.ready.len() >= upload::CROWD;
         if now.since(self.ticked_at) >= TICK {
             self.ticked_at = now;
             for conn in std::mem::take(&mut self.throttled) {

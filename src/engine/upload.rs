@@ -15,14 +15,8 @@ use super::peer::{Outgoing, Pin};
 use super::session::{reject, weight};
 use super::*;
 
-/// Blocks of one send at most: 512 KiB.
-const BURST_BLOCKS_MAX: usize = 32;
-
-/// Connections in the queue from which on turns are kept short.
-pub(super) const CROWD: usize = 32;
-
-/// Blocks of one send while the queue is long: 128 KiB.
-const BURST_BLOCKS_CROWDED: usize = 8;
+/// Blocks of one send while somebody waits for a slot: a chunk, so that a connection pins no second one.
+const BURST_BLOCKS_PRESSED: usize = (CHUNK_BYTES / BLOCK_BYTES) as usize;
 
 /// Chunks behind the first missing one that are read ahead for a peer.
 const READ_AHEAD_CHUNKS: usize = 4;
@@ -62,6 +56,9 @@ impl Engine {
                 peer.out.push(Segment::Outbox { offset: 0, len: outbox.len() as u32 });
             }
             self.take_blocks(conn, outbox, now);
+            if let Some(peer) = self.peers.get_mut(conn) {
+                peer.out.burst.begin(now);
+            }
         }
         let Some(peer) = self.peers.get_mut(conn) else { return false };
         segments.extend(peer.out.segments.iter().take(SEGMENTS_MAX));
@@ -76,9 +73,8 @@ impl Engine {
     fn take_blocks(&mut self, conn: ConnId, outbox: &mut Vec<u8>, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
-        // With many in the queue a turn is short and the same for all: who drains fast gets no more.
-        let most = if self.crowded { BURST_BLOCKS_CROWDED } else { BURST_BLOCKS_MAX };
-        let burst = peer.out.burst_blocks.min(most);
+        let most = if self.pressure.is_high() { BURST_BLOCKS_PRESSED } else { usize::MAX };
+        let burst = peer.out.burst.blocks().min(most);
         let (mut weighs, mut taken) = (0, 0);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| peer.requests.front()) else { break };
@@ -335,9 +331,10 @@ impl Engine {
         if whole && let Some(took) = peer.probe.note_sent(now) {
             self.counters.request_ns.record(took.0);
         }
-        let burst = &mut peer.out.burst_blocks;
-        *burst = if whole { (*burst * 2).min(BURST_BLOCKS_MAX) } else { (*burst / 2).max(1) };
         if whole {
+            if !peer.out.pins.is_empty() {
+                peer.out.burst.end(now);
+            }
             peer.out.hold_burst();
         }
         // Taken out and put back, to keep the allocation.

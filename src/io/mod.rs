@@ -151,7 +151,7 @@ pub struct IoCounters {
     pub refused: u64,
     /// Accepts that failed, mostly for want of descriptors.
     pub accept_failures: u64,
-    /// Receives that were started again because all receive buffers were waiting to be taken.
+    /// Receives that took memory of their own because all receive buffers were waiting to be taken.
     pub starved: u64,
     /// Sends given to the kernel.
     pub sends: u64,

@@ -15,14 +15,11 @@ use crate::base::time::Span;
 
 use super::accept::{Accepted, Acceptor};
 use super::key::{Key, Kind};
-use super::ring::{BATCH_MAX, Ring, Wait};
+use super::ring::{BATCH_MAX, POLL_FIRST, Ring, Wait};
 use super::{DRAIN_TURNS_MAX, DRAIN_WAIT, SetupError, monotonic, setup};
 
 /// Submission entries. Each connection submits a receive and a send per turn at most.
 const ENTRIES: u32 = 4096;
-/// `IORING_RECVSEND_POLL_FIRST`: wait for readiness before the first try. A receive is armed when all that
-/// came was read, so an immediate try would find nothing.
-const POLL_FIRST: u16 = 1;
 
 /// What the loop serves.
 pub trait Script {

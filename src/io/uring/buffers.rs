@@ -95,10 +95,15 @@ impl Buffers {
     /// Takes a buffer that the kernel has filled, and offers another in its place: buffers are short
     /// only as long as completions wait to be taken.
     pub(super) fn take(&mut self, id: u16) -> Vec<u8> {
-        let mut other = self.spare.pop().unwrap_or_else(|| vec![0; INBOX_BYTES]);
+        let mut other = self.private();
         std::mem::swap(&mut self.offered[usize::from(id)], &mut other);
         self.table.offer(id, &mut self.offered[usize::from(id)]);
         other
+    }
+
+    /// Memory for a connection that found all buffers filled.
+    pub(super) fn private(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_else(|| vec![0; INBOX_BYTES])
     }
 
     /// Gives memory back. Contents do not matter; an inbox that was resized is of no use here.

@@ -267,8 +267,12 @@ impl Uring {
         let key = Key { kind, id: conn };
         let starved = result == -libc::ENOBUFS && kind == Kind::Recv && connection.is_receiving_any();
         let again = starved || matches!(-result, libc::EINTR | libc::EAGAIN);
-        self.counters.starved += u64::from(starved);
         let running = Flight::Running;
+        if starved && connection.recv == running && !connection.closing {
+            self.counters.starved += 1;
+            let inbox = self.buffers.as_mut().map_or_else(|| vec![0; INBOX_BYTES], Buffers::private);
+            return connection.recv_into(inbox, &mut self.lists, key, &mut self.ring);
+        }
         if again && !connection.closing {
             match kind {
                 Kind::Recv if connection.recv == running => return connection.push_recv(key, &mut self.ring),

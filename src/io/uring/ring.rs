@@ -14,6 +14,9 @@ use super::key::{Key, Kind};
 
 /// Completions taken in one turn.
 pub(super) const BATCH_MAX: usize = 256;
+/// `IORING_RECVSEND_POLL_FIRST`: wait for readiness before the first try. A receive is armed when all that
+/// came was read, so an immediate try would find nothing.
+pub(super) const POLL_FIRST: u16 = 1;
 /// How long a turn waits for completions when the kernel is too short of memory to submit.
 const RELIEF: Span = Span::from_ms(1);
 
