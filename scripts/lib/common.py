@@ -151,6 +151,13 @@ def digest(path):
         return hashlib.file_digest(file, "sha256").digest()
 
 
+def forget_pages(path):
+    """Empties the page cache of what is on disk of a file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 class Process:
     """A child whose lines may be waited for, and whose CPU time is known at its end."""
 

@@ -123,6 +123,10 @@ pub const ZERO_COPY_BYTES_MIN: u32 = 32 << 10;
 /// Bytes of one connection that the kernel may hold under zero copy; what goes beyond is copied, so that
 /// a slow peer does not pin the cache.
 pub const ZERO_COPY_HELD_BYTES_MAX: u32 = 4 << 20;
+/// Slots of one connection that sends may hold, those under zero copy included; beyond, its next blocks
+/// wait. Who reads in order stays far below: 4 MiB are 16 to 24 slots. Who asks for one block of each
+/// chunk does not.
+pub const SLOTS_HELD_MAX: usize = 64;
 /// Buffers per worker for bytes from connections that have no block outstanding, 4 KiB each: twice what
 /// one turn takes. A power of two, because the kernel's ring of them is.
 pub const RECEIVE_BUFFERS: u16 = 512;

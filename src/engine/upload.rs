@@ -6,6 +6,7 @@
 //! memory and brings what is not.
 
 use crate::base::geometry::{BlockRef, Geometry};
+use crate::base::limits::SLOTS_HELD_MAX;
 use crate::base::segment::{SEGMENTS_MAX, Segment};
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::piece_header;
@@ -77,7 +78,7 @@ impl Engine {
         let burst = peer.out.burst.blocks().min(most);
         let (mut weighs, mut taken) = (0, 0);
         while weighs < burst {
-            let Some(&block) = self.peers.get(conn).and_then(|peer| peer.requests.front()) else { break };
+            let Some(&block) = self.peers.get(conn).and_then(next_request) else { break };
             if let Some(budget) = &self.config.upload
                 && budget.claim(block.length, now) == 0
             {
@@ -359,6 +360,11 @@ impl Engine {
             pins.iter().for_each(|pin| torrent.shared.chunks.unpin(pin.chunk));
         }
     }
+}
+
+/// The oldest request, unless it has to wait until the kernel lets go of slots.
+fn next_request(peer: &Peer) -> Option<&BlockRef> {
+    peer.requests.front().filter(|_| peer.out.slots_held() < SLOTS_HELD_MAX)
 }
 
 /// Appends header and payload of one block. A whole block of the grid has its header beside its

@@ -91,6 +91,8 @@ pub struct CoreCounters {
     pub refused: Count,
     /// Accepts that failed, mostly for want of descriptors.
     pub accept_failures: Count,
+    /// Receives that took memory of their own because all shared buffers were full.
+    pub receives_starved: Count,
     /// Sends given to the kernel.
     pub sends: Count,
     /// Of these, as zero-copy sends.
@@ -142,6 +144,7 @@ impl CoreCounters {
             completions: zero(),
             refused: zero(),
             accept_failures: zero(),
+            receives_starved: zero(),
             sends: zero(),
             zero_copy_sends: zero(),
             zero_copy_copied: zero(),

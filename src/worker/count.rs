@@ -18,6 +18,7 @@ impl<I: Io> Worker<I> {
         counters.completions.set(io.completions);
         counters.refused.set(io.refused);
         counters.accept_failures.set(io.accept_failures);
+        counters.receives_starved.set(io.starved);
         counters.sends.set(io.sends);
         counters.zero_copy_sends.set(io.zero_copy_sends);
         counters.zero_copy_copied.set(io.zero_copy_copied);

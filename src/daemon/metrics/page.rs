@@ -33,6 +33,9 @@ const CORE_COUNTERS: &[Row<CoreCounters>] = &[
     ("troc_ring_overflows", "Calls that found the completion queue overflowing", |core| {
         core.ring_overflows.get()
     }),
+    ("troc_receives_starved", "Receives that found every shared buffer full", |core| {
+        core.receives_starved.get()
+    }),
     ("troc_sends", "Sends given to the kernel", |core| core.sends.get()),
     ("troc_zero_copy_sends", "Sends given to the kernel as zero-copy sends", |core| {
         core.zero_copy_sends.get()

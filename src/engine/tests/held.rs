@@ -1,6 +1,7 @@
 //! Sends whose memory the kernel reads for longer than it counts them.
 
 use super::*;
+use crate::base::limits::SLOTS_HELD_MAX;
 
 /// Pins of the first chunk.
 fn pins(rig: &Rig) -> u32 {
@@ -78,4 +79,35 @@ fn a_connection_that_ends_gives_all_its_pins_back() {
     assert_eq!(pins(&rig), 0);
     // Stale by now.
     rig.engine.handle_released(conn);
+}
+
+#[test]
+fn who_reads_here_and_there_holds_so_many_slots_and_waits_for_the_next() {
+    let mut rig = Rig::new(40, true);
+    let conn = rig.leech(true);
+    let held = |rig: &Rig| rig.engine.peer(conn).unwrap().out.slots_held();
+    for n in 0..SLOTS_HELD_MAX as u32 + 1 {
+        rig.say(conn, Message::Request(block(n / 4, n % 4 * (256 << 10), 16 << 10))).unwrap();
+    }
+    // The kernel takes all that it is given, and lets go of nothing.
+    let (mut outbox, mut sends) = (Vec::new(), 0);
+    for _ in 0..200 {
+        rig.perform();
+        let mut segments = Vec::new();
+        if rig.engine.take_send(conn, &mut outbox, &mut segments, rig.now) {
+            rig.engine.handle_held(conn);
+            let sent = segments.iter().map(Segment::len).sum();
+            rig.engine.handle_sent(conn, Ok(sent), rig.now);
+            sends += 1;
+        }
+        assert!(held(&rig) <= SLOTS_HELD_MAX);
+    }
+    assert_eq!((held(&rig), rig.engine.peer(conn).unwrap().requests.len()), (SLOTS_HELD_MAX, 1));
+    // With the first slots that are free it goes on, and at the end all are free.
+    rig.engine.handle_released(conn);
+    assert!(rig.perform().contains(&conn), "it is ready");
+    let last = rig.begin_send(conn).iter().map(Segment::len).sum();
+    rig.engine.handle_sent(conn, Ok(last), rig.now);
+    (1..sends).for_each(|_| rig.engine.handle_released(conn));
+    assert_eq!((held(&rig), rig.engine.peer(conn).unwrap().requests.len()), (0, 0));
 }

@@ -123,6 +123,12 @@ fn while_somebody_waits_for_a_slot_a_send_holds_one_chunk_and_no_second() {
         // Reads as fast as can be: its sends grow.
         ask(&mut rig, 64);
         assert_eq!(rig.read(conn).1, 64);
+        // Another connection's send holds its chunks.
+        let other = rig.leech(true);
+        for n in 0..4 {
+            rig.say(other, Message::Request(block(0, n * (256 << 10), 16 << 10))).unwrap();
+        }
+        rig.begin_send(other);
         while pressed && rig.engine.allocate(TorrentId(0), 4).is_some() {}
         rig.pass(Span::from_secs(1));
         ask(&mut rig, 64);
