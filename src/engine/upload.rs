@@ -16,7 +16,7 @@ use super::session::{reject, weight};
 use super::*;
 
 /// Blocks of one send at most: 512 KiB.
-const BURST_BLOCKS_MAX: usize = 32;
+pub(super) const BURST_BLOCKS_MAX: usize = 32;
 
 /// Connections in the queue from which on turns are kept short.
 pub(super) const CROWD: usize = 32;
@@ -79,9 +79,13 @@ impl Engine {
         // With many in the queue a turn is short and the same for all: who drains fast gets no more.
         let most = if self.crowded { BURST_BLOCKS_CROWDED } else { BURST_BLOCKS_MAX };
         let burst = peer.out.burst_blocks.min(most);
+        let slots_max = self.send_slots_max();
         let (mut weighs, mut taken) = (0, 0);
         while weighs < burst {
-            let Some(&block) = self.peers.get(conn).and_then(|peer| peer.requests.front()) else { break };
+            let Some(peer) = self.peers.get(conn).filter(|peer| peer.out.pins.len() < slots_max) else {
+                break;
+            };
+            let Some(&block) = peer.requests.front() else { break };
             if let Some(budget) = &self.config.upload
                 && budget.claim(block.length, now) == 0
             {
@@ -331,6 +335,7 @@ impl Engine {
         peer.sent_bytes += payload;
         peer.drain.note_sent(payload);
         peer.cold_reads.note_sent(payload);
+        peer.asks.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(took) = peer.probe.note_sent(now) {
             self.counters.request_ns.record(took.0);
@@ -354,6 +359,7 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(conn) {
             peer.out.pins = pins;
         }
+        self.hear_again(conn);
         self.make_ready(conn);
     }
 
