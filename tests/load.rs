@@ -133,6 +133,36 @@ fn load_cold_reads_beside_fio() {
 }
 
 #[test]
+fn load_hostile_puts_the_honest_beside_each_kind() {
+    if !can_run("load-hostile") {
+        return;
+    }
+    let words = ["--connections", "2", "--hostile", "4", "--kinds", "one-byte", "request-and-leave"];
+    let (table, _) = small("load-hostile", &words);
+    for what in ["hostile one-byte", "hostile request-and-leave"] {
+        assert!(cell(&table, what, "troc, alone", "gb_per_s") > 0.0, "{table}");
+        assert!(cell(&table, what, "troc, beside them", "of_clean gb_per_s") > 0.0, "{table}");
+    }
+}
+
+#[test]
+fn hostile_connections_are_for_this_machine_only() {
+    if !can_run("load-hostile") {
+        return;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib/hostile.py");
+    for addr in ["192.0.2.1:6881", "[2001:db8::1]:6881"] {
+        let mut command = Command::new("python3");
+        command.arg(&script).args([addr, "--kind", "one-byte", "--info-hash", &"00".repeat(20)]);
+        command.args(["--piece-bytes", "65536", "--total-bytes", "65536"]);
+        let output = command.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("Python starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{addr}: {errors}");
+        assert!(errors.contains("is not a loopback address"), "{addr}: {errors}");
+    }
+}
+
+#[test]
 fn load_torrents_has_all_seeding_again_and_serves_some() {
     if !can_run("load-torrents") {
         return;
@@ -187,7 +217,7 @@ fn runs_are_bounded() {
     if !can_run("load-serve") {
         return;
     }
-    for script in ["load-serve", "load-fetch", "load-connections", "load-cold", "compare"] {
+    for script in ["load-serve", "load-fetch", "load-connections", "load-cold", "load-hostile", "compare"] {
         for words in [["--seconds", "601"], ["--seconds", "0"], ["--pairs", "101"], ["--pairs", "0"]] {
             let output = run(script, &words);
             assert_eq!(output.status.code(), Some(2), "{script} {words:?}");

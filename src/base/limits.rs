@@ -78,6 +78,17 @@ pub const COLD_READ_GRANT_BYTES: u64 = 16 << 20;
 pub const COLD_READ_PER_SENT: u64 = 4;
 /// Bytes that may be read for a peer each second besides: 20 chunks.
 pub const COLD_READ_BYTES_PER_SEC: u64 = 5 << 20;
+/// Slots that the sends of all connections may pin together, as a part of all: one in so many (threat P35).
+pub const SEND_SLOTS_PART: usize = 2;
+/// Slots that one send may pin however many connections there are: a block may lie in two.
+pub const SEND_SLOTS_MIN: usize = 2;
+/// What a request or a cancel costs its peer, in bytes of payload that it has to be sent for it (threats P14,
+/// P16): who asks for less, or takes it all back, is read from at the rate below.
+pub const ASK_COST_BYTES: u64 = 4 << 10;
+/// Credit of a fresh peer, and the most that it saves up: four full queues.
+pub const ASK_GRANT_BYTES: u64 = 4 * REQUESTS_QUEUED_MAX as u64 * ASK_COST_BYTES;
+/// Credit that each second brings: 256 messages.
+pub const ASK_BYTES_PER_SEC: u64 = 1 << 20;
 /// Pieces of a torrent on one core that are fetched again from one peer alone (threat P21).
 pub const PAROLE_PIECES_MAX: usize = 8;
 /// Peers that are tried in turn for such a piece before anybody may give blocks of it.

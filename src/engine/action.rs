@@ -11,6 +11,8 @@ use crate::proto::wire::handshake::Handshake;
 pub enum Action {
     /// End the receive in flight, so that the next one is planned afresh.
     Interrupt(ConnId),
+    /// Receive again: the connection was left alone after `Engine::listens` had said no.
+    Listen(ConnId),
     /// Close the connection; `handle_closed` follows.
     Close(ConnId),
     /// Something is to be sent: call `take_send`.

@@ -1,5 +1,5 @@
-//! What one peer may cost the others: the slots that its sends pin, and the disk reads that its
-//! requests cause.
+//! What one peer may cost the others: the slots that its sends pin, the disk reads that its requests
+//! cause, and the time that its messages take.
 //!
 //! - A send holds the slots of its blocks until the peer has read it. A peer that reads a few bytes
 //!   now and then would hold them for ever, so one that drains less than `DRAIN_BYTES_MIN` in
@@ -7,14 +7,22 @@
 //!   offence where there is room. The floor is 273 bytes a second. The kernel tells of progress when
 //!   a third of its send buffer is free, for slow connections 15 to 30 KB, so that a link of 1 KiB/s
 //!   shows as two steps of that in a window and keeps well above it.
+//! - Requests for blocks that lie far apart would have one send pin as many slots as it has blocks, and a
+//!   few peers that never read would pin them all for a minute. All sends together are to leave half
+//!   of the slots alone: each pins at most its connection's share of the other half.
 //! - A request for one byte of a chunk that is not in memory reads all of it (threats P14, P15). A
 //!   peer starts with `COLD_READ_GRANT_BYTES`, earns `COLD_READ_PER_SENT` times what it is sent, and
 //!   `COLD_READ_BYTES_PER_SEC` besides. Who reads chunks from end to end never notices; who jumps
 //!   about is read for at that rate, and his requests wait, as for a slot.
+//! - A request or a cancel costs about as much time as some KiB of payload, however little it brings
+//!   (threats P14, P16). Each takes `ASK_COST_BYTES` off a credit that payload sent to the peer fills
+//!   up again. Once it is used up nothing more is received from the peer until it has grown: requests
+//!   for whole blocks pay for themselves, a storm fills its own pipe and nobody's core.
 
 use super::*;
 use crate::base::limits::{
-    COLD_READ_BYTES_PER_SEC, COLD_READ_GRANT_BYTES, COLD_READ_PER_SENT, DRAIN_BYTES_MIN, DRAIN_WINDOW,
+    ASK_BYTES_PER_SEC, ASK_COST_BYTES, ASK_GRANT_BYTES, COLD_READ_BYTES_PER_SEC, COLD_READ_GRANT_BYTES,
+    COLD_READ_PER_SENT, DRAIN_BYTES_MIN, DRAIN_WINDOW, SEND_SLOTS_MIN, SEND_SLOTS_PART,
 };
 use crate::base::time::Span;
 
@@ -85,6 +93,43 @@ impl ColdReads {
     }
 }
 
+/// How much more a peer may ask for and take back. Invariant: at most the grant.
+#[derive(Clone, Copy, Debug)]
+pub struct Asks {
+    credit_bytes: u64,
+    /// The worker left the connection alone, and is to be told when to receive again.
+    muted: bool,
+}
+
+impl Default for Asks {
+    fn default() -> Self {
+        Self { credit_bytes: ASK_GRANT_BYTES, muted: false }
+    }
+}
+
+impl Asks {
+    /// A request or a cancel came. What one receive brings beyond the credit is handled and free.
+    pub const fn note_message(&mut self) {
+        self.credit_bytes = self.credit_bytes.saturating_sub(ASK_COST_BYTES);
+    }
+
+    /// Payload left for the peer.
+    pub const fn note_sent(&mut self, bytes: u64) {
+        let sum = self.credit_bytes.saturating_add(bytes);
+        self.credit_bytes = if sum > ASK_GRANT_BYTES { ASK_GRANT_BYTES } else { sum };
+    }
+
+    /// `span` has passed.
+    pub fn roll(&mut self, span: Span) {
+        self.note_sent((u128::from(span.0) * u128::from(ASK_BYTES_PER_SEC) / 1_000_000_000) as u64);
+    }
+
+    /// Whether one more may come.
+    const fn is_left(&self) -> bool {
+        self.credit_bytes >= ASK_COST_BYTES
+    }
+}
+
 /// Whether anybody, on any core, lately waited for a slot.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pressure {
@@ -98,17 +143,36 @@ impl Pressure {
         self.high = refusals != self.refusals_seen;
         self.refusals_seen = refusals;
     }
-
-    /// Whether somebody did.
-    pub const fn is_high(&self) -> bool {
-        self.high
-    }
 }
 
 impl Engine {
     /// Whether the peer holds slots that others wait for, and hardly reads.
     pub(super) fn hoards(&self, peer: &Peer) -> bool {
-        self.pressure.is_high() && peer.drain.slow && peer.out.holds_slots()
+        self.pressure.high && peer.drain.slow && peer.out.holds_slots()
+    }
+
+    /// Slots that one send may pin; it is looked at before each block.
+    pub(super) fn send_slots_max(&self) -> usize {
+        let senders = self.peers.len().max(1) * self.config.cores;
+        (self.cache.slot_count() as usize / SEND_SLOTS_PART / senders).max(SEND_SLOTS_MIN)
+    }
+
+    /// Whether more is to be received from a connection now. If not, `Action::Listen` says when.
+    pub fn listens(&mut self, conn: ConnId) -> bool {
+        let Some(peer) = self.peers.get_mut(conn) else { return true };
+        peer.asks.muted = !peer.asks.is_left();
+        !peer.asks.muted
+    }
+
+    /// Has the worker receive again, if the peer may say more now.
+    pub(super) fn hear_again(&mut self, conn: ConnId) {
+        if let Some(peer) = self.peers.get_mut(conn)
+            && peer.asks.muted
+            && peer.asks.is_left()
+        {
+            peer.asks.muted = false;
+            self.actions.push_back(Action::Listen(conn));
+        }
     }
 
     /// Starts to read a chunk for a peer, unless another core was faster; false if no slot is free or
@@ -163,6 +227,30 @@ mod tests {
             drain.roll(SECOND, true);
             assert!(!drain.slow, "second {second}");
         }
+    }
+
+    #[test]
+    fn p16_so_many_requests_and_cancels_are_taken_until_something_is_sent() {
+        let most = ASK_GRANT_BYTES / ASK_COST_BYTES;
+        for (messages, left) in [(most - 1, true), (most, false), (most + 1, false)] {
+            let mut asks = Asks::default();
+            (0..messages).for_each(|_| asks.note_message());
+            assert_eq!(asks.is_left(), left, "{messages}");
+        }
+        let mut asks = Asks::default();
+        (0..2 * most).for_each(|_| asks.note_message());
+        asks.note_sent(ASK_COST_BYTES - 1);
+        assert!(!asks.is_left());
+        asks.note_sent(1);
+        assert!(asks.is_left());
+        asks.note_message();
+        asks.roll(SECOND);
+        (1..ASK_BYTES_PER_SEC / ASK_COST_BYTES).for_each(|_| asks.note_message());
+        assert!(asks.is_left());
+        asks.note_message();
+        assert!(!asks.is_left());
+        asks.note_sent(u64::MAX);
+        assert_eq!(asks.credit_bytes, ASK_GRANT_BYTES, "it is not saved up");
     }
 
     #[test]

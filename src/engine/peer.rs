@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::admission::Counted;
-use super::allowance::{ColdReads, Drain};
+use super::allowance::{Asks, ColdReads, Drain};
 use super::held::Held;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, SlotId, TorrentId};
-use crate::base::limits::{REQUESTS_OUT_MAX, REQUESTS_OUT_MIN};
+use crate::base::limits::{REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_OUT_MIN, REQUESTS_QUEUED_MAX};
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
 use crate::base::units::BLOCK_BYTES;
@@ -321,6 +321,8 @@ pub struct Peer {
     pub drain: Drain,
     /// What may be read from disk for it.
     pub cold_reads: ColdReads,
+    /// How much more it may ask for and take back.
+    pub asks: Asks,
     /// Payload received.
     pub received_bytes: u64,
     /// Payload sent.
@@ -371,6 +373,7 @@ impl Peer {
             idle_messages: 0,
             drain: Drain::default(),
             cold_reads: ColdReads::default(),
+            asks: Asks::default(),
             received_bytes: 0,
             sent_bytes: 0,
             farewell: None,
@@ -395,6 +398,21 @@ impl Peer {
     /// Whether there is anything that a send could carry.
     pub fn has_output(&self) -> bool {
         !self.out.frames.is_empty() || !self.out.segments.is_empty() || !self.requests.is_empty()
+    }
+
+    /// The first bound on what is kept for it that does not hold, for checks. Haves are left out: the
+    /// torrent bounds them.
+    pub fn over_a_limit(&self) -> Option<String> {
+        let pins_max = 2 * BURST_BLOCKS_MAX;
+        [
+            ("requests queued", self.requests.len(), REQUESTS_QUEUED_MAX),
+            ("requests out", self.asked.len(), REQUESTS_OUT_MAX),
+            ("rejects waiting", self.rejects_waiting as usize, REJECTS_WAITING_MAX as usize),
+            ("slots pinned for a send", self.out.pins.len(), pins_max),
+        ]
+        .into_iter()
+        .find(|(_, count, most)| count > most)
+        .map(|(what, count, most)| format!("{count} {what}, {most} are allowed"))
     }
 
     /// Place of a request among those outstanding; the front one in the usual case.

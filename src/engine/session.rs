@@ -280,8 +280,15 @@ impl Engine {
             }
             Message::HaveNone if first => Ok(()),
             Message::HaveAll | Message::HaveNone => Err(PeerMisbehaved::BadBitfield),
-            Message::Request(block) => self.requested(conn, block),
+            Message::Request(block) => {
+                peer.asks.note_message();
+                self.requested(conn, block)
+            }
             Message::Cancel(block) => {
+                // With nothing queued there is nothing to look through.
+                if !peer.requests.is_empty() {
+                    peer.asks.note_message();
+                }
                 let Some(at) = peer.requests.iter().position(|&queued| queued == block) else {
                     // Sent already: an honest cancel that crossed its block.
                     return Ok(());

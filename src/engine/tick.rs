@@ -75,10 +75,13 @@ impl Engine {
         peer.pace.roll(span);
         peer.drain.roll(span, peer.out.holds_slots());
         peer.cold_reads.roll(span);
+        peer.asks.roll(span);
         peer.idle_messages = 0;
-        match peer.stage {
+        let stage = peer.stage;
+        self.hear_again(conn);
+        match stage {
             Stage::Dialing | Stage::Handshaking => {
-                if now.since(peer.since) >= HANDSHAKE_TIMEOUT {
+                if self.peers.get(conn).is_some_and(|peer| now.since(peer.since) >= HANDSHAKE_TIMEOUT) {
                     self.close(conn, Farewell::TimedOut);
                 }
             }

@@ -16,9 +16,6 @@ use super::peer::{Outgoing, Pin};
 use super::session::{reject, weight};
 use super::*;
 
-/// Blocks of one send while somebody waits for a slot: a chunk, so that a connection pins no second one.
-const BURST_BLOCKS_PRESSED: usize = (CHUNK_BYTES / BLOCK_BYTES) as usize;
-
 /// Chunks behind the first missing one that are read ahead for a peer.
 const READ_AHEAD_CHUNKS: usize = 4;
 
@@ -74,11 +71,12 @@ impl Engine {
     fn take_blocks(&mut self, conn: ConnId, outbox: &mut Vec<u8>, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
-        let most = if self.pressure.is_high() { BURST_BLOCKS_PRESSED } else { usize::MAX };
-        let burst = peer.out.burst.blocks().min(most);
+        let (burst, slots_max) = (peer.out.burst.blocks(), self.send_slots_max());
         let (mut weighs, mut taken) = (0, 0);
         while weighs < burst {
-            let Some(&block) = self.peers.get(conn).and_then(next_request) else { break };
+            let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
+                break;
+            };
             if let Some(budget) = &self.config.upload
                 && budget.claim(block.length, now) == 0
             {
@@ -328,6 +326,7 @@ impl Engine {
         peer.sent_bytes += payload;
         peer.drain.note_sent(payload);
         peer.cold_reads.note_sent(payload);
+        peer.asks.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(took) = peer.probe.note_sent(now) {
             self.counters.request_ns.record(took.0);
@@ -352,6 +351,7 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(conn) {
             peer.out.pins = pins;
         }
+        self.hear_again(conn);
         self.make_ready(conn);
     }
 
@@ -362,9 +362,10 @@ impl Engine {
     }
 }
 
-/// The oldest request, unless it has to wait until the kernel lets go of slots.
-fn next_request(peer: &Peer) -> Option<&BlockRef> {
-    peer.requests.front().filter(|_| peer.out.slots_held() < SLOTS_HELD_MAX)
+/// The oldest request, unless the connection pins as many slots as it may.
+fn next_request(peer: &Peer, slots_max: usize) -> Option<&BlockRef> {
+    let pins_more = peer.out.pins.len() < slots_max && peer.out.slots_held() < SLOTS_HELD_MAX;
+    peer.requests.front().filter(|_| pins_more)
 }
 
 /// Appends header and payload of one block. A whole block of the grid has its header beside its

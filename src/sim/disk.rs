@@ -53,6 +53,8 @@ pub struct Disk {
     names: BTreeMap<String, u32>,
     changes: u64,
     quota_bytes: u64,
+    /// Where reads fail for good: a file and a place in it.
+    bad_spots: Vec<(SimFile, u64)>,
     /// Counts crashes: operations from before one no longer take effect.
     pub(super) epoch: u64,
 }
@@ -93,7 +95,15 @@ pub(super) struct DiskDone {
 
 impl Disk {
     pub(super) fn new(host: u32, quota_bytes: u64) -> Self {
-        Self { host, files: Vec::new(), names: BTreeMap::new(), changes: 0, quota_bytes, epoch: 0 }
+        Self {
+            host,
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            changes: 0,
+            quota_bytes,
+            bad_spots: Vec::new(),
+            epoch: 0,
+        }
     }
 
     /// Opens a file, creating it empty if there is none of that name.
@@ -250,6 +260,11 @@ impl Disk {
         }
     }
 
+    /// Reads that touch this place fail from now on.
+    pub fn spoil(&mut self, file: SimFile, offset: u64) {
+        self.bad_spots.push((file, offset));
+    }
+
     /// The power fails: each change that was not synced is kept, lost or torn.
     pub fn crash(&mut self, profile: &Profile, rng: &mut Rng) {
         self.epoch += 1;
@@ -295,7 +310,9 @@ impl Disk {
         profile: &Profile,
         rng: &mut Rng,
     ) -> Result<Vec<u8>, Errno> {
-        if chance(rng, profile.read_error_ppm) {
+        let range = op.offset..op.offset + len as u64;
+        let spoilt = self.bad_spots.iter().any(|(file, at)| *file == op.file && range.contains(at));
+        if spoilt || chance(rng, profile.read_error_ppm) {
             return Err(Errno::IO);
         }
         let there = self.read(op.file, op.offset, len).len();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::disk::{DiskDone, DiskOp, Job, SimFile};
 use super::net::{EndId, EndState, Inbound};
-use super::profile::{PPM, chance, shuffle};
+use super::profile::{PPM, Profile, chance, shuffle};
 use super::timeline::ActorId;
 use super::world::World;
 use crate::base::ids::{ConnId, SlotId};
@@ -41,6 +41,8 @@ pub struct SimIo {
     files: BTreeMap<u64, Pending>,
     files_submitted: u64,
     delivered: usize,
+    /// Bytes that the turn under way has sent and received.
+    moved_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -114,6 +116,7 @@ impl World {
             files: BTreeMap::new(),
             files_submitted: 0,
             delivered: 0,
+            moved_bytes: 0,
         }
     }
 }
@@ -248,6 +251,7 @@ impl SimIo {
             conn.inbox = vec![0x5a; INBOX_BYTES];
         }
         scatter(&self.arena, &mut conn.inbox, &recv.segments, &bytes);
+        self.moved_bytes += u64::from(result.unwrap_or(0));
         done.push(Completion::Received { conn: id, result });
     }
 
@@ -278,6 +282,7 @@ impl SimIo {
             });
             conn.held.push_back((send, until));
         }
+        self.moved_bytes += u64::from(result.unwrap_or(0));
         done.push(Completion::Sent { conn: id, result, held });
     }
 
@@ -482,7 +487,11 @@ impl Io for SimIo {
         }
         self.delivered = done.len() - before;
         let count = self.delivered as u64;
+        let moved_bytes = std::mem::take(&mut self.moved_bytes);
         self.world.state(|state| {
+            let Profile { completion_ns, byte_ps, .. } = state.timeline.profile;
+            let cost = Span(count * completion_ns + moved_bytes * byte_ps / 1_000);
+            state.timeline.charge(self.actor, cost);
             state.timeline.record("turn", &[u64::from(self.actor.0), count]);
             if is_left {
                 let later = Span(state.timeline.draw((1, 1_000_000)));

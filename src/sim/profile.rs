@@ -39,6 +39,10 @@ pub struct Profile {
     pub batch_max: u32,
     /// Processor time of one turn, in nanoseconds.
     pub turn_ns: Draw,
+    /// Processor time of one completion on a core of a node, in nanoseconds.
+    pub completion_ns: u64,
+    /// Processor time of each byte that a core sends or receives, in picoseconds.
+    pub byte_ps: u64,
     /// Time between the close of a connection and its `Closed`, in nanoseconds.
     pub close_ns: Draw,
     /// Duration of a file read, in nanoseconds.
@@ -90,6 +94,8 @@ impl Profile {
             defer_ppm: 0,
             batch_max: 256,
             turn_ns: (1_000, 1_000),
+            completion_ns: 0,
+            byte_ps: 0,
             close_ns: (0, 10_000),
             read_ns: (50_000, 100_000),
             write_ns: (50_000, 100_000),
@@ -127,6 +133,8 @@ impl Profile {
             jitter_ns: slowest(calm.jitter_ns, 20_000_000),
             stall_ns: slowest((1_000_000, 1_000_000), 5_000_000_000),
             turn_ns: slowest(calm.turn_ns, 500_000),
+            completion_ns: calm.completion_ns,
+            byte_ps: calm.byte_ps,
             close_ns: slowest(calm.close_ns, 50_000_000),
             read_ns: slowest(calm.read_ns, 100_000_000),
             write_ns: slowest(calm.write_ns, 1_000_000_000),

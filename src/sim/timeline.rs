@@ -271,6 +271,12 @@ impl Timeline {
         }
     }
 
+    /// The turn that the actor is in takes so much longer.
+    pub(super) fn charge(&mut self, id: ActorId, span: Span) {
+        let busy_until = &mut self.actor(id).busy_until;
+        *busy_until = *busy_until + span;
+    }
+
     pub(super) fn push_accepted(&mut self, id: ActorId, end: EndId) {
         self.actor(id).accepted.push_back(end);
         self.rouse(id);

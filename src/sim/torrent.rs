@@ -50,6 +50,15 @@ impl SimTorrent {
         Self { content: Rc::new(content), layout, piece_hashes }
     }
 
+    /// A torrent of one file and no surprises.
+    pub fn plain(seed: u64, total_bytes: u64, piece_bytes: u32) -> Self {
+        let layout = Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false }));
+        let content = Content::from_seed(seed, Geometry::new(total_bytes, piece_bytes));
+        let pieces = 0..content.geometry.piece_count();
+        let piece_hashes = pieces.map(|piece| sha1::digest(content.piece(piece))).collect();
+        Self { content: Rc::new(content), layout, piece_hashes }
+    }
+
     /// Its sizes.
     pub fn geometry(&self) -> Geometry {
         self.content.geometry

@@ -269,7 +269,7 @@ impl<I: Io> Worker<I> {
         use crate::engine::peer::Stage;
         let alive = self.engine.peer(conn).is_some_and(|peer| peer.stage != Stage::Closing);
         let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize).filter(|_| alive) else { return };
-        if !inbound.in_flight {
+        if !inbound.in_flight && self.engine.listens(conn) {
             let inbox = self.io.inbox(conn);
             match inbound.plan(conn, &mut self.engine, inbox, &mut self.segments) {
                 Target::Any => self.io.recv_any(conn),
@@ -361,6 +361,7 @@ impl<I: Io> Worker<I> {
                     self.io.interrupt_recv(conn);
                 }
             }
+            Action::Listen(conn) => self.receive(conn),
             Action::Close(conn) => self.io.close(conn),
             Action::Send(conn) => {
                 if self.engine.peer(conn).is_none_or(|peer| peer.out.in_flight) {

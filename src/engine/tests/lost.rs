@@ -50,3 +50,56 @@ fn s6_a_piece_that_was_damaged_on_disk_is_refused_and_collected_anew_from_end_to
     let first = Action::Hash { torrent: TorrentId(0), chunk: 0, first: true, last: false };
     assert!(rig.done.contains(&first), "it is hashed from its start");
 }
+
+/// A second torrent beside the rig's, complete too, and a leech of it.
+fn another(rig: &mut Rig) -> (TorrentId, ConnId) {
+    let id = TorrentId(1);
+    let meta = &rig.shared.meta;
+    let meta = TorrentMeta {
+        id,
+        info_hash: InfoHash([8; 20]),
+        geometry: meta.geometry,
+        piece_hashes: meta.piece_hashes.clone(),
+        layout: meta.layout.clone(),
+        private: false,
+    };
+    let have = Bitfield::full(meta.geometry.piece_count());
+    let handshake = Handshake::new(meta.info_hash, THEIRS).with_extension().with_fast();
+    rig.engine.handle_torrent(SharedTorrent::new(meta, &have, 1));
+    let conn = rig.accept("127.0.0.1:20000");
+    assert_eq!(rig.engine.handle_handshake(conn, &handshake, rig.now), Admission::Here);
+    rig.say(conn, Message::Interested).unwrap();
+    rig.read(conn);
+    (id, conn)
+}
+
+#[test]
+fn s9_a_chunk_that_cannot_be_read_is_reported_for_its_torrent_and_everything_else_goes_on() {
+    let mut rig = Rig::new(3, true);
+    let (_, stranger) = another(&mut rig);
+    let readers = [rig.leech(true), rig.leech(true)];
+    let bad = block(0, 0, 16 << 10);
+    let slot = rig.engine.allocate(TorrentId(0), 0).unwrap();
+    assert!(rig.shared.chunks.begin_load(0, slot));
+    for reader in readers {
+        // Two wait for the chunk, and want others behind it.
+        rig.say(reader, Message::Request(bad)).unwrap();
+        rig.say(reader, Message::Request(block(1, 0, 16 << 10))).unwrap();
+    }
+    rig.perform();
+    rig.engine.handle_loaded(TorrentId(0), 0, Err(Some(libc::EIO)));
+    for reader in readers {
+        let (bytes, blocks) = rig.read(reader);
+        assert!(frames(&bytes).contains(&Message::Reject(bad)));
+        assert_eq!(blocks, 1, "the other piece is served");
+        assert!(rig.is_open(reader));
+    }
+    rig.say(stranger, Message::Request(bad)).unwrap();
+    assert_eq!(rig.read(stranger).1, 1, "the same place of another torrent");
+    let failed = |action: &&Action| matches!(action, Action::Report(Report::DiskFailed { .. }));
+    let said: Vec<_> = rig.done.iter().filter(failed).collect();
+    let report = Report::DiskFailed { torrent: TorrentId(0), errno: libc::EIO };
+    assert_eq!(said, [&Action::Report(report)], "once");
+    assert!(!rig.shared.has(0) && rig.shared.has(1) && rig.shared.has(2));
+    assert_eq!(rig.engine.cache().free_count(), rig.engine.cache().touched_count() - 2, "its slot is free");
+}

@@ -294,7 +294,7 @@ impl World {
                 self.run_job(node);
             }
             Action::Write { chunk, .. } => self.nodes[node].jobs.push_back(Job::Write { chunk }),
-            Action::Load { .. } => panic!("nobody asked us for anything"),
+            Action::Load { .. } | Action::Listen(_) => panic!("nobody asked us for anything"),
             Action::Tell(to, note) => {
                 for other in 0..self.nodes.len() {
                     let told = match to {

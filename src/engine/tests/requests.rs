@@ -3,8 +3,8 @@
 use super::session::PeerMisbehaved as Bad;
 use super::*;
 use crate::base::limits::{
-    COLD_READ_BYTES_PER_SEC, COLD_READ_GRANT_BYTES, REJECTS_WAITING_MAX, REQUEST_BYTES_MAX,
-    REQUESTS_QUEUED_MAX, STRIKES_MAX, UNSOLICITED_BYTES_MAX, VAIN_REQUESTS_MAX,
+    ASK_COST_BYTES, ASK_GRANT_BYTES, COLD_READ_BYTES_PER_SEC, COLD_READ_GRANT_BYTES, REJECTS_WAITING_MAX,
+    REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX, UNSOLICITED_BYTES_MAX, VAIN_REQUESTS_MAX,
 };
 
 const BLOCK: u32 = 16 << 10;
@@ -193,6 +193,67 @@ fn p16_who_reads_may_cancel_without_end() {
         }
     }
     assert!(rig.is_open(conn));
+}
+
+#[test]
+fn p35_a_send_pins_its_share_of_half_the_slots_and_a_block_lies_where_it_may() {
+    // Of 64 slots.
+    for (peers, most) in [(8, 4), (15, 2), (16, 2), (17, 2)] {
+        for wanted in [most - 1, most, most + 1] {
+            let mut rig = Rig::new(200, true);
+            let conns: Vec<_> = (0..peers).map(|_| rig.leech(true)).collect();
+            for n in 0..wanted {
+                rig.say(conns[0], request(n, 0, BLOCK)).unwrap();
+            }
+            // All chunks are brought first: a send waits for none.
+            rig.perform();
+            let pins = |rig: &Rig| rig.engine.peer(conns[0]).unwrap().out.pins.len();
+            let segments = rig.begin_send(conns[0]);
+            assert!(!segments.is_empty());
+            assert!(pins(&rig) <= most as usize, "{peers} peers, {wanted} wanted");
+            let sum = segments.iter().map(Segment::len).sum();
+            rig.engine.handle_sent(conns[0], Ok(sum), rig.now);
+            rig.read(conns[0]);
+            // Once more, with all of them in memory.
+            (0..wanted).for_each(|n| rig.say(conns[0], request(n, 0, BLOCK)).unwrap());
+            rig.begin_send(conns[0]);
+            assert_eq!(pins(&rig), wanted.min(most) as usize, "{peers} peers, {wanted} wanted");
+        }
+    }
+}
+
+#[test]
+fn p16_who_asks_and_takes_back_is_heard_until_its_credit_is_used_up_and_again_once_it_has_some() {
+    let most = (ASK_GRANT_BYTES / ASK_COST_BYTES) as u32;
+    for (messages, heard) in [(most - 1, true), (most, false), (most + 1, false)] {
+        let mut rig = Rig::new(3, true);
+        let conn = rig.leech(false);
+        for n in 0..messages {
+            let block = block(0, 0, BLOCK);
+            let message = if n % 2 == 0 { Message::Request(block) } else { Message::Cancel(block) };
+            rig.say(conn, message).unwrap();
+        }
+        assert_eq!(rig.engine.listens(conn), heard, "{messages}");
+        rig.done.clear();
+        rig.pass(Span::from_secs(1));
+        assert_eq!(rig.done.contains(&Action::Listen(conn)), !heard, "a second brings some");
+        assert!(rig.engine.listens(conn) && rig.is_open(conn));
+    }
+}
+
+#[test]
+fn p16_cancels_of_nothing_are_free_while_nothing_is_queued_and_blocks_pay_for_their_requests() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.leech(true);
+    let most = (ASK_GRANT_BYTES / ASK_COST_BYTES) as u32;
+    for n in 0..3 * most {
+        rig.say(conn, Message::Cancel(NO_BLOCK)).unwrap();
+        rig.say(conn, request(0, n % 64 * BLOCK, BLOCK)).unwrap();
+        if n % 100 == 0 {
+            rig.read(conn);
+        }
+        assert!(rig.engine.listens(conn), "{n}");
+    }
 }
 
 #[test]

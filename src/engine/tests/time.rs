@@ -111,29 +111,3 @@ fn p35_who_hardly_reads_is_parted_from_only_while_others_wait_for_slots() {
         }
     }
 }
-
-#[test]
-fn while_somebody_waits_for_a_slot_a_send_holds_one_chunk_and_no_second() {
-    for (pressed, blocks) in [(false, 32), (true, 16)] {
-        let mut rig = Rig::new(2, true);
-        let conn = rig.leech(true);
-        let ask = |rig: &mut Rig, count: u32| {
-            (0..count).for_each(|n| rig.say(conn, Message::Request(block(0, n << 14, 16 << 10))).unwrap());
-        };
-        // Reads as fast as can be: its sends grow.
-        ask(&mut rig, 64);
-        assert_eq!(rig.read(conn).1, 64);
-        // Another connection's send holds its chunks.
-        let other = rig.leech(true);
-        for n in 0..4 {
-            rig.say(other, Message::Request(block(0, n * (256 << 10), 16 << 10))).unwrap();
-        }
-        rig.begin_send(other);
-        while pressed && rig.engine.allocate(TorrentId(0), 4).is_some() {}
-        rig.pass(Span::from_secs(1));
-        ask(&mut rig, 64);
-        let payload = |segment: &&Segment| matches!(segment, Segment::Payload { .. });
-        let sent = rig.begin_send(conn);
-        assert_eq!(sent.iter().filter(payload).count(), blocks, "pressed {pressed}");
-    }
-}

@@ -229,6 +229,18 @@ impl Node {
         world.rouse(self.control);
     }
 
+    /// The first bound of a connection that does not hold.
+    pub fn over_a_limit(&self) -> Option<String> {
+        let over = |core: &Rc<RefCell<Core>>| {
+            let core = core.borrow();
+            core.worker.engine().peers().find_map(|peer| {
+                let what = peer.over_a_limit()?;
+                Some(format!("core {}: {}: {what}", core.core.0, peer.address))
+            })
+        };
+        self.workers.iter().find_map(|(_, core)| over(core))
+    }
+
     /// How far it is, for whoever looks into a failure.
     pub fn describe(&self) -> String {
         let log = self.log.borrow();

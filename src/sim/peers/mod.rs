@@ -4,6 +4,7 @@
 //! A peer may listen, dial, or both. What it does with requests and when it breaks the rules is
 //! its [`Behaviour`]; this file moves the bytes.
 
+mod greedy;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,8 @@ use crate::proto::wire::message::{Frame, Message, next_frame, piece_header};
 /// What a peer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
+    /// Requests as much as may wait, cancels it all, and so on.
+    Canceller,
     /// Chokes and unchokes again every few blocks, forgetting what was requested.
     ChokeFlapper,
     /// Has all pieces, rejects or ignores every request.
@@ -36,6 +39,10 @@ pub enum Behaviour {
     Flooder,
     /// Opens with a good handshake, then sends random bytes.
     Garbage,
+    /// Requests as much as may wait, leaves, and comes back at once.
+    HitAndRun,
+    /// Says that it is interested and that it is not, without end.
+    InterestFlapper,
     /// Fetches all pieces and checks every byte.
     Leech,
     /// Corrupts one bit in so many blocks per million.
@@ -43,19 +50,32 @@ pub enum Behaviour {
         /// Corrupted blocks per million.
         ppm: u32,
     },
+    /// Requests as much as may wait and never reads an answer, but says now and then that it lives.
+    NeverReader,
+    /// Requests far more than may wait, and reads the answers.
+    OverAsker,
     /// Closes after sending so many bytes.
     Quitter {
         /// Bytes sent before the end, handshake included.
         at_byte: u64,
     },
+    /// A leech that reads from end to end.
+    Reader,
     /// Has all pieces and answers in order.
     Seed,
     /// Has all pieces and answers in any order.
     Shuffler,
+    /// Requests as much as may wait and reads so many bytes a second.
+    SlowReader {
+        /// Bytes read each second.
+        bytes: usize,
+    },
     /// Unchokes, sends half a block, then nothing more.
     StallerHalf,
     /// Unchokes and never answers.
     StallerSilent,
+    /// Requests blocks of one byte, as many as may wait.
+    TinyAsker,
     /// Sends blocks that nobody requested beside those that were.
     Unsolicited,
 }
@@ -132,6 +152,8 @@ struct Link {
     is_stuck: bool,
     /// When something last came.
     heard_at: Instant,
+    /// When a slow reader reads again.
+    read_at: Instant,
 }
 
 /// Requests of a leech on their way.
@@ -209,6 +231,7 @@ impl Peer {
             blocks_sent: 0,
             is_stuck: false,
             heard_at: world.now(),
+            read_at: world.now(),
         });
     }
 
@@ -217,11 +240,13 @@ impl Peer {
         let before = self.links.len();
         for link in self.links.iter_mut().filter(|link| link.is_over) {
             world.close(link.end);
-            self.wanted.blocks.append(&mut link.asked);
+            if !self.behaviour.is_greedy() {
+                self.wanted.blocks.append(&mut link.asked);
+            }
         }
         self.links.retain(|link| !link.is_over);
         if self.links.len() < before {
-            let pause = world.with_rng(|rng| draw(rng, (1_000_000_000, 5_000_000_000)));
+            let pause = world.with_rng(|rng| draw(rng, self.behaviour.redial_ns()));
             self.redial_at = world.now() + Span(pause);
             world.set_deadline(self.id, self.redial_at);
         }
@@ -240,10 +265,9 @@ impl Peer {
         if link.is_dialer && !link.greeting_sent {
             self.greet(world, at);
         }
-        if self.behaviour != Behaviour::Flooder || !self.links[at].greeted {
-            self.receive(world, at);
-        }
-        if self.behaviour == Behaviour::Leech {
+        let appetite = self.appetite(world, at);
+        self.receive(world, at, appetite);
+        if matches!(self.behaviour, Behaviour::Leech | Behaviour::Reader) {
             self.lose_patience(world, at);
         }
         self.act(world, at);
@@ -271,16 +295,20 @@ impl Peer {
         link.output.extend(handshake.encode());
     }
 
-    fn receive(&mut self, world: &World, at: usize) {
-        loop {
+    fn receive(&mut self, world: &World, at: usize, appetite: usize) {
+        let mut left = appetite;
+        while left > 0 {
             let link = &mut self.links[at];
-            match world.read(link.end, 64 << 10, &mut link.input) {
+            match world.read(link.end, left.min(64 << 10), &mut link.input) {
                 Ok(Inbound::Pending) => break,
                 Ok(Inbound::Bytes(0)) | Err(_) => {
                     link.is_over = true;
                     break;
                 }
-                Ok(Inbound::Bytes(_)) => link.heard_at = world.now(),
+                Ok(Inbound::Bytes(count)) => {
+                    link.heard_at = world.now();
+                    left -= count;
+                }
             }
         }
         if !self.links[at].greeted && !self.receive_handshake(world, at) {
@@ -370,7 +398,10 @@ impl Peer {
                     link.theirs.clear(block.piece);
                 }
                 if let Some(found) = link.asked.iter().position(|asked| *asked == block) {
-                    self.wanted.blocks.push(link.asked.swap_remove(found));
+                    let block = link.asked.swap_remove(found);
+                    if !self.behaviour.is_greedy() {
+                        self.wanted.blocks.push(block);
+                    }
                 }
             }
             _ => {}

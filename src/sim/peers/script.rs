@@ -16,7 +16,7 @@ impl Peer {
         let fast = self.links[at].fast;
         match self.behaviour {
             Behaviour::Garbage => {}
-            Behaviour::Leech | Behaviour::Flooder => {
+            _ if self.behaviour.fetches() => {
                 if fast {
                     let has_none = self.wanted.pieces.count() == 0;
                     if has_none {
@@ -51,7 +51,7 @@ impl Peer {
             return;
         }
         match self.behaviour {
-            Behaviour::Leech => self.ask(world, at),
+            Behaviour::Leech | Behaviour::Reader => self.ask(world, at),
             Behaviour::Flooder => self.flood(world, at),
             Behaviour::Garbage => self.babble(world, at),
             Behaviour::StallerSilent => self.links[at].requests.clear(),
@@ -65,6 +65,13 @@ impl Peer {
             Behaviour::Liar { ppm } => self.answer(world, at, ppm, false),
             Behaviour::Shuffler => self.answer(world, at, 0, true),
             Behaviour::Seed | Behaviour::Quitter { .. } => self.answer(world, at, 0, false),
+            Behaviour::Canceller
+            | Behaviour::HitAndRun
+            | Behaviour::InterestFlapper
+            | Behaviour::NeverReader
+            | Behaviour::OverAsker
+            | Behaviour::SlowReader { .. }
+            | Behaviour::TinyAsker => self.be_greedy(world, at),
         }
     }
 
@@ -178,14 +185,18 @@ impl Peer {
             if able.is_empty() {
                 return;
             }
-            let pick = able[world.with_rng(|rng| index(rng, able.len()))];
-            let block = self.wanted.blocks.swap_remove(pick);
+            let block = if self.behaviour == Behaviour::Reader {
+                self.wanted.blocks.remove(able[0])
+            } else {
+                let pick = able[world.with_rng(|rng| index(rng, able.len()))];
+                self.wanted.blocks.swap_remove(pick)
+            };
             self.links[at].asked.push(block);
             self.push(at, Message::Request(block));
         }
     }
 
-    fn any_block(&self, world: &World) -> BlockRef {
+    pub(super) fn any_block(&self, world: &World) -> BlockRef {
         let geometry = self.content.geometry;
         let piece = world.with_rng(|rng| rng.below(geometry.piece_count()));
         let blocks = geometry.piece_len(piece).div_ceil(BLOCK_BYTES);
@@ -193,7 +204,7 @@ impl Peer {
         BlockRef { piece, begin, length: BLOCK_BYTES.min(geometry.piece_len(piece) - begin) }
     }
 
-    fn pause(&mut self, world: &World, at: usize, longest_ns: u64) {
+    pub(super) fn pause(&mut self, world: &World, at: usize, longest_ns: u64) {
         let pause = world.with_rng(|rng| draw(rng, (1_000_000, longest_ns)));
         let act_at = world.now() + Span(pause);
         self.links[at].act_at = act_at;

@@ -1,6 +1,7 @@
 //! The world itself, before anybody relies on what it says about a node.
 
 mod disk;
+mod greedy;
 mod io;
 mod net;
 mod swarm;

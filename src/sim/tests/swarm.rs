@@ -47,6 +47,42 @@ fn p5_two_nodes_that_dial_each_other_end_with_one_connection() {
 }
 
 #[test]
+fn s9_a_place_that_cannot_be_read_costs_its_piece_and_no_other() {
+    let world = World::new(1, Profile::calm());
+    let mut run = Run::new(world.clone());
+    let torrent = Rc::new(SimTorrent::plain(1, 8 << 20, 1 << 20));
+    let host = world.add_host();
+    world.disk(host, |disk, _, _| {
+        torrent.put_on(disk);
+        let file = disk.find("file 0").unwrap();
+        disk.spoil(file, (3 << 20) + 300_000);
+    });
+    // Its first check does not read by operations that fail: what is spoilt is found by serving it.
+    let node = Node::start(&mut run, &torrent, spec(&world, host, 2, &[], 1)).unwrap();
+    let reports: Vec<_> = (0..4)
+        .map(|_| {
+            let dials = vec![world.address(host, 1)];
+            let content = Rc::clone(&torrent.content);
+            let peer = Peer::new(&world, world.add_host(), content, Behaviour::Reader, None, dials);
+            let report = peer.report();
+            run.add(peer.id(), peer);
+            report
+        })
+        .collect();
+    // Without the fast extension nobody is told of a refusal: such a reader gives up and comes back.
+    run.until(world.now() + Span::from_secs(300), |_| {
+        reports.iter().all(|report| report.borrow().pieces == 7) && node.log.borrow().failed
+    });
+    assert!(node.log.borrow().failed, "it is reported");
+    for report in reports {
+        let report = report.borrow();
+        assert_eq!((report.pieces, report.wrong_blocks, report.bad_frames), (7, 0, 0), "{report:?}");
+    }
+    let lost: Vec<u32> = (0..8).filter(|&piece| !node.shared.has(piece)).collect();
+    assert_eq!(lost, [3]);
+}
+
+#[test]
 fn p21_a_liar_beside_a_seed_is_found_and_nobody_else() {
     let mixed = |seed: &u64| SimTorrent::from_seed(*seed).geometry().piece_bytes > BLOCK_BYTES;
     let mut found = 0;
