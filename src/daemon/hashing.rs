@@ -16,8 +16,8 @@ mod units;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -219,28 +219,37 @@ type Buffer = Vec<u8>;
 
 /// A fixed number of buffers, made on first use.
 struct Pool {
-    free: Receiver<Option<Buffer>>,
-    give: Sender<Option<Buffer>>,
+    /// One for each buffer that may be taken.
+    permits: Receiver<()>,
+    give: Sender<()>,
+    /// The one given back last is taken first: its bytes are still in the processor's cache.
+    free: Mutex<Vec<Buffer>>,
 }
 
 impl Pool {
     fn new(count: usize) -> Self {
-        let (give, free) = bounded(count);
+        let (give, permits) = bounded(count);
         for _ in 0..count {
-            let _ = give.try_send(None);
+            let _ = give.try_send(());
         }
-        Self { free, give }
+        Self { permits, give, free: Mutex::new(Vec::with_capacity(count)) }
     }
 
     /// Waits for a buffer; the digest threads give theirs back without waiting for anything.
     fn take(&self) -> Buffer {
         // Both ends live in `self`: it cannot be disconnected.
-        let free = self.free.recv().ok().flatten();
-        free.unwrap_or_else(|| vec![0; read::BUFFER_BYTES])
+        let _ = self.permits.recv();
+        self.free().pop().unwrap_or_else(|| vec![0; read::BUFFER_BYTES])
     }
 
     fn give(&self, buffer: Buffer) {
-        let _ = self.give.try_send(Some(buffer));
+        self.free().push(buffer);
+        let _ = self.give.try_send(());
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Buffer>> {
+        // Whoever panicked with it: a list of buffers is whole.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
