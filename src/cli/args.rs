@@ -295,6 +295,7 @@ mod tests {
             "bench seed --torrent f --data d --listen 127.0.0.1:0",
             "bench seed --torrent f --data d --listen [::1]:0 --listen [::1]:0 --rate 20MB/s --stall-after 1",
             "bench storm 127.0.0.1:1 --torrent f --connections 10000 --rate 20000 --seconds 3 --hold",
+            "bench hash --seconds 1 --json",
             "doctor --json",
             "completions bash",
             "man",
