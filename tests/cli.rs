@@ -398,6 +398,33 @@ fn a_fast_check_compares_what_a_relay_verified_and_hashes_the_rest() {
 }
 
 #[test]
+fn a_relay_compares_files_that_were_written_since_and_finds_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path());
+    good(dir.path(), &["create", "data/long", "-o", "long.torrent", "--piece-size", "512KiB"]);
+    assert_eq!(relay_names(dir.path(), &["long.torrent"]), ["long"]);
+    let path = dir.path().join("data/long");
+    let mut content = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, &content).unwrap();
+    assert_eq!(relay_names(dir.path(), &["long.torrent"]), ["long"]);
+
+    content[1_000_000] ^= 1;
+    fs::write(&path, &content).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_troc"));
+    command.args(["relay", "long.torrent", "--dir", "data", "--listen", "127.0.0.1:0", "--cores", "1"]);
+    command.args(["--json", "--cache", "64MiB"]).current_dir(dir.path());
+    let mut node = Node::spawn("relay", command.env("TROC_STATE", dir.path().join("state")), dir.path());
+    let left = content.len() as u64 - (512 << 10);
+    node.wait("all but the damaged piece", |status| {
+        let torrent = &status.0["torrents"][0];
+        torrent["state"] == "fetching" && torrent["verified_bytes"] == left
+    });
+    node.process.terminate();
+    node.expect_done();
+}
+
+#[test]
 fn links_are_left_out_and_special_files_refused() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path());

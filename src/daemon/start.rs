@@ -113,7 +113,8 @@ pub async fn start(
         return Ok(None);
     }
     prove(&mut begun, &config.metainfo).await?;
-    let found = check(&config, &begun.resume, on_checked).await?;
+    let prints = std::mem::take(&mut begun.resume.known);
+    let found = check(&config, &begun.resume, prints, on_checked).await?;
     let job = Arc::clone(&config);
     let started = blocking(starts, move || finish(&job, begun, found)).await?;
     if config.may_sleep && started.shared.is_complete() {
@@ -222,6 +223,7 @@ fn set_fingerprints(shared: &SharedTorrent, piece: u32, prints: &[u64]) {
 async fn check(
     config: &StartConfig,
     resume: &Resume,
+    prints: Vec<(u32, Box<[u64]>)>,
     on_checked: impl Fn(u32) + Send + 'static,
 ) -> Result<Found, NodeError> {
     if resume.rehash.count() == 0 {
@@ -232,7 +234,6 @@ async fn check(
     let pieces: Vec<u32> = resume.rehash.ones().collect();
     let fingerprint = config.state.fingerprint();
     let options = HashOptions { method: Method::Sha1AndFingerprints(fingerprint), ..HashOptions::default() };
-    let prints = resume.known.clone();
     blocking(&config.gates.checks, move || {
         let mut found = Vec::new();
         let source = HashSource::of_torrent(&metainfo, &dir);
