@@ -107,7 +107,7 @@ fn every_verb_has_help_that_names_its_flags() {
         ("show", "--json --files"),
         ("get", &format!("{node} --output --seed --sequential --json")),
         ("relay", &format!("{node} --dir --json")),
-        ("verify", "--json"),
+        ("verify", "--fast --state --json"),
         ("doctor", "--dir --json"),
     ] {
         let help = good(dir.path(), &[verb, "--help"]);
@@ -337,6 +337,91 @@ fn a_relay_without_source_relays_what_was_relayed_there_before() {
     // A right one in the wrong place is not believed either.
     fs::write(&kept[1], &whole).unwrap();
     bad(dir.path(), &["relay", "--dir", "data"], 2);
+}
+
+/// What `verify` printed as JSON with `words` behind, its exit status, and its warnings.
+fn verify_json(dir: &Path, words: &[&str]) -> (serde_json::Value, Option<i32>, String) {
+    let output = troc(dir, &[&["verify", "long.torrent", "data", "--json"], words].concat());
+    (json(&stdout(&output)), output.status.code(), stderr(&output))
+}
+
+#[test]
+fn a_fast_check_compares_what_a_relay_verified_and_hashes_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path());
+    good(dir.path(), &["create", "data/long", "-o", "long.torrent", "--piece-size", "512KiB"]);
+    let (report, status, said) = verify_json(dir.path(), &["--fast"]);
+    assert_eq!((&report["good_pieces"], &report["compared_pieces"]), (&5.into(), &0.into()), "{report}");
+    assert!(status == Some(0) && said.contains("no node has kept its state there, "), "{said}");
+    assert!(!dir.path().join("state").exists(), "a check leaves nothing behind");
+
+    assert_eq!(relay_names(dir.path(), &["long.torrent"]), ["long"]);
+    let (report, status, said) = verify_json(dir.path(), &["--fast"]);
+    assert_eq!((&report["good_pieces"], &report["compared_pieces"]), (&5.into(), &5.into()), "{report}");
+    assert!(status == Some(0) && said.is_empty(), "{said}");
+    let text = good(dir.path(), &["verify", "long.torrent", "data", "--fast"]);
+    assert!(text.contains("5 of 5 pieces are right (5 by fingerprint), "), "{text}");
+    let (report, _, _) = verify_json(dir.path(), &[]);
+    assert_eq!(report["compared_pieces"], 0, "not asked for");
+
+    // Damage is judged by SHA-1, what is cut off is missing.
+    let path = dir.path().join("data/long");
+    let whole = fs::read(&path).unwrap();
+    let mut content = whole[..whole.len() - 1].to_vec();
+    content[1_000_000] ^= 1;
+    fs::write(&path, &content).unwrap();
+    let (report, status, _) = verify_json(dir.path(), &["--fast"]);
+    assert_eq!((&report["good_pieces"], &report["compared_pieces"]), (&3.into(), &3.into()), "{report}");
+    let found = report["findings"].as_array().unwrap();
+    let found: Vec<_> =
+        found.iter().map(|f| (f["trouble"].as_str().unwrap(), f["first_piece"].as_u64())).collect();
+    assert_eq!(found, [("bad", Some(1)), ("missing", Some(4))]);
+    assert_eq!(status, Some(1));
+    fs::write(&path, &whole).unwrap();
+
+    // A copy in another directory is another matter, and so is another node's secret.
+    fs::create_dir(dir.path().join("copy")).unwrap();
+    fs::copy(&path, dir.path().join("copy/long")).unwrap();
+    let output = troc(dir.path(), &["verify", "long.torrent", "copy", "--fast"]);
+    assert!(
+        stderr(&output).contains("no journal of this torrent in this directory, "),
+        "{}",
+        stderr(&output)
+    );
+    assert!(stdout(&output).contains("5 of 5 pieces are right, "), "{}", stdout(&output));
+    fs::write(dir.path().join("state/secret"), [7; 32]).unwrap();
+    let (report, status, said) = verify_json(dir.path(), &["--fast"]);
+    assert_eq!((&report["good_pieces"], &report["compared_pieces"]), (&5.into(), &0.into()), "{report}");
+    assert!(status == Some(0) && said.contains("written under another node secret, "), "{said}");
+    let line = bad(dir.path(), &["verify", "long.torrent", "nowhere", "--fast"], 1);
+    assert!(line.starts_with("cannot open directory, nowhere: "), "{line}");
+}
+
+#[test]
+fn a_relay_compares_files_that_were_written_since_and_finds_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path());
+    good(dir.path(), &["create", "data/long", "-o", "long.torrent", "--piece-size", "512KiB"]);
+    assert_eq!(relay_names(dir.path(), &["long.torrent"]), ["long"]);
+    let path = dir.path().join("data/long");
+    let mut content = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, &content).unwrap();
+    assert_eq!(relay_names(dir.path(), &["long.torrent"]), ["long"]);
+
+    content[1_000_000] ^= 1;
+    fs::write(&path, &content).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_troc"));
+    command.args(["relay", "long.torrent", "--dir", "data", "--listen", "127.0.0.1:0", "--cores", "1"]);
+    command.args(["--json", "--cache", "64MiB"]).current_dir(dir.path());
+    let mut node = Node::spawn("relay", command.env("TROC_STATE", dir.path().join("state")), dir.path());
+    let left = content.len() as u64 - (512 << 10);
+    node.wait("all but the damaged piece", |status| {
+        let torrent = &status.0["torrents"][0];
+        torrent["state"] == "fetching" && torrent["verified_bytes"] == left
+    });
+    node.process.terminate();
+    node.expect_done();
 }
 
 #[test]

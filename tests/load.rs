@@ -163,6 +163,20 @@ fn hostile_connections_are_for_this_machine_only() {
 }
 
 #[test]
+fn load_hash_reads_beside_fio_and_compares_what_it_hashed() {
+    if !can_run("load-hash") {
+        return;
+    }
+    if !has("fio") {
+        return skip("load-hash", "fio is not installed");
+    }
+    let (table, _) = small("load-hash", &[]);
+    for client in ["fio", "SHA-1 in memory", "troc create", "troc verify", "troc verify --fast"] {
+        assert!(cell(&table, "hash", client, "gb_per_s") > 0.0, "{table}");
+    }
+}
+
+#[test]
 fn load_torrents_has_all_seeding_again_and_serves_some() {
     if !can_run("load-torrents") {
         return;
@@ -217,7 +231,15 @@ fn runs_are_bounded() {
     if !can_run("load-serve") {
         return;
     }
-    for script in ["load-serve", "load-fetch", "load-connections", "load-cold", "load-hostile", "compare"] {
+    for script in [
+        "load-serve",
+        "load-fetch",
+        "load-connections",
+        "load-cold",
+        "load-hash",
+        "load-hostile",
+        "compare",
+    ] {
         for words in [["--seconds", "601"], ["--seconds", "0"], ["--pairs", "101"], ["--pairs", "0"]] {
             let output = run(script, &words);
             assert_eq!(output.status.code(), Some(2), "{script} {words:?}");

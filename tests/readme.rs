@@ -206,6 +206,7 @@ fn flags_in_the_prose_exist_somewhere() {
         &["bench", "leech"],
         &["bench", "seed"],
         &["bench", "storm"],
+        &["bench", "hash"],
     ];
     let mut known: String = verbs.iter().map(|verb| help(verb)).collect();
     for script in ["quickstart", "test", "setup", "load-serve"] {

@@ -123,6 +123,11 @@ pub const TORRENTS_KEPT_AWAKE: usize = 64;
 pub const TORRENTS_STARTING_MAX: usize = 32;
 /// Connections per worker that wait for a torrent to be opened; more are closed.
 pub const CONNECTIONS_PARKED_MAX: usize = 256;
+/// Threads that digest what lies on disk: far more than any disk gives work to.
+pub const HASH_THREADS_MAX: usize = 16;
+/// Memory of `create`, `verify` or a check for what was read and is not digested yet. The reader waits for a
+/// buffer when it is full.
+pub const HASH_BUFFERS_BYTES_MAX: usize = 160 << 20;
 /// Addresses remembered per torrent.
 pub const CANDIDATES_MAX: usize = 2_000;
 /// Banned addresses remembered.

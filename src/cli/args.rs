@@ -108,6 +108,12 @@ pub struct VerifyArgs {
     /// Directory into which it was fetched
     #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
+    /// Compare with the fingerprints of what get or relay verified here; hash only what they do not settle
+    #[arg(long)]
+    pub fast: bool,
+    /// Where get or relay keep their journals [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "fast")]
+    pub state: Option<PathBuf>,
     /// Print the result as JSON, and one line a second while checking
     #[arg(long)]
     pub json: bool,
@@ -284,10 +290,12 @@ mod tests {
             "relay a.torrent --dir d --metrics 127.0.0.1:9420",
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",
             "verify x.torrent d",
+            "verify x.torrent d --fast --state s --json",
             "bench leech 127.0.0.1:1 --torrent f --connections 16 --depth 64 --seconds 3 --pid 1",
             "bench seed --torrent f --data d --listen 127.0.0.1:0",
             "bench seed --torrent f --data d --listen [::1]:0 --listen [::1]:0 --rate 20MB/s --stall-after 1",
             "bench storm 127.0.0.1:1 --torrent f --connections 10000 --rate 20000 --seconds 3 --hold",
+            "bench hash --seconds 1 --json",
             "doctor --json",
             "completions bash",
             "man",
@@ -310,6 +318,7 @@ mod tests {
             "get x",
             "relay a",
             "verify x",
+            "verify x d --state s",
             "frobnicate",
         ] {
             let words = std::iter::once("troc").chain(line.split(' '));

@@ -106,7 +106,7 @@ fn hash(tree: &Tree, geometry: Geometry, progress: &mut HashProgress) -> Result<
             (PieceOutcome::Failed(error), _) => {
                 problem = Some(CliError::Failed(format!("cannot read, {error}: mend it and try again")));
             }
-            (PieceOutcome::Hashed { .. }, None) => {}
+            (PieceOutcome::Hashed { .. } | PieceOutcome::Fingerprinted { .. }, _) => {}
         }
         progress.advance(u64::from(geometry.piece_len(piece)));
         if problem.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

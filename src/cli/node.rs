@@ -81,7 +81,7 @@ pub fn run(plan: Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
 
 /// Where the state lies of a node whose payload is in `dir`; refused inside of that.
 pub fn state_path(args: &NodeArgs, dir: &Path) -> Result<PathBuf, CliError> {
-    let state = state_dir(args.state.as_deref(), |name| std::env::var_os(name).map(PathBuf::from))?;
+    let state = state_dir_here(args.state.as_deref())?;
     check_apart(&state, dir)?;
     Ok(state)
 }
@@ -128,6 +128,11 @@ fn resolve(peers: &[String]) -> Result<Vec<SocketAddr>, CliError> {
         addresses.extend(found);
     }
     Ok(addresses)
+}
+
+/// The state directory by `--state` and the environment.
+pub fn state_dir_here(given: Option<&Path>) -> Result<PathBuf, CliError> {
+    state_dir(given, |name| std::env::var_os(name).map(PathBuf::from))
 }
 
 /// `--state`, TROC_STATE, XDG_STATE_HOME/troc or ~/.local/state/troc: the first that is set.

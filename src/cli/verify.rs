@@ -1,12 +1,14 @@
 //! `troc verify`: every piece, at the speed of the disk; names what is bad.
 
+mod memory;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde_json::json;
 
 use crate::base::human::{Escaped, format_size};
-use crate::daemon::hashing::{HashOptions, HashSource, PieceOutcome, hash_pieces};
+use crate::daemon::hashing::{HashOptions, HashSource, PieceOutcome, check_pieces, hash_pieces};
 use crate::proto::metainfo::Metainfo;
 
 use super::args::VerifyArgs;
@@ -14,6 +16,8 @@ use super::error::CliError;
 use super::hash_progress::HashProgress;
 use super::out;
 use super::source::Source;
+
+use memory::Memory;
 
 /// Most lines about bad pieces.
 const LINES_MAX: usize = 1000;
@@ -41,6 +45,14 @@ impl Trouble {
     }
 }
 
+/// Of all pieces.
+struct Counts {
+    /// Not right.
+    troubled: usize,
+    /// Right by their fingerprints.
+    compared: usize,
+}
+
 /// Consecutive pieces with the same trouble in the same files.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
@@ -55,6 +67,8 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let metainfo = Source::read_torrent(&args.source)?;
     let source = HashSource::of_torrent(&metainfo, &args.dir);
     let geometry = metainfo.geometry;
+    let memory = if args.fast { Memory::recall(args, &metainfo)? } else { None };
+    let mut compared = 0;
     let mut progress = HashProgress::new("verifying", geometry.total_bytes, args.json);
     let mut troubles: Vec<(u32, Trouble)> = Vec::new();
     let mut reason = None;
@@ -62,6 +76,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
         match outcome {
             PieceOutcome::Hashed { digest, .. }
                 if metainfo.piece_hashes.get(piece as usize) == Some(&digest) => {}
+            PieceOutcome::Fingerprinted { .. } => compared += 1,
             PieceOutcome::Hashed { .. } => troubles.push((piece, Trouble::Bad)),
             PieceOutcome::Absent { .. } => troubles.push((piece, Trouble::Missing)),
             PieceOutcome::Failed(error) => {
@@ -72,21 +87,27 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
         progress.advance(u64::from(geometry.piece_len(piece)));
         ControlFlow::Continue(())
     };
-    hash_pieces(&source, 0..geometry.piece_count(), &HashOptions::default(), &mut on_piece)
-        .map_err(|error| CliError::Failed(error.to_string()))?;
+    let (all, options) = (0..geometry.piece_count(), HashOptions::default());
+    match memory {
+        Some(memory) => memory.lend(|known| check_pieces(&source, all, known, &options, &mut on_piece)),
+        None => hash_pieces(&source, all, &options, &mut on_piece),
+    }
+    .map_err(|error| CliError::Failed(error.to_string()))?;
     let (took, rate) = progress.finish();
     troubles.sort_unstable();
     let findings = gather(&troubles, &source);
     let empty = missing_empty_files(&metainfo, &args.dir);
     if args.json {
         let seconds = took.as_secs_f64();
-        out::line(&json_text(&metainfo, troubles.len(), &findings, &empty, seconds))?;
+        let counts = Counts { troubled: troubles.len(), compared };
+        out::line(&json_text(&metainfo, &counts, &findings, &empty, seconds))?;
     } else {
         describe(&metainfo, &findings, &empty)?;
         let good = geometry.piece_count() as usize - troubles.len();
         let (count, size) = (geometry.piece_count(), format_size(geometry.total_bytes));
         let name = Escaped(&metainfo.name);
-        out::line(&format!("{name}: {good} of {count} pieces are right, {size} read in {rate}"))?;
+        let how = if compared > 0 { format!(" ({compared} by fingerprint)") } else { String::new() };
+        out::line(&format!("{name}: {good} of {count} pieces are right{how}, {size} read in {rate}"))?;
     }
     verdict(args, &metainfo, troubles.len(), empty.len(), reason)
 }
@@ -163,7 +184,7 @@ fn describe(metainfo: &Metainfo, findings: &[Finding], empty: &[String]) -> Resu
 
 fn json_text(
     metainfo: &Metainfo,
-    troubled: usize,
+    counts: &Counts,
     findings: &[Finding],
     empty: &[String],
     seconds: f64,
@@ -183,7 +204,8 @@ fn json_text(
         "info_hash": metainfo.info_hash.to_hex(),
         "total_bytes": metainfo.geometry.total_bytes,
         "pieces": pieces,
-        "good_pieces": pieces as usize - troubled,
+        "good_pieces": pieces as usize - counts.troubled,
+        "compared_pieces": counts.compared,
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
         "missing_empty_files": empty,
         "seconds": seconds,

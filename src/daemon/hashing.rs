@@ -2,30 +2,35 @@
 //! existing files.
 //!
 //! One thread reads ahead (io_uring, `O_DIRECT` where the file system allows it) into a fixed set of
-//! buffers; one thread per core digests them; the caller's thread hears of each piece as it is done, in
-//! no particular order. Memory is bounded by the buffers, whatever the piece length.
+//! buffers; one thread per core digests them, up to four pieces side by side; the caller's thread hears of
+//! each piece as it is done, in no particular order. Memory is bounded by the buffers
+//! ([`HASH_BUFFERS_BYTES_MAX`]), whatever the piece length.
 //!
 //! Missing and short files are no errors: their pieces are [`PieceOutcome::Absent`].
 
+mod check;
+mod digest;
 mod read;
 mod source;
 mod units;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use thiserror::Error;
 
 use crate::base::geometry::Geometry;
-use crate::base::units::CHUNK_BYTES;
+use crate::base::limits::{HASH_BUFFERS_BYTES_MAX, HASH_THREADS_MAX};
 use crate::hash::fingerprint::Fingerprint;
-use crate::hash::sha1::{self, Sha1};
+use crate::hash::sha1::LANES;
 use crate::proto::metainfo::Metainfo;
 
+pub use check::{Known, check_pieces};
+use digest::Digester;
 use source::Fault;
 use units::Job;
 
@@ -33,8 +38,8 @@ use units::Job;
 const UNIT_BYTES: u32 = 1 << 20;
 /// Reads in flight.
 const READS_MAX: usize = 16;
-/// Buffers that wait for, or are with, each digest thread.
-const BUFFERS_PER_THREAD: usize = 4;
+/// Rows that wait for a digest thread, besides the one it has.
+const ROWS_WAITING: usize = 1;
 
 /// One file of what is digested, in payload order.
 #[derive(Clone, Debug)]
@@ -56,10 +61,22 @@ pub struct HashSource {
 /// How to digest.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HashOptions {
-    /// Digest threads; `None` is one per allowed CPU.
+    /// Digest threads; `None` is one per allowed CPU. At most [`HASH_THREADS_MAX`].
     pub threads: Option<usize>,
-    /// Also compute the fingerprint of each chunk.
-    pub fingerprint: Option<Fingerprint>,
+    /// What is computed.
+    pub method: Method,
+}
+
+/// What is computed of each piece.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Method {
+    /// Its SHA-1.
+    #[default]
+    Sha1,
+    /// Its SHA-1, and the fingerprint of each of its chunks.
+    Sha1AndFingerprints(Fingerprint),
+    /// The fingerprints alone, for a sixth of the work.
+    Fingerprints(Fingerprint),
 }
 
 /// What became of one piece.
@@ -70,6 +87,11 @@ pub enum PieceOutcome {
         /// SHA-1 of the piece.
         digest: [u8; 20],
         /// One per chunk, in order; empty unless asked for.
+        fingerprints: Vec<u64>,
+    },
+    /// All of it was read, and its SHA-1 was not asked for.
+    Fingerprinted {
+        /// One per chunk, in order.
         fingerprints: Vec<u64>,
     },
     /// A file is missing or too short to have it.
@@ -148,28 +170,28 @@ pub fn hash_pieces(
     let count = source.job.geometry.piece_count();
     let pieces: Vec<u32> = pieces.into_iter().filter(|&piece| piece < count).collect();
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = options.threads.unwrap_or(cores).clamp(1, pieces.len().max(1));
+    let threads = threads_for(options.threads.unwrap_or(cores), pieces.len());
     let stop = AtomicBool::new(false);
     let (result_tx, results) = bounded(1024);
-    let pool = Pool::new(READS_MAX + threads * BUFFERS_PER_THREAD);
+    let pool = Pool::new(buffers_for(threads));
 
     thread::scope(|scope| {
-        let mut lanes = Vec::new();
+        let mut to_threads = Vec::new();
         for index in 0..threads {
-            let (lane, work) = bounded(BUFFERS_PER_THREAD);
+            let (to_thread, rows) = bounded(ROWS_WAITING);
             let digester = Digester {
                 geometry: source.job.geometry,
-                fingerprint: options.fingerprint,
+                method: options.method,
                 results: result_tx.clone(),
                 pool: &pool,
             };
-            lanes.push(lane);
+            to_threads.push(to_thread);
             let builder = thread::Builder::new().name(format!("digest-{index}"));
-            builder.spawn_scoped(scope, move || digester.run(&work)).map_err(HashError::Thread)?;
+            builder.spawn_scoped(scope, move || digester.run(&rows)).map_err(HashError::Thread)?;
         }
         drop(result_tx);
         let job = Arc::clone(&source.job);
-        let reader = read::Reader { job, dir, lanes, pool: &pool, stop: &stop };
+        let reader = read::Reader { job, dir, threads: to_threads, pool: &pool, stop: &stop };
         let builder = thread::Builder::new().name("digest-read".to_owned());
         builder.spawn_scoped(scope, move || reader.run(&pieces)).map_err(HashError::Thread)?;
         for (piece, outcome) in &results {
@@ -181,95 +203,55 @@ pub fn hash_pieces(
     })
 }
 
-/// What the reader hands to a digest thread; a piece's parts arrive in order.
-enum Work {
-    /// Bytes `range` of `buffer` begin at offset `begin` of piece `piece` and may go on into later ones.
-    Bytes { piece: u32, begin: u32, buffer: Buffer, range: std::ops::Range<usize> },
-    /// The piece cannot be digested; none of it follows.
-    Fault { piece: u32, fault: PieceOutcome },
+fn threads_for(wanted: usize, pieces: usize) -> usize {
+    wanted.min(pieces).clamp(1, HASH_THREADS_MAX)
 }
+
+/// Those being read, a row that is gathered or dealt out piece by piece, and the rows of each thread.
+const fn buffers_for(threads: usize) -> usize {
+    READS_MAX + LANES + 1 + threads * (1 + ROWS_WAITING) * LANES
+}
+
+const _: () = assert!(buffers_for(HASH_THREADS_MAX) * read::BUFFER_BYTES <= HASH_BUFFERS_BYTES_MAX);
 
 /// A recycled read buffer.
 type Buffer = Vec<u8>;
 
 /// A fixed number of buffers, made on first use.
 struct Pool {
-    free: Receiver<Option<Buffer>>,
-    give: Sender<Option<Buffer>>,
+    /// One for each buffer that may be taken.
+    permits: Receiver<()>,
+    give: Sender<()>,
+    /// The one given back last is taken first: its bytes are still in the processor's cache.
+    free: Mutex<Vec<Buffer>>,
 }
 
 impl Pool {
     fn new(count: usize) -> Self {
-        let (give, free) = bounded(count);
+        let (give, permits) = bounded(count);
         for _ in 0..count {
-            let _ = give.try_send(None);
+            let _ = give.try_send(());
         }
-        Self { free, give }
+        Self { permits, give, free: Mutex::new(Vec::with_capacity(count)) }
     }
 
     /// Waits for a buffer; the digest threads give theirs back without waiting for anything.
     fn take(&self) -> Buffer {
         // Both ends live in `self`: it cannot be disconnected.
-        let free = self.free.recv().ok().flatten();
-        free.unwrap_or_else(|| vec![0; read::BUFFER_BYTES])
+        let _ = self.permits.recv();
+        self.free().pop().unwrap_or_else(|| vec![0; read::BUFFER_BYTES])
     }
 
     fn give(&self, buffer: Buffer) {
-        let _ = self.give.try_send(Some(buffer));
-    }
-}
-
-/// One digest thread.
-struct Digester<'a> {
-    geometry: Geometry,
-    fingerprint: Option<Fingerprint>,
-    results: Sender<(u32, PieceOutcome)>,
-    pool: &'a Pool,
-}
-
-impl Digester<'_> {
-    fn run(&self, work: &Receiver<Work>) {
-        let (mut hasher, mut fingerprints) = (Sha1::new(), Vec::new());
-        for item in work {
-            match item {
-                Work::Fault { piece, fault } => {
-                    (hasher, fingerprints) = (Sha1::new(), Vec::new());
-                    let _ = self.results.send((piece, fault));
-                }
-                Work::Bytes { mut piece, mut begin, buffer, range } => {
-                    let mut bytes = &buffer[range];
-                    while !bytes.is_empty() {
-                        let len = self.geometry.piece_len(piece);
-                        let (part, rest) = bytes.split_at(bytes.len().min((len - begin) as usize));
-                        self.fingerprint_chunks(part, &mut fingerprints);
-                        let digest = if begin == 0 && part.len() == len as usize {
-                            Some(sha1::digest(part))
-                        } else {
-                            hasher.update(part);
-                            (begin + part.len() as u32 == len).then(|| std::mem::take(&mut hasher).finish())
-                        };
-                        if let Some(digest) = digest {
-                            let fingerprints = std::mem::take(&mut fingerprints);
-                            let _ = self.results.send((piece, PieceOutcome::Hashed { digest, fingerprints }));
-                        }
-                        bytes = rest;
-                        (piece, begin) = (piece + 1, 0);
-                    }
-                    self.pool.give(buffer);
-                }
-            }
-        }
+        self.free().push(buffer);
+        let _ = self.give.try_send(());
     }
 
-    /// Parts of a piece begin at chunk boundaries: a unit is a whole number of chunks.
-    fn fingerprint_chunks(&self, part: &[u8], fingerprints: &mut Vec<u64>) {
-        if let Some(fingerprint) = self.fingerprint {
-            fingerprints.extend(part.chunks(CHUNK_BYTES as usize).map(|chunk| fingerprint.of(chunk)));
-        }
+    fn free(&self) -> MutexGuard<'_, Vec<Buffer>> {
+        // Whoever panicked with it: a list of buffers is whole.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-const _: () = assert!(UNIT_BYTES.is_multiple_of(CHUNK_BYTES));
 
 impl Fault {
     /// The outcome of a piece that needs file `file` of `files`.

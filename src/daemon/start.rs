@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::clock;
 use super::error::NodeError;
 use super::files::{Access, TorrentFiles, layout_of};
-use super::hashing::{HashOptions, HashSource, PieceOutcome, hash_pieces};
+use super::hashing::{HashOptions, HashSource, Known, Method, PieceOutcome, check_pieces};
 use super::store::{Keeper, StateDir};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::TorrentId;
@@ -93,7 +93,7 @@ struct Begun {
     resume: Resume,
 }
 
-/// Pieces that were hashed and are right, each with the fingerprints of its chunks.
+/// Pieces that were checked and are right, each with the fingerprints of its chunks.
 type Found = Vec<(u32, Vec<u64>)>;
 
 /// Opens journal and files, hashes what is not known, makes room for what is missing; all that may wait
@@ -113,7 +113,8 @@ pub async fn start(
         return Ok(None);
     }
     prove(&mut begun, &config.metainfo).await?;
-    let found = check(&config, &begun.resume, on_checked).await?;
+    let prints = std::mem::take(&mut begun.resume.known);
+    let found = check(&config, &begun.resume, prints, on_checked).await?;
     let job = Arc::clone(&config);
     let started = blocking(starts, move || finish(&job, begun, found)).await?;
     if config.may_sleep && started.shared.is_complete() {
@@ -217,10 +218,12 @@ fn set_fingerprints(shared: &SharedTorrent, piece: u32, prints: &[u64]) {
     }
 }
 
-/// Hashes the pieces of which nothing is known.
+/// Reads the pieces of which it is not known whether they are there, compares the fingerprints that the
+/// journal has of them, and hashes the others.
 async fn check(
     config: &StartConfig,
     resume: &Resume,
+    prints: Vec<(u32, Box<[u64]>)>,
     on_checked: impl Fn(u32) + Send + 'static,
 ) -> Result<Found, NodeError> {
     if resume.rehash.count() == 0 {
@@ -229,20 +232,30 @@ async fn check(
     let (metainfo, dir, gates) =
         (Arc::clone(&config.metainfo), config.dir.clone(), Arc::clone(&config.gates));
     let pieces: Vec<u32> = resume.rehash.ones().collect();
-    let options = HashOptions { fingerprint: Some(config.state.fingerprint()), ..HashOptions::default() };
+    let fingerprint = config.state.fingerprint();
+    let options = HashOptions { method: Method::Sha1AndFingerprints(fingerprint), ..HashOptions::default() };
     blocking(&config.gates.checks, move || {
         let mut found = Vec::new();
         let source = HashSource::of_torrent(&metainfo, &dir);
         let mut on_piece = |piece, outcome| {
-            if let PieceOutcome::Hashed { digest, fingerprints } = outcome
-                && metainfo.piece_hashes.get(piece as usize) == Some(&digest)
-            {
-                found.push((piece, fingerprints));
+            match outcome {
+                PieceOutcome::Hashed { digest, fingerprints }
+                    if metainfo.piece_hashes.get(piece as usize) == Some(&digest) =>
+                {
+                    found.push((piece, fingerprints));
+                }
+                PieceOutcome::Fingerprinted { fingerprints } => found.push((piece, fingerprints)),
+                _ => {}
             }
             on_checked(piece);
             if gates.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        if gates.is_stopped() || !hash_pieces(&source, pieces, &options, &mut on_piece)? {
+        let of_piece = |piece| {
+            let at = prints.binary_search_by_key(&piece, |(piece, _)| *piece);
+            at.map_or(&[] as &[u64], |at| &prints[at].1)
+        };
+        let known = Known { fingerprint, of_piece: &of_piece };
+        if gates.is_stopped() || !check_pieces(&source, pieces, &known, &options, &mut on_piece)? {
             // What was not looked at must not count as missing: nothing is known until all is checked.
             return Err(NodeError::CheckStopped);
         }

@@ -22,10 +22,12 @@ use crate::base::limits::JOURNAL_BYTES_MAX;
 use crate::hash::fingerprint::Fingerprint;
 use crate::storage::journal::{Corrupt, Replay, Subject, replay};
 
+mod glance;
 mod journal_file;
 mod keeper;
 mod library;
 
+pub use glance::Glance;
 pub use journal_file::JournalFile;
 pub use keeper::{Keeper, Settled};
 pub use library::{Library, Remembered};
@@ -146,10 +148,9 @@ impl StateDir {
     ) -> Result<OpenedJournal, StoreError> {
         self.check_outside(download_dir)?;
         let dir = canonical(download_dir)?;
-        let path = self.path.join(format!("{}.journal", journal_stem(info_hash, &dir)));
+        let path = self.journal_path(&dir, info_hash);
         let lock = lock(&path.with_extension("lock"), &dir)?;
-        let secret_id = xxh3_64_with_seed(&self.secret.0, 2);
-        let subject = Subject { info_hash, geometry, file_count, secret_id };
+        let subject = self.subject(info_hash, geometry, file_count);
 
         let at = |source| StoreError::Other { path: path.clone(), source };
         let bytes = read_journal(&path, JOURNAL_BYTES_MAX).map_err(at)?;
@@ -168,6 +169,16 @@ impl StateDir {
         let set_aside = set_aside.map_err(at)?;
         let file = JournalFile::open(path.clone(), end, lock).map_err(at)?;
         Ok(OpenedJournal { file, subject, replay, set_aside })
+    }
+
+    /// `dir` without links.
+    fn journal_path(&self, dir: &Path, info_hash: InfoHash) -> PathBuf {
+        self.path.join(format!("{}.journal", journal_stem(info_hash, dir)))
+    }
+
+    fn subject(&self, info_hash: InfoHash, geometry: Geometry, file_count: u32) -> Subject {
+        let secret_id = xxh3_64_with_seed(&self.secret.0, 2);
+        Subject { info_hash, geometry, file_count, secret_id }
     }
 }
 

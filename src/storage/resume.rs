@@ -4,7 +4,8 @@
 //! untouched since. After an unclean one its times say nothing, because the node itself wrote to it
 //! after the last record; the same file with the same size is believed for the pieces that the journal
 //! lists, and the fingerprint of each chunk, checked when it is first read, catches what was changed
-//! in between. Whatever was not listed, or lies in a file that is new or different, is hashed.
+//! in between. Whatever was not listed, or lies in a file that is new or different, is read in full: where
+//! the journal has fingerprints they are compared, and what they do not settle is hashed.
 
 use super::durability::{Durability, SyncPolicy};
 use super::journal::{FileIdentity, JournalState, Record, Replay, Subject};
@@ -20,6 +21,9 @@ pub struct Resume {
     /// Pieces to be read and hashed before anything is known of them. The rest is either durable by
     /// `state` or missing.
     pub rehash: Bitfield,
+    /// Of these, the fingerprints that the journal has, ascending by piece: bytes that fit them are what
+    /// was verified, wherever they lie now.
+    pub known: Vec<(u32, Box<[u64]>)>,
     /// Files with unknown content. Their identity is to be recorded once their pieces have been
     /// hashed and not before: a node that is killed in between must hash them again.
     pub unknown: Vec<FileIndex>,
@@ -78,10 +82,12 @@ pub fn resume(journal: &JournalState, layout: &Layout, actual: &[Option<FileIden
     for piece in gone.ones() {
         doubted.clear(piece);
     }
+    let known = doubted.ones().filter(|&piece| journal.is_durable(piece));
+    let known = known.map(|piece| (piece, journal.fingerprints(piece).into())).collect();
     let clean =
         journal.is_clean() && layout.disk_files().all(|file| findings[file.0 as usize] == Finding::Same);
     let replace = !says_the_same(journal, &state);
-    Resume { state, rehash: doubted, unknown, clean, replace }
+    Resume { state, rehash: doubted, known, unknown, clean, replace }
 }
 
 /// Start without a usable journal: whatever is there is hashed.
@@ -178,6 +184,9 @@ mod tests {
         assert_eq!(resume.state.durable().ones().collect::<Vec<_>>(), durable);
         assert_eq!(resume.rehash.ones().collect::<Vec<_>>(), rehash);
         assert_eq!(resume.clean, clean);
+        let known: Vec<u32> = resume.known.iter().map(|(piece, _)| *piece).collect();
+        assert!(rehash.iter().filter(|&&piece| journal.is_durable(piece)).eq(&known));
+        assert!(resume.known.iter().all(|(piece, prints)| **prints == *journal.fingerprints(*piece)));
         for file in 0..4 {
             let same = |now: FileIdentity| {
                 let before = journal.file(file).unwrap();

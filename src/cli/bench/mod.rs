@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
+pub mod hash;
 pub mod histogram;
 pub mod leech;
 pub mod net;
@@ -43,6 +44,8 @@ pub enum BenchKind {
     Seed(SeedArgs),
     /// Open and close connections to a seeder, or open many and hold them
     Storm(StormArgs),
+    /// Hash memory on all allowed CPUs: what create and verify can reach
+    Hash(HashArgs),
 }
 
 /// `troc bench leech`.
@@ -158,6 +161,18 @@ pub struct StormArgs {
     pub json: bool,
 }
 
+/// `troc bench hash`.
+#[derive(Debug, Args)]
+pub struct HashArgs {
+    /// How long to measure
+    #[arg(long, value_name = "S", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BENCH_SECONDS_MAX)))]
+    pub seconds: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Why a measurement ended without a result. Each text is one line: what, where, how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -182,6 +197,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         BenchKind::Leech(args) => run_leech(&args),
         BenchKind::Seed(args) => run_seed(&args),
         BenchKind::Storm(args) => run_storm(&args),
+        BenchKind::Hash(args) => run_hash(&args),
     }
 }
 
@@ -255,6 +271,16 @@ fn run_storm(args: &StormArgs) -> Result<(), BenchError> {
         print!("{report}");
     }
     report.verdict()
+}
+
+fn run_hash(args: &HashArgs) -> Result<(), BenchError> {
+    let report = hash::run(Duration::from_secs(args.seconds.into()))?;
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        print!("{report}");
+    }
+    Ok(())
 }
 
 /// A load generator is a weapon: it stays on this machine unless told twice.

@@ -1,4 +1,4 @@
-//! The reading thread: keeps [`READS_MAX`] reads in flight and deals them out in order.
+//! The reading thread: keeps [`READS_MAX`] reads in flight and deals them out in order, row by row.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,9 +14,11 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use crate::base::units::PAGE_BYTES;
 use crate::storage::layout::{Extent, FileIndex};
 
+use super::digest::{Content, Part, Row};
 use super::source::{Backend, Fault, Files, Handle, Opened};
-use super::units::{Job, Step, Unit};
-use super::{Buffer, Pool, READS_MAX, UNIT_BYTES, Work};
+use super::units::{Job, Place, Step, Unit};
+use super::{Buffer, Pool, READS_MAX, UNIT_BYTES};
+use crate::hash::sha1::LANES;
 
 const PAGE: usize = PAGE_BYTES as usize;
 
@@ -30,7 +32,7 @@ pub(super) struct Reader<'a> {
     pub(super) job: Arc<Job>,
     pub(super) dir: OwnedFd,
     /// To the digest threads.
-    pub(super) lanes: Vec<Sender<Work>>,
+    pub(super) threads: Vec<Sender<Row>>,
     pub(super) pool: &'a Pool,
     /// Nobody wants more.
     pub(super) stop: &'a AtomicBool,
@@ -39,7 +41,8 @@ pub(super) struct Reader<'a> {
 /// A unit that is being read.
 struct Pending {
     step: Step,
-    reading: JoinHandle<Filled>,
+    /// `None` for what is not wanted any more.
+    reading: Option<JoinHandle<Filled>>,
 }
 
 /// A finished read: where the bytes lie in the buffer, or which file would not give them.
@@ -53,11 +56,12 @@ impl Reader<'_> {
     pub(super) fn run(self, pieces: &[u32]) {
         let mut rings = tokio_uring::builder();
         rings.entries(READS_MAX.next_power_of_two() as u32 * 2);
-        let Self { job, dir, lanes, pool, stop } = self;
+        let Self { job, dir, threads, pool, stop } = self;
         let deal = |backend| {
             let files = Rc::new(Files::new(dir, job, backend));
-            let lost = vec![usize::MAX; lanes.len()];
-            Deal { files, lanes, pool, stop, pending: VecDeque::with_capacity(READS_MAX), lost }
+            let lost = vec![[usize::MAX; LANES]; threads.len()];
+            let pending = VecDeque::with_capacity(READS_MAX);
+            Deal { files, threads, pool, stop, pending, row: Row::with_capacity(LANES), lost }
         };
         match tokio_uring::Runtime::new(&rings) {
             Ok(runtime) => runtime.block_on(deal(Backend::Uring).run(pieces)),
@@ -73,33 +77,38 @@ impl Reader<'_> {
 /// [`Reader`] inside a runtime.
 struct Deal<'a> {
     files: Rc<Files>,
-    lanes: Vec<Sender<Work>>,
+    threads: Vec<Sender<Row>>,
     pool: &'a Pool,
     stop: &'a AtomicBool,
     /// In the order in which the digest threads get them.
     pending: VecDeque<Pending>,
+    /// What has been read of the row that comes next.
+    row: Row,
     /// Per lane the run that lost a part last: its other parts are not wanted.
-    lost: Vec<usize>,
+    lost: Vec<[usize; LANES]>,
 }
 
 impl Deal<'_> {
     async fn run(mut self, pieces: &[u32]) {
         let job = Arc::clone(&self.files.job);
-        for step in job.schedule(pieces, self.lanes.len()) {
+        for step in job.schedule(pieces, self.threads.len()) {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
             if self.pending.len() == READS_MAX {
                 self.settle().await;
             }
-            if self.lost[step.lane] != step.run {
-                let reading = self.start(step.unit);
-                self.pending.push_back(Pending { step, reading });
-            }
+            // A run that has lost a part keeps its place in the row, which would not end otherwise.
+            let reading = (!self.is_lost(step)).then(|| self.start(step.unit));
+            self.pending.push_back(Pending { step, reading });
         }
         while !self.pending.is_empty() {
             self.settle().await;
         }
+    }
+
+    fn is_lost(&self, step: Step) -> bool {
+        self.lost[step.place.thread][step.place.lane] == step.run
     }
 
     fn start(&self, unit: Unit) -> JoinHandle<Filled> {
@@ -107,19 +116,29 @@ impl Deal<'_> {
         spawn_local(read_unit(Rc::clone(&self.files), unit, buffer))
     }
 
-    /// Waits for the oldest read and deals it out.
+    /// Waits for the oldest read; the last of a row has it dealt out.
     async fn settle(&mut self) {
         let Some(Pending { step, reading }) = self.pending.pop_front() else { return };
-        let Filled { buffer, result } = join(reading).await;
-        if self.lost[step.lane] == step.run {
+        if let Some(reading) = reading {
+            let Filled { buffer, result } = join(reading).await;
+            self.add(step, buffer, result).await;
+        }
+        if step.row_left == 0 && !self.row.is_empty() {
+            let row = std::mem::replace(&mut self.row, Row::with_capacity(LANES));
+            self.send(step.place.thread, row);
+        }
+    }
+
+    async fn add(&mut self, step: Step, buffer: Buffer, result: Result<Range<usize>, (usize, Fault)>) {
+        if self.is_lost(step) {
             return self.pool.give(buffer);
         }
         match result {
-            Ok(range) => self.send(step.lane, step.unit, buffer, range),
+            Ok(range) => self.row.push(part(step.place, step.unit, Content::Bytes { buffer, range })),
             Err((file, fault)) if step.pieces == 1 => {
                 self.pool.give(buffer);
-                self.lost[step.lane] = step.run;
-                self.send_fault(step.lane, step.unit.piece, file, fault);
+                self.lost[step.place.thread][step.place.lane] = step.run;
+                self.row.push(self.fault(step.place, step.unit, file, fault));
             }
             Err(_) => {
                 self.pool.give(buffer);
@@ -128,30 +147,35 @@ impl Deal<'_> {
         }
     }
 
-    /// Some piece of a read that covers several cannot be had: find out which.
+    /// Some piece of a read that covers several cannot be had: find out which. Each is whole, and needs to
+    /// wait for no row.
     async fn read_one_by_one(&self, step: Step) {
         for piece in step.unit.piece..step.unit.piece + step.pieces {
             let unit = Unit { piece, begin: 0, len: self.files.job.geometry.piece_len(piece) };
             let Filled { buffer, result } = join(self.start(unit)).await;
-            match result {
-                Ok(range) => self.send(step.lane, unit, buffer, range),
+            let part = match result {
+                Ok(range) => part(step.place, unit, Content::Bytes { buffer, range }),
                 Err((file, fault)) => {
                     self.pool.give(buffer);
-                    self.send_fault(step.lane, piece, file, fault);
+                    self.fault(step.place, unit, file, fault)
                 }
-            }
+            };
+            self.send(step.place.thread, vec![part]);
         }
     }
 
-    fn send(&self, lane: usize, unit: Unit, buffer: Buffer, range: Range<usize>) {
-        // A digest thread ends before its lane only by a panic, which the scope passes on.
-        let _ = self.lanes[lane].send(Work::Bytes { piece: unit.piece, begin: unit.begin, buffer, range });
+    fn send(&self, thread: usize, row: Row) {
+        // A digest thread ends before its channel only by a panic, which the scope passes on.
+        let _ = self.threads[thread].send(row);
     }
 
-    fn send_fault(&self, lane: usize, piece: u32, file: usize, fault: Fault) {
-        let fault = fault.outcome(file, &self.files.job.files);
-        let _ = self.lanes[lane].send(Work::Fault { piece, fault });
+    fn fault(&self, place: Place, unit: Unit, file: usize, fault: Fault) -> Part {
+        part(place, unit, Content::Fault(fault.outcome(file, &self.files.job.files)))
     }
+}
+
+const fn part(place: Place, unit: Unit, content: Content) -> Part {
+    Part { lane: place.lane, piece: unit.piece, begin: unit.begin, content }
 }
 
 async fn join(reading: JoinHandle<Filled>) -> Filled {

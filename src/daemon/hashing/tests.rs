@@ -3,9 +3,11 @@ use std::fs;
 
 use super::*;
 use crate::base::rng::Rng;
+use crate::base::units::CHUNK_BYTES;
+use crate::hash::sha1;
 
 /// Files of `lengths` with bytes from a seed below a fresh directory, and their bytes end to end.
-fn tree(lengths: &[u64]) -> (tempfile::TempDir, Vec<SourceFile>, Vec<u8>) {
+pub(super) fn tree(lengths: &[u64]) -> (tempfile::TempDir, Vec<SourceFile>, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let mut rng = Rng::new(7);
     let (mut files, mut payload) = (Vec::new(), Vec::new());
@@ -21,7 +23,8 @@ fn tree(lengths: &[u64]) -> (tempfile::TempDir, Vec<SourceFile>, Vec<u8>) {
 }
 
 fn digest_all(source: &HashSource, threads: usize) -> BTreeMap<u32, PieceOutcome> {
-    let options = HashOptions { threads: Some(threads), fingerprint: Some(Fingerprint::new(3)) };
+    let options =
+        HashOptions { threads: Some(threads), method: Method::Sha1AndFingerprints(Fingerprint::new(3)) };
     let mut outcomes = BTreeMap::new();
     let done = hash_pieces(source, 0..u32::MAX >> 8, &options, &mut |piece, outcome| {
         assert!(outcomes.insert(piece, outcome).is_none(), "piece {piece} twice");
@@ -31,7 +34,7 @@ fn digest_all(source: &HashSource, threads: usize) -> BTreeMap<u32, PieceOutcome
     outcomes
 }
 
-fn assert_hashed(outcome: &PieceOutcome, bytes: &[u8]) {
+pub(super) fn assert_hashed(outcome: &PieceOutcome, bytes: &[u8]) {
     let PieceOutcome::Hashed { digest, fingerprints } = outcome else { panic!("{outcome:?}") };
     let want: Vec<u64> =
         bytes.chunks(CHUNK_BYTES as usize).map(|chunk| Fingerprint::new(3).of(chunk)).collect();
@@ -189,6 +192,68 @@ fn breaking_off_ends_early_and_says_so() {
     });
     assert!(!done.unwrap());
     assert_eq!(calls, 1);
+}
+
+#[test]
+fn as_many_threads_as_pieces_and_the_limit_allow() {
+    assert_eq!(threads_for(5, 0), 1);
+    assert_eq!(threads_for(5, 3), 3);
+    for (wanted, threads) in [
+        (HASH_THREADS_MAX - 1, HASH_THREADS_MAX - 1),
+        (HASH_THREADS_MAX, HASH_THREADS_MAX),
+        (HASH_THREADS_MAX + 1, HASH_THREADS_MAX),
+    ] {
+        assert_eq!(threads_for(wanted, 1000), threads);
+        assert!(buffers_for(threads) * read::BUFFER_BYTES <= HASH_BUFFERS_BYTES_MAX);
+    }
+}
+
+/// Around what is read, what is hashed side by side, and what a fingerprint covers at once.
+#[test]
+fn pieces_of_all_lengths_end_right_in_every_lane() {
+    for piece_bytes in [16 << 10, 48 << 10, 240 << 10, 256 << 10, 272 << 10, 1 << 20, (1 << 20) + (16 << 10)]
+    {
+        for pieces in [1, 3, 4, 5, 8, 9] {
+            for more in [-1, 0, 1] {
+                let (dir, files, payload) = tree(&[(pieces * i64::from(piece_bytes) + more) as u64]);
+                let geometry = Geometry::new(payload.len() as u64, piece_bytes as u32);
+                let source = HashSource::new(dir.path(), geometry, files);
+                let outcomes = digest_all(&source, 2);
+                assert_eq!(outcomes.len(), geometry.piece_count() as usize);
+                for (outcome, bytes) in outcomes.values().zip(payload.chunks(piece_bytes as usize)) {
+                    assert_hashed(outcome, bytes);
+                }
+            }
+        }
+    }
+}
+
+/// Also in the second read of a piece, whose lane then goes on with the next piece.
+#[test]
+fn what_one_lane_loses_no_other_lane_notices() {
+    const PIECE_BYTES: u64 = 2 << 20;
+    for hurt in 0..LANES as u64 {
+        for end in [0, 5, (1 << 20) + 5] {
+            let (dir, files, payload) = tree(&[PIECE_BYTES; 6]);
+            let path = dir.path().join(&files[hurt as usize].path);
+            match end {
+                0 => fs::remove_file(path).unwrap(),
+                _ => fs::OpenOptions::new().write(true).open(path).unwrap().set_len(end).unwrap(),
+            }
+            let source =
+                HashSource::new(dir.path(), Geometry::new(6 * PIECE_BYTES, PIECE_BYTES as u32), files);
+            let outcomes = digest_all(&source, 1);
+            assert_eq!(outcomes.len(), 6);
+            for ((piece, outcome), bytes) in outcomes.iter().zip(payload.chunks(PIECE_BYTES as usize)) {
+                match outcome {
+                    PieceOutcome::Absent { file } => {
+                        assert_eq!((u64::from(*piece), *file as u64), (hurt, hurt))
+                    }
+                    outcome => assert_hashed(outcome, bytes),
+                }
+            }
+        }
+    }
 }
 
 #[test]

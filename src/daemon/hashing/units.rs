@@ -3,6 +3,8 @@
 use crate::base::geometry::Geometry;
 use crate::storage::layout::{FileSpan, Layout};
 
+use crate::hash::sha1::LANES;
+
 use super::{SourceFile, UNIT_BYTES};
 
 /// What is read: files end to end, and the pieces over them.
@@ -12,7 +14,8 @@ pub(super) struct Job {
     pub(super) layout: Layout,
 }
 
-/// Consecutive whole pieces that fit one read, or a single longer piece: what one digest thread gets.
+/// Consecutive whole pieces that fit one read, or a single longer piece: what one lane of a digest thread
+/// gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) first: u32,
@@ -34,11 +37,20 @@ pub(super) struct Unit {
 pub(super) struct Step {
     /// Number of the run, in the order of all.
     pub(super) run: usize,
-    /// The digest thread of the run.
-    pub(super) lane: usize,
+    pub(super) place: Place,
     /// Pieces of the run.
     pub(super) pieces: u32,
     pub(super) unit: Unit,
+    /// Reads of the same row that are still to come.
+    pub(super) row_left: usize,
+}
+
+/// Where a run is digested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) thread: usize,
+    /// Below [`LANES`].
+    pub(super) lane: usize,
 }
 
 impl Job {
@@ -60,22 +72,35 @@ impl Job {
         runs
     }
 
-    /// All reads for `pieces`: as many runs side by side as there are lanes, so that long pieces keep
-    /// every digest thread busy; the reads of one run stay in order.
-    pub(super) fn schedule(&self, pieces: &[u32], lanes: usize) -> impl Iterator<Item = Step> {
+    /// All reads for `pieces`: up to [`LANES`] runs side by side for each of `threads`, so that long pieces
+    /// keep every lane busy. The reads of one run stay in order. Those that one thread digests side by
+    /// side, a row, follow one another.
+    pub(super) fn schedule(&self, pieces: &[u32], threads: usize) -> impl Iterator<Item = Step> {
         let runs: Vec<(usize, Run)> = self.runs(pieces).into_iter().enumerate().collect();
         let rounds = self.geometry.piece_bytes.div_ceil(UNIT_BYTES);
-        let groups: Vec<Vec<(usize, Run)>> = runs.chunks(lanes).map(<[_]>::to_vec).collect();
+        let groups: Vec<Vec<(usize, Run)>> = runs.chunks(threads * LANES).map(<[_]>::to_vec).collect();
         groups.into_iter().flat_map(move |group| {
-            let steps = (0..rounds).flat_map(move |index| {
-                let step = move |(ordinal, run): (usize, Run)| {
-                    let unit = self.unit(run, index)?;
-                    Some(Step { run: ordinal, lane: ordinal % lanes, pieces: run.count, unit })
-                };
-                group.clone().into_iter().filter_map(step)
+            // Few runs are spread over all threads.
+            let width = group.len().div_ceil(threads);
+            let rows = (0..rounds).flat_map(|round| {
+                let rows = (0..).zip(group.chunks(width));
+                rows.flat_map(move |(thread, runs)| self.row(thread, runs, round))
             });
-            steps.collect::<Vec<_>>()
+            rows.collect::<Vec<_>>()
         })
+    }
+
+    /// Read number `round` of each of `runs`.
+    fn row(&self, thread: usize, runs: &[(usize, Run)], round: u32) -> Vec<Step> {
+        let step = |(lane, &(ordinal, run)): (usize, &(usize, Run))| {
+            let (unit, place) = (self.unit(run, round)?, Place { thread, lane });
+            Some(Step { run: ordinal, place, pieces: run.count, unit, row_left: 0 })
+        };
+        let mut row: Vec<Step> = (0..).zip(runs).filter_map(step).collect();
+        for (left, step) in row.iter_mut().rev().enumerate() {
+            step.row_left = left;
+        }
+        row
     }
 
     /// Read number `index` of `run`; `None` behind its end.
@@ -114,7 +139,8 @@ mod tests {
             let pieces: Vec<u32> = (0..job.geometry.piece_count()).collect();
             let mut at = 0;
             let mut runs: Vec<Step> = job.schedule(&pieces, 3).collect();
-            assert!(runs.iter().all(|step| step.lane == step.run % 3));
+            assert!(runs.iter().all(|step| step.place.thread < 3 && step.place.lane < LANES));
+            assert_rows(&runs);
             // Stable: the reads of one run keep their order.
             runs.sort_by_key(|step| step.run);
             for Step { unit, .. } in runs {
@@ -124,6 +150,28 @@ mod tests {
             }
             assert_eq!(at, job.geometry.total_bytes, "{piece_bytes}");
         }
+    }
+
+    /// A row is of one thread and has each lane once.
+    fn assert_rows(steps: &[Step]) {
+        let mut at = 0;
+        while at < steps.len() {
+            let row = &steps[at..=at + steps[at].row_left];
+            for (left, step) in row.iter().rev().enumerate() {
+                assert_eq!((step.row_left, step.place.thread), (left, row[0].place.thread));
+            }
+            assert!(row.windows(2).all(|pair| pair[0].place.lane < pair[1].place.lane));
+            at += row.len();
+        }
+    }
+
+    #[test]
+    fn few_runs_keep_all_threads_busy() {
+        let job = job(&[5 << 20], 1 << 20);
+        let steps: Vec<Step> = job.schedule(&[0, 1, 2, 3, 4], 2).collect();
+        let places: Vec<(usize, usize)> =
+            steps.iter().map(|step| (step.place.thread, step.place.lane)).collect();
+        assert_eq!(places, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]);
     }
 
     #[test]
