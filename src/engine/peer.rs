@@ -62,18 +62,23 @@ pub struct Flags {
 
 /// How fast blocks come, and how many requests that warrants.
 ///
-/// Depth = rate x (base latency + 100 ms), at least 4 and at most what the other side queues. Until
-/// a first rate is known the depth doubles each round trip, as it grows by one with each block.
+/// Depth = rate x (base latency + 100 ms), at least 4 and at most what the other side queues. At first
+/// the depth doubles each round trip, as it grows by one with each block, until that brings no more or a
+/// block takes 100 ms longer than the fastest did: then the other side's queue is long enough, and more
+/// would only hold slots. (HyStart ends TCP's slow start by the same sign.)
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Bytes per second, smoothed over about two seconds.
     pub rate: u64,
-    /// Shortest time from request to block seen so far.
-    pub base_latency: Span,
+    /// Shortest time from request to block seen so far; none before the first block.
+    base_latency: Option<Span>,
     window_bytes: u64,
     ramp: usize,
     ramping: bool,
 }
+
+/// What blocks may wait in the other side's queue.
+const QUEUEING: Span = Span::from_ms(100);
 
 /// What a fresh connection may have outstanding.
 const DEPTH_AT_FIRST: usize = 16;
@@ -83,8 +88,7 @@ pub const REQQ_DEFAULT: usize = 250;
 
 impl Default for Pace {
     fn default() -> Self {
-        let base_latency = Span::from_ms(100);
-        Self { rate: 0, base_latency, window_bytes: 0, ramp: DEPTH_AT_FIRST, ramping: true }
+        Self { rate: 0, base_latency: None, window_bytes: 0, ramp: DEPTH_AT_FIRST, ramping: true }
     }
 }
 
@@ -92,9 +96,16 @@ impl Pace {
     /// A block came `latency` after its request.
     pub fn note_block(&mut self, bytes: u32, latency: Span) {
         self.window_bytes += u64::from(bytes);
-        self.base_latency = self.base_latency.min(latency);
+        let base = self.base_latency.map_or(latency, |base| base.min(latency));
+        self.base_latency = Some(base);
         if self.ramping {
             self.ramp = (self.ramp + 1).min(REQUESTS_OUT_MAX);
+            if latency.0 > base.0 + QUEUEING.0 {
+                // Little's law: as many were outstanding when this block was asked for, a round trip ago.
+                let outstanding_bytes = self.ramp as u64 / 2 * u64::from(BLOCK_BYTES);
+                self.rate = self.rate.max(outstanding_bytes.saturating_mul(1_000_000_000) / latency.0);
+                self.ramping = false;
+            }
         }
     }
 
@@ -110,7 +121,7 @@ impl Pace {
 
     /// Requests to keep outstanding at a peer that queues `reqq`.
     pub fn depth(&self, reqq: usize) -> usize {
-        let window_ns = u128::from(self.base_latency.0 + Span::from_ms(100).0);
+        let window_ns = u128::from(self.base_latency.unwrap_or_default().0 + QUEUEING.0);
         let by_rate = (u128::from(self.rate) * window_ns / 1_000_000_000) as u64 / u64::from(BLOCK_BYTES);
         let depth = if self.ramping { self.ramp.max(by_rate as usize) } else { by_rate as usize };
         // A peer may queue fewer than our least: what it says goes before what we want.
@@ -502,6 +513,43 @@ mod tests {
         // About 1 MB/s over 110 ms is 7 blocks.
         assert!((5..=8).contains(&pace.depth(500)), "{}", pace.depth(500));
         assert_eq!(Pace::default().depth(3), 3, "never more than the other side queues");
+    }
+
+    #[test]
+    fn depth_stops_doubling_when_blocks_wait_long_in_the_other_sides_queue() {
+        // 20 MB/s, however many are outstanding.
+        let at_rate = |depth: usize| Span(depth as u64 * u64::from(BLOCK_BYTES) * 50);
+        let mut pace = Pace::default();
+        pace.note_block(BLOCK_BYTES, Span::from_ms(10));
+        for _ in 0..2_000 {
+            pace.note_block(BLOCK_BYTES, at_rate(pace.depth(500)).max(Span::from_ms(10)));
+        }
+        // 110 ms at that rate are 134 blocks.
+        assert!((60..=180).contains(&pace.depth(500)), "{}", pace.depth(500));
+        assert!(!pace.ramping);
+        // At the edge it goes on.
+        let mut pace = Pace::default();
+        pace.note_block(BLOCK_BYTES, Span::from_ms(10));
+        pace.note_block(BLOCK_BYTES, Span::from_ms(110));
+        assert!(pace.ramping);
+        pace.note_block(BLOCK_BYTES, Span(Span::from_ms(110).0 + 1));
+        assert!(!pace.ramping);
+    }
+
+    #[test]
+    fn a_long_way_is_filled_like_a_short_one() {
+        // 300 ms there and back, and 50 MB/s: 915 blocks are on the way.
+        let (way, rate_blocks) = (Span::from_ms(300), 3_052);
+        let mut pace = Pace::default();
+        for _ in 0..20 {
+            // A second: as many round trips as it has, and no more than the link carries.
+            for _ in 0..3 {
+                let came = pace.depth(500).min(rate_blocks * 3 / 10);
+                (0..came).for_each(|_| pace.note_block(BLOCK_BYTES, way));
+            }
+            pace.roll(Span::from_secs(1));
+        }
+        assert_eq!(pace.depth(500), 500, "all that the other side queues");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::base::units::BLOCKS_PER_CHUNK;
 const NIL: u32 = u32::MAX;
 
 /// Slots that an allocation looks at before it takes untouched memory instead.
-const QUICK_STEPS: u32 = 128;
+const QUICK_STEPS: u32 = 1024;
 
 /// Heat of a chunk that leaves when there is no other memory: one reader has come to it.
 const HEAT_KEPT_ABOVE: u8 = 1;
