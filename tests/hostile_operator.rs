@@ -18,6 +18,9 @@ use relay::{PIECE, Scene, TOTAL, proc_value};
 use support::node::{self, Node};
 use support::skip;
 use support::torrent::Torrent;
+use troc::base::limits::RING_LOCKED_BYTES;
+use troc::daemon::cache_size::Rings;
+use troc::io::arena::REGION_BYTES;
 use wire::{BLOCK, Peer, assert_serves};
 
 const TROC: &str = env!("CARGO_BIN_EXE_troc");
@@ -265,6 +268,73 @@ fn u1_without_locked_memory_the_remedy_is_named() {
     let output = run(command.args(["--listen", "127.0.0.1:0", "--cache", "64MiB"]), scene.temp.path());
     let line = one_line(&output, 1);
     assert!(line.contains("ulimit -l"), "{line}");
+}
+
+/// A relay of the usual scene with one worker and so large a cache; `user` comes before its binary.
+fn relay_with_cache(scene: &Scene, mut user: Command, binary: &Path, cache: &str) -> Node {
+    user.arg(binary).arg("relay").arg(&scene.file).arg("--dir").arg(&scene.torrent.source);
+    user.args(["--json", "--listen", "127.0.0.1:0", "--cores", "1", "--cache", cache]);
+    user.env("TROC_STATE", scene.path("state"));
+    Node::spawn("relay", &mut user, scene.temp.path())
+}
+
+/// Runs a relay with a cache of 1 GiB under a limit on locked memory, requires that it warns and serves,
+/// and returns how much of its cache is registered with its ring.
+fn registered_under(memlock: u64) -> u64 {
+    let scene = Scene::public();
+    let binary = for_anybody(&scene);
+    let mut user = Command::new("prlimit");
+    // A user of its own: what a user's other processes hold counts too.
+    user.arg(format!("--memlock={memlock}")).arg("setpriv");
+    user.args(["--reuid", "61235", "--regid", "61235", "--clear-groups"]);
+    let mut relay = relay_with_cache(&scene, user, &binary, "1GiB");
+    assert_serves(relay.wait_seeding(), &scene.payload);
+    let pinned = proc_value(relay.process.pid(), "status", "VmPin") << 10;
+    let said = relay.process.errors();
+    for part in ["the cache has 64.0 MiB, not 1.00 GiB", "limit on locked memory", "`ulimit -l unlimited`"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    relay.process.terminate();
+    relay.expect_done();
+    pinned / REGION_BYTES * REGION_BYTES
+}
+
+/// The highest limit on locked memory that a test may set.
+fn memlock_max() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Memlock).maximum.unwrap_or(u64::MAX)
+}
+
+#[test]
+fn a_cache_larger_than_locked_memory_is_cut_with_a_warning_and_serves() {
+    if !is_root() {
+        return skip("memlock", "only root can become another user");
+    }
+    let few = memlock_max().min(8 << 20);
+    assert_eq!(registered_under(few), 0, "no region fits");
+}
+
+#[test]
+fn a_cache_is_cut_to_what_the_rings_can_register() {
+    let limit = REGION_BYTES + Rings::of(1, false).count * RING_LOCKED_BYTES;
+    if !is_root() || memlock_max() < limit {
+        return skip("memlock", "only root with a hard limit (`ulimit -H -l`) of 66 MiB or more can set it");
+    }
+    assert_eq!(registered_under(limit), REGION_BYTES);
+    assert_eq!(registered_under(limit - 1), 0, "one byte short");
+}
+
+#[test]
+fn a_cache_larger_than_memory_is_cut_with_a_warning_and_serves() {
+    let scene = Scene::new();
+    let user = Command::new("env");
+    let mut relay = relay_with_cache(&scene, user, Path::new(TROC), "1024TiB");
+    assert_serves(relay.wait_seeding(), &scene.payload);
+    let said = relay.process.errors();
+    assert!(said.contains("the cache has ") && said.contains(", not 1.00 PiB, "), "{said}");
+    let (memory, cgroup) = ("see `free -h`", "--memory of the container");
+    assert!(said.contains(memory) || said.contains(cgroup) || said.contains("`ulimit -l"), "{said}");
+    relay.process.terminate();
+    relay.expect_done();
 }
 
 #[test]

@@ -256,3 +256,20 @@ pub const BENCH_START_TIMEOUT: Span = Span::from_secs(30);
 /// add to them. 8 MiB keep a disk of 2.8 GB/s busy through 3 ms of latency, and more would only touch more
 /// memory.
 pub const CHUNKS_WRITING_MAX: u32 = 32;
+
+// ---- The cache's memory ----
+
+/// Smallest cache that is of use: the chunks of a few fast peers. A host without room for it gets it all
+/// the same, with a warning: memory is taken only as chunks come.
+pub const CACHE_BYTES_MIN: u64 = 64 << 20;
+/// Pieces of the longest kind that the cache holds at least: one half may be promised to begun ones.
+pub const CACHED_PIECES_MIN: u64 = 4;
+/// Without `--cache` it takes this part of the memory that is available, and no less is left to others
+/// than three times as much.
+pub const CACHE_DEFAULT_PART: u64 = 4;
+/// This part of the available memory stays out of any cache: socket buffers, tables, other programs.
+pub const CACHE_SPARED_PART: u64 = 8;
+/// Taken for available where the kernel does not say how much there is.
+pub const MEMORY_BYTES_ASSUMED: u64 = 1 << 30;
+/// Locked memory that a ring is charged for itself, in bytes: entries, completions and receive buffers.
+pub const RING_LOCKED_BYTES: u64 = 1 << 20;

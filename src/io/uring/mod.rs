@@ -47,7 +47,7 @@ use ring::{BATCH_MAX, Ring, Wait};
 use wake::Doorbell;
 
 pub use files::FilePair;
-pub use regions::SharedRegions;
+pub use regions::{SharedRegions, can_share_regions};
 pub use setup::{ENTRIES_MIN, Memlock, SetupError, check, explain};
 pub use zero_copy::ZeroCopy;
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use io_uring::IoUring;
 use io_uring::types::CloneBuffersFlags;
 
+use crate::base::units::PAGE_BYTES;
 use crate::io::arena::Arena;
 
 use super::ring::Ring;
@@ -61,6 +62,25 @@ impl std::fmt::Debug for SharedRegions {
         let there = self.registered.iter().filter(|region| region.get() == Some(&true)).count();
         f.debug_struct("SharedRegions").field("registered", &there).finish_non_exhaustive()
     }
+}
+
+/// Whether the kernel lets rings share the registration of a buffer: tried with a page.
+pub fn can_share_regions() -> bool {
+    let page = vec![0_u8; PAGE_BYTES as usize];
+    let sparse = || {
+        let ring = IoUring::builder().dontfork().build(1)?;
+        ring.submitter().register_buffers_sparse(1).map(|()| ring)
+    };
+    let lend = || {
+        let (home, borrower): (IoUring, IoUring) = (sparse()?, sparse()?);
+        let buffer = libc::iovec { iov_base: page.as_ptr().cast_mut().cast(), iov_len: page.len() };
+        // SAFETY: nothing is ever submitted to either ring, and both are gone before the page is.
+        unsafe { home.submitter().register_buffers_update(0, &[buffer], None)? };
+        let flags = CloneBuffersFlags::DST_REPLACE;
+        borrower.submitter().register_buffers_clone_offset(home.as_raw_fd(), 0, 0, 1, flags)
+    };
+    let lent: io::Result<()> = lend();
+    lent.is_ok()
 }
 
 /// Which regions of the arena are buffers of this ring. A region becomes one when this ring first
