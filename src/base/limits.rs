@@ -264,12 +264,13 @@ pub const CHUNKS_WRITING_MAX: u32 = 32;
 pub const CACHE_BYTES_MIN: u64 = 64 << 20;
 /// Pieces of the longest kind that the cache holds at least: one half may be promised to begun ones.
 pub const CACHED_PIECES_MIN: u64 = 4;
-/// Without `--cache` it takes this part of the memory that is available, and no less is left to others
-/// than three times as much.
+/// Without `--cache` it takes at most one part in so many of the memory that is available.
 pub const CACHE_DEFAULT_PART: u64 = 4;
-/// This part of the available memory stays out of any cache: socket buffers, tables, other programs.
+/// One part in so many of the available memory stays out of any cache: it is for socket buffers, tables
+/// and other programs.
 pub const CACHE_SPARED_PART: u64 = 8;
 /// Taken for available where the kernel does not say how much there is.
 pub const MEMORY_BYTES_ASSUMED: u64 = 1 << 30;
-/// Locked memory that a ring is charged for itself, in bytes: entries, completions and receive buffers.
+/// Locked memory set aside for each ring itself, in bytes. One of 1024 entries and 8192 completions is
+/// charged 196 KiB, and the table of its receive buffers 8 KiB more.
 pub const RING_LOCKED_BYTES: u64 = 1 << 20;
