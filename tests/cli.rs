@@ -540,7 +540,9 @@ fn the_doctor_names_level_and_remedy_of_each_finding() {
     assert!(matches!(output.status.code(), Some(0 | 1)), "{}", stderr(&output));
     let report = json(&stdout(&output));
     let checks = report["checks"].as_array().unwrap();
-    for name in ["kernel", "processors", "locked memory", "open files", "somaxconn", "file system"] {
+    for name in
+        ["kernel", "processors", "memory", "cache", "locked memory", "open files", "somaxconn", "file system"]
+    {
         assert!(checks.iter().any(|check| check["name"] == name), "{name}: {report}");
     }
     for check in checks {

@@ -267,6 +267,52 @@ fn u1_without_locked_memory_the_remedy_is_named() {
     assert!(line.contains("ulimit -l"), "{line}");
 }
 
+/// A relay of the usual scene with one worker and so large a cache; `user` comes before its binary.
+fn relay_with_cache(scene: &Scene, mut user: Command, binary: &Path, cache: &str) -> Node {
+    user.arg(binary).arg("relay").arg(&scene.file).arg("--dir").arg(&scene.torrent.source);
+    user.args(["--json", "--listen", "127.0.0.1:0", "--cores", "1", "--cache", cache]);
+    user.env("TROC_STATE", scene.path("state"));
+    Node::spawn("relay", &mut user, scene.temp.path())
+}
+
+#[test]
+fn a_cache_larger_than_locked_memory_is_used_unregistered_with_a_warning() {
+    if !is_root() {
+        return skip("memlock", "only root can become another user");
+    }
+    let scene = Scene::public();
+    let binary = for_anybody(&scene);
+    let mut user = Command::new("prlimit");
+    // Enough for the rings, and for no region. A user of its own: what its other processes hold counts too.
+    user.args(["--memlock=8388608", "setpriv", "--reuid", "61235", "--regid", "61235", "--clear-groups"]);
+    let mut relay = relay_with_cache(&scene, user, &binary, "1GiB");
+    assert_serves(relay.wait_seeding(), &scene.payload);
+    let pinned = proc_value(relay.process.pid(), "status", "VmPin") << 10;
+    assert!(pinned < 8 << 20, "{pinned} bytes are pinned");
+    let said = relay.process.errors();
+    for part in
+        ["cannot register cache memory", "locked-memory limit 8192 KiB", "`ulimit -l`", "LimitMEMLOCK"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    relay.process.terminate();
+    relay.expect_done();
+}
+
+#[test]
+fn a_cache_larger_than_memory_is_cut_with_a_warning_and_serves() {
+    let scene = Scene::new();
+    let user = Command::new("env");
+    let mut relay = relay_with_cache(&scene, user, Path::new(TROC), "1024TiB");
+    assert_serves(relay.wait_seeding(), &scene.payload);
+    let said = relay.process.errors();
+    assert!(said.contains("the cache has ") && said.contains(", not 1.00 PiB, "), "{said}");
+    let (memory, cgroup) = ("see `free -h`", "--memory of the container");
+    assert!(said.contains(memory) || said.contains(cgroup), "{said}");
+    relay.process.terminate();
+    relay.expect_done();
+}
+
 #[test]
 fn t18_t19_a_link_a_fifo_or_a_directory_in_place_of_a_file_is_named_and_left_alone() {
     for kind in ["link", "dangling", "fifo", "directory"] {

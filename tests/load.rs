@@ -231,15 +231,9 @@ fn runs_are_bounded() {
     if !can_run("load-serve") {
         return;
     }
-    for script in [
-        "load-serve",
-        "load-fetch",
-        "load-connections",
-        "load-cold",
-        "load-hash",
-        "load-hostile",
-        "compare",
-    ] {
+    for script in
+        ["load-serve", "load-fetch", "load-connections", "load-cold", "load-hash", "load-hostile", "compare"]
+    {
         for words in [["--seconds", "601"], ["--seconds", "0"], ["--pairs", "101"], ["--pairs", "0"]] {
             let output = run(script, &words);
             assert_eq!(output.status.code(), Some(2), "{script} {words:?}");

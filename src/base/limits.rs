@@ -276,3 +276,18 @@ pub const BENCH_START_TIMEOUT: Span = Span::from_secs(30);
 /// add to them. 8 MiB keep a disk of 2.8 GB/s busy through 3 ms of latency, and more would only touch more
 /// memory.
 pub const CHUNKS_WRITING_MAX: u32 = 32;
+
+// ---- The cache's memory ----
+
+/// Smallest cache that is of use: the chunks of a few fast peers. A host without room for it gets it all
+/// the same, with a warning: memory is taken only as chunks come.
+pub const CACHE_BYTES_MIN: u64 = 64 << 20;
+/// Pieces of the longest kind that the cache holds at least: one half may be promised to begun ones.
+pub const CACHED_PIECES_MIN: u64 = 4;
+/// Without `--cache` it takes at most one part in so many of the memory that is available.
+pub const CACHE_DEFAULT_PART: u64 = 4;
+/// One part in so many of the available memory stays out of any cache: it is for socket buffers, tables
+/// and other programs.
+pub const CACHE_SPARED_PART: u64 = 8;
+/// Taken for available where the kernel does not say how much there is.
+pub const MEMORY_BYTES_ASSUMED: u64 = 1 << 30;

@@ -134,7 +134,7 @@ pub struct NodeArgs {
     /// Number of worker threads [default: one per allowed CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub cores: Option<u16>,
-    /// Memory for chunks [default: a quarter of what is available]
+    /// Memory for chunks, within what the host allows [default: a quarter of what is available]
     #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
     pub cache: Option<u64>,
     /// Journals and locks, outside the payload [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]

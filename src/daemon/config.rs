@@ -39,7 +39,7 @@ pub struct NodeConfig {
     pub peers: Vec<SocketAddr>,
     /// Workers; `None` is one per allowed CPU.
     pub cores: Option<usize>,
-    /// Arena size in bytes; `None` is a quarter of available memory.
+    /// Arena size in bytes, within what the host allows; `None` is a quarter of available memory.
     pub cache_bytes: Option<u64>,
     /// Which sends leave without a copy.
     pub zero_copy: ZeroCopy,

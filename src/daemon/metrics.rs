@@ -9,6 +9,7 @@ mod server;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use super::cache_size::CacheSize;
 use super::error::NodeError;
 use crate::base::limits::METRICS_TORRENTS_MAX;
 use crate::shared::cache::Cache;
@@ -55,6 +56,8 @@ pub struct Sources {
     pub cores: Vec<Arc<CoreCounters>>,
     /// The arena's slots.
     pub cache: Arc<Cache>,
+    /// How large it is, and why.
+    pub cache_size: CacheSize,
 }
 
 /// The node at one moment.
@@ -80,6 +83,8 @@ pub struct Snapshot {
     pub slots: [u64; 3],
     /// Chunks that left the cache to make room.
     pub evictions: u64,
+    /// How large the cache may get, and which limit decided it.
+    pub cache_size: CacheSize,
 }
 
 /// Payload moved, and with whom. Bytes since the start; peers as of now.
@@ -160,6 +165,7 @@ impl Sources {
             slots: [self.cache.slot_count(), self.cache.touched_count(), self.cache.free_count()]
                 .map(u64::from),
             evictions: self.cache.evictions(),
+            cache_size: self.cache_size,
         };
         let mut other = None;
         for (index, torrent) in torrents {

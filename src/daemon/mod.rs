@@ -5,6 +5,7 @@
 //! it, but for the edges of chunks that do not fill a page.
 
 mod agenda;
+pub mod cache_size;
 pub mod clock;
 pub mod config;
 mod control;

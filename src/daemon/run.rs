@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::cache_size::{CacheSize, Host, least_bytes};
 use super::clock;
 use super::config::NodeConfig;
 use super::control::{Control, Shared};
@@ -12,10 +13,11 @@ use super::metrics::{Endpoint, Sources};
 use super::status::NodeStatus;
 use super::store::StateDir;
 use super::supervisor::{Crew, Workers, allowed_cpus};
+use crate::base::human::format_size;
 use crate::base::ids::CoreId;
 use crate::base::limits::CORES_MAX;
 use crate::engine::EngineConfig;
-use crate::io::arena::{Arena, SLOT_STRIDE_BYTES};
+use crate::io::arena::Arena;
 use crate::io::sockets;
 use crate::io::uring;
 use crate::proto::wire::peer_id::peer_id;
@@ -24,12 +26,6 @@ use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
 use crate::shared::sleepers::Sleepers;
 use crate::worker::mesh::Mailbox;
-
-/// Smallest arena that is of use: the chunks of a few fast peers.
-const CACHE_BYTES_MIN: u64 = 64 << 20;
-
-/// Pieces of the longest kind that the cache holds at least: one half may be promised to begun ones.
-const CACHED_PIECES_MIN: u64 = 4;
 
 /// Runs a node until it is done or told to stop (SIGINT, SIGTERM). `on_status` hears how it goes, at
 /// the configured interval and once more at the end; the last status is returned.
@@ -46,7 +42,8 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         None => Vec::new(),
     };
     let listen = listeners.first().and_then(|listener| listener.local_addr().ok());
-    let arena = Arc::new(Arena::new(cache_bytes(&config))?);
+    let cache_size = cache_size(&config);
+    let arena = Arc::new(Arena::new(cache_size.bytes)?);
     let cache = Arc::new(Cache::new(arena.slot_count()));
     let random = random()?;
     let engine = engine_config(&config, &random, cpus.len(), listen.map(|address| address.port()));
@@ -60,7 +57,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let hashes = config.torrents.iter().map(|torrent| torrent.info_hash);
     let sleepers = Arc::new(Sleepers::new(hashes));
     let counters: Vec<_> = cpus.iter().map(|_| Arc::new(CoreCounters::new())).collect();
-    let sources = Sources { cores: counters.clone(), cache: Arc::clone(&cache) };
+    let sources = Sources { cores: counters.clone(), cache: Arc::clone(&cache), cache_size };
     let metrics = config.metrics.map(|address| Endpoint::open(address, sources)).transpose()?;
     // One core alone shares with nobody.
     let shared_regions = if cpus.len() > 1 { uring::SharedRegions::new(&arena) } else { None };
@@ -127,19 +124,14 @@ fn random() -> Result<[u8; 32], NodeError> {
     Ok(bytes)
 }
 
-/// The arena's size: what was asked for, or a quarter of the memory that is available.
-fn cache_bytes(config: &NodeConfig) -> u64 {
-    let available = || {
-        let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
-    };
-    let asked = config.cache_bytes.unwrap_or_else(|| available().unwrap_or(1 << 30) / 4);
-    let longest =
-        config.torrents.iter().map(|torrent| torrent.geometry.chunks_per_piece()).max().unwrap_or(1);
-    let least = CACHE_BYTES_MIN.max(CACHED_PIECES_MIN * u64::from(longest * SLOT_STRIDE_BYTES));
-    if config.cache_bytes.is_some_and(|bytes| bytes < least) {
-        tracing::warn!("--cache raised to {} MiB: less cannot hold the pieces that are begun", least >> 20);
+/// The arena's size, within what the host allows; a warning says so when that is less than wanted.
+fn cache_size(config: &NodeConfig) -> CacheSize {
+    let host = Host::look();
+    let longest = config.torrents.iter().map(|torrent| torrent.geometry.chunks_per_piece()).max();
+    let size = CacheSize::choose(config.cache_bytes, least_bytes(longest.unwrap_or(1)), &host);
+    match size.warning(&host) {
+        Some(warning) => tracing::warn!("{warning}"),
+        None => tracing::info!("the cache has {}, {}", format_size(size.bytes), size.why(&host)),
     }
-    asked.max(least)
+    size
 }

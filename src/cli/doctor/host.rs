@@ -3,6 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit};
 
 use crate::base::human::format_size;
+use crate::daemon::cache_size::{CacheSize, Host, least_bytes};
 
 use super::{Check, kernel_numbers, kernel_text};
 
@@ -12,12 +13,15 @@ const NOFILE_WANTED: u64 = 65_536;
 const MEMORY_WANTED: u64 = 1 << 30;
 
 pub(super) fn checks() -> Vec<Check> {
+    let host = Host::look();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut checks = vec![
         Check::ok("kernel", rustix::system::uname().release().to_string_lossy()),
-        processors(std::thread::available_parallelism().map_or(1, usize::from)),
+        processors(cores),
         nofile(getrlimit(Resource::Nofile)),
         huge_pages(kernel_text("/sys/kernel/mm/transparent_hugepage/enabled").as_deref()),
-        memory(&kernel_text("/proc/meminfo").unwrap_or_default()),
+        memory(&host),
+        cache(&host),
         counters(&event_sources()),
     ];
     if rustix::process::geteuid().is_root() {
@@ -60,17 +64,28 @@ fn huge_pages(enabled: Option<&str>) -> Check {
     Check::warn("huge pages", found, remedy)
 }
 
-fn memory(meminfo: &str) -> Check {
-    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib: Option<u64> = kib.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok());
-    let Some(available) = kib.map(|kib| kib.saturating_mul(1024)) else {
+fn memory(host: &Host) -> Check {
+    let Some(available) = host.memory_bytes else {
         return Check::warn("memory", "unknown", "mount /proc, or give --cache SIZE");
     };
-    let found = format!("{} available, default cache {}", format_size(available), format_size(available / 4));
+    let mut found = format!("{} available", format_size(available));
+    if let Some(room) = &host.cgroup {
+        found.push_str(&format!(", {} below {}", format_size(room.bytes), room.file));
+    }
     if available >= MEMORY_WANTED {
         return Check::ok("memory", found);
     }
     Check::warn("memory", found, "free some, or give --cache SIZE to set the cache yourself")
+}
+
+/// The cache that a node would take without `--cache`.
+fn cache(host: &Host) -> Check {
+    let size = CacheSize::choose(None, least_bytes(1), host);
+    let found = format!("{} by default, decided by: {}", format_size(size.bytes), size.why(host));
+    match size.remedy(host) {
+        Some(remedy) => Check::warn("cache", found, remedy),
+        None => Check::ok("cache", found),
+    }
 }
 
 /// Names of the units that count events, as perf knows them.
@@ -116,8 +131,21 @@ mod tests {
         let capped = nofile(limit(Some(1024), Some(1024)));
         assert!(capped.remedy.unwrap().contains("LimitNOFILE"));
         assert_eq!(nofile(limit(None, None)).level, Level::Ok);
-        let (little, much) = ("MemAvailable:  1000 kB", "MemTotal: 1 kB\nMemAvailable: 9999999 kB\n");
-        assert_eq!((memory(little).level, memory(much).level), (Level::Warn, Level::Ok));
-        assert_eq!(memory("").level, Level::Warn);
+        let memory_of = |memory_bytes| memory(&Host { memory_bytes, ..Host::default() }).level;
+        for (bytes, level) in [(MEMORY_WANTED - 1, Level::Warn), (MEMORY_WANTED, Level::Ok)] {
+            assert_eq!(memory_of(Some(bytes)), level);
+        }
+        assert_eq!(memory_of(None), Level::Warn);
+    }
+
+    #[test]
+    fn the_cache_is_said_with_what_decided_it_and_how_to_lift_that() {
+        let ample = Host { memory_bytes: Some(8 << 30), ..Host::default() };
+        let check = cache(&ample);
+        assert_eq!((check.level, check.remedy), (Level::Ok, None));
+        assert_eq!(check.found, "2.00 GiB by default, decided by: 8.00 GiB of memory available");
+        let check = cache(&Host { memory_bytes: Some(8 << 20), ..ample });
+        assert!(check.found.contains("8.00 MiB of memory available"), "{}", check.found);
+        assert!(check.level == Level::Warn && check.remedy.unwrap().contains("free -h"));
     }
 }

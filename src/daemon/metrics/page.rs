@@ -147,6 +147,9 @@ impl Snapshot {
         let slots = [("free", free), ("held", touched.saturating_sub(free)), ("untouched", all - touched)];
         let help = "Slots of 256 KiB: free, with a chunk, and never used so far";
         page.values("troc_cache_slots", help, MetricType::Gauge, "state", slots)?;
+        let help = "Bytes that the cache may take, and which limit decided that";
+        let limit = [(self.cache_size.decided_by(), self.cache_size.bytes)];
+        page.values("troc_cache_limit_bytes", help, MetricType::Gauge, "decided_by", limit)?;
         let help = "Chunks that left the cache to make room";
         let mut metric = page.0.encode_descriptor("troc_cache_evictions", help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, u64>(&self.evictions, None)?;

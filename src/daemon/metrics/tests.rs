@@ -2,6 +2,7 @@ use super::*;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
 use crate::base::ids::{InfoHash, TorrentId};
+use crate::daemon::cache_size::Host;
 use crate::shared::torrent::TorrentMeta;
 use crate::storage::layout::{FileSpan, Layout};
 
@@ -29,7 +30,9 @@ fn torrent(index: usize, have: &[u32]) -> Arc<SharedTorrent> {
 
 fn sources() -> Sources {
     let cores = (0..2).map(|_| Arc::new(CoreCounters::new())).collect();
-    Sources { cores, cache: Arc::new(Cache::new(8)) }
+    let host = Host { memory_bytes: Some(0), ..Host::default() };
+    let cache_size = CacheSize::choose(Some(1 << 30), 64 << 20, &host);
+    Sources { cores, cache: Arc::new(Cache::new(8)), cache_size }
 }
 
 fn snapshot(torrents: &[Arc<SharedTorrent>]) -> Snapshot {
@@ -64,6 +67,7 @@ fn a_page_says_type_meaning_and_value_of_each_figure() {
         "troc_sent_bytes_total{core=\"1\"} 15",
         "troc_cache_hits_total{core=\"1\"} 7",
         "troc_cache_slots{state=\"untouched\"} 8",
+        "troc_cache_limit_bytes{decided_by=\"minimum\"} 67108864",
         "troc_torrents{state=\"complete\"} 1",
         "troc_torrents{state=\"incomplete\"} 1",
         "troc_torrent_verified_bytes{info_hash=\"0000000000000007000000000000000000000000\"} 65536",

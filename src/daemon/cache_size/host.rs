@@ -1,0 +1,171 @@
+//! What the kernel says of memory: the machine's and the control group's.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+/// Version 1 of control groups writes "no limit" as the largest number of whole pages.
+const UNLIMITED_FROM: u64 = 1 << 60;
+
+/// What bounds a cache on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// `MemAvailable`; `None` where it cannot be read.
+    pub memory_bytes: Option<u64>,
+    /// The tightest limit of the control groups that we are in.
+    pub cgroup: Option<CgroupRoom>,
+}
+
+/// Memory that a control group still has for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupRoom {
+    /// Below the limit, page cache that can be dropped included.
+    pub bytes: u64,
+    /// The limit.
+    pub limit_bytes: u64,
+    /// The file that holds it.
+    pub file: String,
+}
+
+impl CgroupRoom {
+    /// How to raise the limit.
+    pub fn remedy(&self) -> String {
+        let name = if self.file.ends_with("memory.high") { "MemoryHigh" } else { "MemoryMax" };
+        format!("raise {name}= in the systemd unit or --memory of the container, or give a smaller --cache")
+    }
+}
+
+impl Host {
+    /// The host as it is now.
+    pub fn look() -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        Self {
+            memory_bytes: available(&text("/proc/meminfo")),
+            cgroup: cgroup_room(&text("/proc/self/cgroup"), Path::new("/sys/fs/cgroup")),
+        }
+    }
+}
+
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The names of one version of control groups.
+struct Files {
+    limits: &'static [&'static str],
+    usage: &'static str,
+    /// In `memory.stat`: page cache that nobody has used lately.
+    droppable: &'static str,
+}
+
+const V1: Files = Files {
+    limits: &["memory.limit_in_bytes"],
+    usage: "memory.usage_in_bytes",
+    droppable: "total_inactive_file",
+};
+
+const V2: Files =
+    Files { limits: &["memory.max", "memory.high"], usage: "memory.current", droppable: "inactive_file" };
+
+/// The tightest room of our group and all above it. `groups` is /proc/self/cgroup, `mount` where the
+/// hierarchies are mounted.
+fn cgroup_room(groups: &str, mount: &Path) -> Option<CgroupRoom> {
+    let rooms = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let (root, files) = match controllers {
+            "" => (mount.to_owned(), &V2),
+            controllers if controllers.split(',').any(|name| name == "memory") => (mount.join("memory"), &V1),
+            _ => return None,
+        };
+        tightest(&root, path, files)
+    });
+    rooms.min_by_key(|room| room.bytes)
+}
+
+fn tightest(root: &Path, path: &str, files: &Files) -> Option<CgroupRoom> {
+    // A path that leaves the namespace leads to nothing that is mounted here.
+    let inside = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_)));
+    let group: PathBuf = root.join(inside.collect::<PathBuf>());
+    let groups = group.ancestors().take_while(|group| group.starts_with(root));
+    groups.filter_map(|group| room_of(group, files)).min_by_key(|room| room.bytes)
+}
+
+fn room_of(group: &Path, files: &Files) -> Option<CgroupRoom> {
+    let read = |name: &str| fs::read_to_string(group.join(name)).ok();
+    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+    let limits = files.limits.iter().filter_map(|name| Some((number(name)?, *name)));
+    let (limit_bytes, name) = limits.filter(|(limit, _)| *limit < UNLIMITED_FROM).min()?;
+    let stat = read("memory.stat").unwrap_or_default();
+    let droppable = stat.lines().find_map(|line| line.strip_prefix(files.droppable)?.trim().parse().ok());
+    let used = number(files.usage).unwrap_or(0).saturating_sub(droppable.unwrap_or(0));
+    let file = group.join(name).display().to_string();
+    Some(CgroupRoom { bytes: limit_bytes.saturating_sub(used), limit_bytes, file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read_and_nonsense_is_not() {
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   1000 kB\n"), Some(1_024_000));
+        for text in ["", "MemAvailable: x kB", "MemAvailable: 1", "MemAvailable: 18446744073709551615 kB"] {
+            assert_eq!(available(text), None, "{text}");
+        }
+    }
+
+    /// A tree of control groups: files below it with their text.
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn the_tightest_group_counts_with_what_it_can_drop() {
+        let dir = tree(&[
+            ("a/memory.max", "1000\n"),
+            ("a/memory.current", "900\n"),
+            ("a/memory.stat", "anon 5\ninactive_file 300\n"),
+            ("a/b/memory.max", "max\n"),
+            ("a/b/memory.high", "800\n"),
+            ("a/b/memory.current", "100\n"),
+        ]);
+        let room = cgroup_room("1:cpu:/x\n0::/a/b\n", dir.path()).unwrap();
+        assert_eq!((room.bytes, room.limit_bytes), (400, 1000), "the parent has less left");
+        assert!(room.file.ends_with("/a/memory.max") && room.remedy().contains("MemoryMax="));
+        fs::write(dir.path().join("a/memory.current"), "300").unwrap();
+        let room = cgroup_room("0::/a/b\n", dir.path()).unwrap();
+        assert_eq!((room.bytes, room.limit_bytes), (700, 800));
+        assert!(room.remedy().contains("MemoryHigh="));
+    }
+
+    #[test]
+    fn a_container_sees_its_own_group_at_the_root_whatever_its_path() {
+        let dir = tree(&[("memory.max", "500"), ("memory.current", "600")]);
+        for path in ["/", "/../..", "/not/here"] {
+            let room = cgroup_room(&format!("0::{path}\n"), dir.path()).unwrap();
+            assert_eq!((room.bytes, room.limit_bytes), (0, 500), "{path}");
+        }
+    }
+
+    #[test]
+    fn version_1_has_other_names_and_writes_no_limit_as_a_number() {
+        let none = ("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        let usage = ("memory/x/memory.usage_in_bytes", "10\n");
+        let dir = tree(&[none, usage, ("memory/x/memory.limit_in_bytes", "100\n")]);
+        let room = cgroup_room("4:memory:/x\n0::/\n", dir.path()).unwrap();
+        assert_eq!((room.bytes, room.limit_bytes), (90, 100));
+        assert_eq!(cgroup_room("4:memory:/\n", dir.path()), None);
+        assert_eq!(cgroup_room("nonsense\n0::", dir.path()), None);
+    }
+
+    #[test]
+    fn this_host_says_how_much_memory_it_has() {
+        assert!(Host::look().memory_bytes.is_some());
+    }
+}
