@@ -4,8 +4,6 @@
 //! seed keeps a peer from preparing two chunks with one fingerprint; nothing a peer sent is
 //! believed because of a fingerprint, only what SHA-1 has verified before.
 
-mod wide;
-
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A fingerprint function, one of 2^64.
@@ -22,9 +20,6 @@ impl Fingerprint {
 
     /// The fingerprint of `bytes`.
     pub fn of(&self, bytes: &[u8]) -> u64 {
-        if bytes.len() >= wide::BYTES_MIN && wide::available() {
-            return wide::xxh3(bytes, self.secret);
-        }
         xxh3_64_with_seed(bytes, self.secret)
     }
 }
@@ -44,20 +39,6 @@ mod tests {
     fn it_is_xxh3_of_the_seed() {
         // The empty input under seed 0, as in the reference implementation's documentation.
         assert_eq!(Fingerprint::new(0).of(b""), 0x2d06_8005_38d3_94c2);
-    }
-
-    /// The journals of processors with and without wide registers are the same.
-    #[test]
-    fn long_inputs_have_the_fingerprint_that_the_library_gives_them() {
-        let mut rng = crate::base::rng::Rng::new(1);
-        let bytes: Vec<u8> = (0..(256 << 10) + 1).map(|_| rng.next_u64() as u8).collect();
-        let lengths = (0..=4 * 1024 + 1).chain([65_536, (256 << 10) - 1, 256 << 10, (256 << 10) + 1]);
-        for (seed, len) in lengths.enumerate().map(|(index, len)| ((index as u64).wrapping_mul(!0 / 5), len))
-        {
-            // Unaligned, too.
-            let part = &bytes[bytes.len() - len..];
-            assert_eq!(Fingerprint::new(seed).of(part), xxh3_64_with_seed(part, seed), "{len} bytes");
-        }
     }
 
     #[test]
