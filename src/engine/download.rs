@@ -340,6 +340,40 @@ impl Engine {
         }
     }
 
+    /// While a peer has nothing to do, what another is far too late with becomes its work: near the end of
+    /// a torrent one stalled source would otherwise be waited for until it counts as snubbing.
+    pub(super) fn relieve_late(&mut self, now: Instant) {
+        if self.hungry.is_empty() {
+            return;
+        }
+        let late =
+            |peer: &&Peer| peer.is_late(now) && self.hungry.iter().any(|&idle| self.can_relieve(idle, peer));
+        let late: Vec<ConnId> = self.peers.iter().filter(late).map(|peer| peer.conn).collect();
+        late.into_iter().for_each(|conn| self.snub(conn));
+    }
+
+    /// Whether `idle` may give, and has, the oldest block that is asked of `peer`.
+    fn can_relieve(&self, idle: ConnId, peer: &Peer) -> bool {
+        let oldest = peer.torrent.and_then(|id| self.torrent(id)).zip(peer.asked.front());
+        let (Some((torrent, asked)), Some(other)) = (oldest, self.peers.get(idle)) else { return false };
+        let piece = torrent.shared.meta.geometry.chunk_piece(asked.chunk);
+        let is_open = torrent.claims.get(&asked.chunk).is_some_and(|claim| claim.is_open_to(idle));
+        let willing = other.is_open() && other.flags.unchokes_us && !other.snubbed;
+        other.conn != peer.conn
+            && other.torrent == peer.torrent
+            && is_open
+            && willing
+            && other.bits.get(piece)
+    }
+
+    /// Takes back what was asked of a peer; it is asked again once a block comes, or after a while.
+    pub(super) fn snub(&mut self, conn: ConnId) {
+        if let Some(peer) = self.peers.get_mut(conn) {
+            peer.snubbed = true;
+            self.drop_requests(conn);
+        }
+    }
+
     pub(super) fn unchoked(&mut self, conn: ConnId, now: Instant) -> Result<(), PeerMisbehaved> {
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
         if std::mem::replace(&mut peer.flags.unchokes_us, true) {

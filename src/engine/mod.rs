@@ -30,6 +30,7 @@ mod check;
 pub mod claims;
 mod download;
 mod held;
+pub mod pace;
 mod parole;
 pub mod peer;
 mod picker;

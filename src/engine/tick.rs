@@ -43,6 +43,7 @@ impl Engine {
                 self.make_ready(conn);
             }
             self.feed_hungry(now);
+            self.relieve_late(now);
             self.tell_if_idle(now);
         }
         let steps = now.since(self.rolled_at).0 / ROLL_STEP.0;
@@ -108,13 +109,12 @@ impl Engine {
         }
         let waits = !peer.asked.is_empty() && !peer.snubbed;
         if waits && now.since(peer.block_at) >= SNUB_TIMEOUT {
-            peer.snubbed = true;
-            self.drop_requests(conn);
+            self.snub(conn);
         } else if peer.snubbed && now.since(peer.block_at) >= Span(2 * SNUB_TIMEOUT.0) {
             // Another chance, with a short queue.
             peer.snubbed = false;
             peer.block_at = now;
-            peer.pace = peer::Pace::default();
+            peer.pace = pace::Pace::default();
             self.hungry.push(conn);
         }
         self.review_interest(conn);

@@ -1,0 +1,218 @@
+//! How much is asked of a peer at a time, and how much one send to it carries: both follow how fast it is.
+
+use crate::base::limits::{REQUESTS_OUT_MAX, REQUESTS_OUT_MIN};
+use crate::base::time::{Instant, Span};
+use crate::base::units::BLOCK_BYTES;
+
+/// How fast blocks come, and how many requests that warrants.
+///
+/// Depth = rate x (base latency + 100 ms), at least 4 and at most what the other side queues. At first
+/// the depth doubles each round trip, as it grows by one with each block, until that brings no more or a
+/// block takes 100 ms longer than the fastest did: then the other side's queue is long enough, and more
+/// would only hold slots. (HyStart ends TCP's slow start by the same sign.)
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Bytes per second, smoothed over about two seconds.
+    pub rate: u64,
+    /// Shortest time from request to block seen so far; none before the first block.
+    base_latency: Option<Span>,
+    window_bytes: u64,
+    ramp: usize,
+    ramping: bool,
+}
+
+/// What blocks may wait in the other side's queue.
+const QUEUEING: Span = Span::from_ms(100);
+
+/// Nobody is late before, however near it is: a lost segment alone takes a good part of it.
+const LATE_AFTER: Span = Span::from_ms(500);
+
+/// What a fresh connection may have outstanding.
+const DEPTH_AT_FIRST: usize = 16;
+
+/// What a peer queues that does not say (BEP 10 `reqq`).
+pub const REQQ_DEFAULT: usize = 250;
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { rate: 0, base_latency: None, window_bytes: 0, ramp: DEPTH_AT_FIRST, ramping: true }
+    }
+}
+
+impl Pace {
+    /// A block came `latency` after its request.
+    pub fn note_block(&mut self, bytes: u32, latency: Span) {
+        self.window_bytes += u64::from(bytes);
+        let base = self.base_latency.map_or(latency, |base| base.min(latency));
+        self.base_latency = Some(base);
+        if self.ramping {
+            self.ramp = (self.ramp + 1).min(REQUESTS_OUT_MAX);
+            if latency.0 > base.0 + QUEUEING.0 {
+                // Little's law: as many were outstanding when this block was asked for, a round trip ago.
+                let outstanding_bytes = self.ramp as u64 / 2 * u64::from(BLOCK_BYTES);
+                self.rate = self.rate.max(outstanding_bytes.saturating_mul(1_000_000_000) / latency.0);
+                self.ramping = false;
+            }
+        }
+    }
+
+    /// How long the next block may take before the peer is late: several times what its queue should
+    /// hold. None before its first block, which nobody can foretell.
+    pub fn patience(&self) -> Option<Span> {
+        let window = self.base_latency?.0.saturating_add(QUEUEING.0);
+        Some(LATE_AFTER.max(Span(window.saturating_mul(4))))
+    }
+
+    /// A window of `span` has passed.
+    pub fn roll(&mut self, span: Span) {
+        let now = self.window_bytes.saturating_mul(1_000_000_000) / span.0.max(1);
+        self.window_bytes = 0;
+        let grew = now > self.rate + self.rate / 4;
+        self.rate = if self.rate == 0 { now } else { self.rate / 2 + now / 2 };
+        // Going on doubling makes sense only while it still brings more.
+        self.ramping &= grew || now == 0;
+    }
+
+    /// Requests to keep outstanding at a peer that queues `reqq`.
+    pub fn depth(&self, reqq: usize) -> usize {
+        let window_ns = u128::from(self.base_latency.unwrap_or_default().0 + QUEUEING.0);
+        let by_rate = (u128::from(self.rate) * window_ns / 1_000_000_000) as u64 / u64::from(BLOCK_BYTES);
+        let depth = if self.ramping { self.ramp.max(by_rate as usize) } else { by_rate as usize };
+        // A peer may queue fewer than our least: what it says goes before what we want.
+        depth.clamp(REQUESTS_OUT_MIN, REQUESTS_OUT_MAX).min(reqq.max(1))
+    }
+}
+
+/// Blocks of one send at most: 512 KiB.
+pub const BURST_BLOCKS_MAX: usize = 32;
+
+/// Blocks of a connection's first send.
+const BURST_BLOCKS_AT_FIRST: usize = 4;
+
+/// A send that took longer was too long: the next carries half of it.
+const BURST_SPAN_MAX: Span = Span::from_secs(2);
+
+/// A send that took no longer may grow.
+const BURST_SPAN_GROWS: Span = Span::from_secs(1);
+
+/// How many blocks a send carries: as many as the peer takes in a second or two, so that neither its
+/// control messages wait long behind them nor its pins last long.
+///
+/// The kernel goes on with a send until all of it is out (`MSG_WAITALL`): only the time that it took
+/// says how fast the peer reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Burst {
+    blocks: usize,
+    begun_at: Instant,
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self { blocks: BURST_BLOCKS_AT_FIRST, begun_at: Instant::default() }
+    }
+}
+
+impl Burst {
+    /// What the next send may carry.
+    pub const fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// A send begins.
+    pub const fn begin(&mut self, now: Instant) {
+        self.begun_at = now;
+    }
+
+    /// All of it is out.
+    pub fn end(&mut self, now: Instant) {
+        let took = now.since(self.begun_at);
+        if took > BURST_SPAN_MAX {
+            self.blocks = (self.blocks / 2).max(1);
+        } else if took <= BURST_SPAN_GROWS {
+            self.blocks = (self.blocks * 2).min(BURST_BLOCKS_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_doubles_per_round_trip_until_the_rate_is_known_and_then_follows_it() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.depth(500), DEPTH_AT_FIRST);
+        for _ in 0..DEPTH_AT_FIRST {
+            pace.note_block(BLOCK_BYTES, Span::from_ms(10));
+        }
+        assert_eq!(pace.depth(500), 2 * DEPTH_AT_FIRST);
+        for _ in 0..4 {
+            (0..61).for_each(|_| pace.note_block(BLOCK_BYTES, Span::from_ms(10)));
+            pace.roll(Span::from_secs(1));
+        }
+        // About 1 MB/s over 110 ms is 7 blocks.
+        assert!((5..=8).contains(&pace.depth(500)), "{}", pace.depth(500));
+        assert_eq!(Pace::default().depth(3), 3, "never more than the other side queues");
+    }
+
+    #[test]
+    fn depth_stops_doubling_when_blocks_wait_long_in_the_other_sides_queue() {
+        // 20 MB/s, however many are outstanding.
+        let at_rate = |depth: usize| Span(depth as u64 * u64::from(BLOCK_BYTES) * 50);
+        let mut pace = Pace::default();
+        pace.note_block(BLOCK_BYTES, Span::from_ms(10));
+        for _ in 0..2_000 {
+            pace.note_block(BLOCK_BYTES, at_rate(pace.depth(500)).max(Span::from_ms(10)));
+        }
+        // 110 ms at that rate are 134 blocks.
+        assert!((60..=180).contains(&pace.depth(500)), "{}", pace.depth(500));
+        assert!(!pace.ramping);
+        // At the edge it goes on.
+        let mut pace = Pace::default();
+        pace.note_block(BLOCK_BYTES, Span::from_ms(10));
+        pace.note_block(BLOCK_BYTES, Span::from_ms(110));
+        assert!(pace.ramping);
+        pace.note_block(BLOCK_BYTES, Span(Span::from_ms(110).0 + 1));
+        assert!(!pace.ramping);
+    }
+
+    #[test]
+    fn a_long_way_is_filled_like_a_short_one() {
+        // 300 ms there and back, and 50 MB/s: 915 blocks are on the way.
+        let (way, rate_blocks) = (Span::from_ms(300), 3_052);
+        let mut pace = Pace::default();
+        for _ in 0..20 {
+            // A second: as many round trips as it has, and no more than the link carries.
+            for _ in 0..3 {
+                let came = pace.depth(500).min(rate_blocks * 3 / 10);
+                (0..came).for_each(|_| pace.note_block(BLOCK_BYTES, way));
+            }
+            pace.roll(Span::from_secs(1));
+        }
+        assert_eq!(pace.depth(500), 500, "all that the other side queues");
+    }
+
+    #[test]
+    fn a_send_carries_what_the_peer_takes_in_a_second_or_two() {
+        let mut burst = Burst::default();
+        let mut send = |took: Span| {
+            burst.begin(Instant(5));
+            burst.end(Instant(5) + took);
+            burst.blocks()
+        };
+        assert_eq!([(); 4].map(|()| send(BURST_SPAN_GROWS)), [8, 16, 32, BURST_BLOCKS_MAX]);
+        assert_eq!(send(Span(BURST_SPAN_GROWS.0 + 1)), 32, "neither short nor long");
+        assert_eq!(send(BURST_SPAN_MAX), 32);
+        assert_eq!([(); 6].map(|()| send(Span(BURST_SPAN_MAX.0 + 1))), [16, 8, 4, 2, 1, 1]);
+        assert_eq!(send(Span(0)), 2);
+    }
+
+    #[test]
+    fn depth_stays_within_its_limits() {
+        let mut pace = Pace { rate: 0, ..Pace::default() };
+        pace.ramping = false;
+        assert_eq!(pace.depth(500), REQUESTS_OUT_MIN);
+        pace.rate = u64::MAX >> 8;
+        assert_eq!(pace.depth(10_000), REQUESTS_OUT_MAX);
+    }
+}
