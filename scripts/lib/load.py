@@ -56,6 +56,14 @@ def serve(troc, home, client, payload, connections, seconds, cpu, depth=64, arou
     return row | {"rss_mib": round((figures["seeder_resident_bytes"] or 0) / 2**20, 1)}
 
 
+def fio(*words):
+    """One job of fio: what it read, in bytes a second."""
+    done = subprocess.run(["fio", *words, "--output-format=json"], stdout=subprocess.PIPE, text=True, check=True)
+    # Notes may stand before the object.
+    [job] = json.loads(done.stdout[done.stdout.index("{") :])["jobs"]
+    return job["read"]["bw_bytes"]
+
+
 def shares(before, after):
     """Of what was sent in between, by each worker."""
     sent = [new - old for old, new in zip(before, after)]

@@ -75,7 +75,7 @@ pub enum Method {
     Sha1,
     /// Its SHA-1, and the fingerprint of each of its chunks.
     Sha1AndFingerprints(Fingerprint),
-    /// The fingerprints alone, for a sixth of the work.
+    /// The fingerprints alone, for a third of the work.
     Fingerprints(Fingerprint),
 }
 

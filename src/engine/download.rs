@@ -45,6 +45,9 @@ const IDLE_TOLD_EVERY: Span = Span::from_ms(250);
 /// How many connections may be asked for one block in the endgame.
 const ENDGAME_COPIES: u8 = 2;
 
+/// Late peers, and idle ones for each, that one tick looks at: with ten thousand of both it would not end.
+const RELIEF_LOOKS: usize = 64;
+
 impl Engine {
     /// Composes the next receive: up to `max` blocks that should come next, in order, into `out`;
     /// without `current`, the block that is half received. Each lands from this connection alone
@@ -346,9 +349,10 @@ impl Engine {
         if self.hungry.is_empty() {
             return;
         }
-        let late =
-            |peer: &&Peer| peer.is_late(now) && self.hungry.iter().any(|&idle| self.can_relieve(idle, peer));
-        let late: Vec<ConnId> = self.peers.iter().filter(late).map(|peer| peer.conn).collect();
+        let idle = || self.hungry.iter().take(RELIEF_LOOKS);
+        let late = self.peers.iter().filter(|peer| peer.is_late(now)).take(RELIEF_LOOKS);
+        let late = late.filter(|peer| idle().any(|&idle| self.can_relieve(idle, peer)));
+        let late: Vec<ConnId> = late.map(|peer| peer.conn).collect();
         late.into_iter().for_each(|conn| self.snub(conn));
     }
 

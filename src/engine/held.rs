@@ -13,8 +13,6 @@ pub struct Held {
     sends: u32,
     /// Bursts that are out, the oldest first: how many of their sends the kernel holds, and their pins.
     bursts: VecDeque<(u32, Vec<Pin>)>,
-    /// Pins in `bursts`.
-    pins: usize,
 }
 
 impl Outgoing {
@@ -22,14 +20,13 @@ impl Outgoing {
     pub(super) fn hold_burst(&mut self) {
         if self.held.sends > 0 {
             let pins = std::mem::take(&mut self.pins);
-            self.held.pins += pins.len();
             self.held.bursts.push_back((std::mem::take(&mut self.held.sends), pins));
         }
     }
 
     /// Slots pinned for the peer, one for each run of blocks.
     pub(super) fn slots_held(&self) -> usize {
-        self.pins.len() + self.held.pins
+        self.pins.len() + self.held.bursts.iter().map(|(_, pins)| pins.len()).sum::<usize>()
     }
 
     /// Whether slots are pinned for the peer, by a send under way or by what the kernel still reads.
@@ -64,7 +61,6 @@ impl Engine {
         if *sends == 0
             && let (Some((_, pins)), Some(id)) = (held.bursts.pop_front(), peer.torrent)
         {
-            held.pins -= pins.len();
             self.unpin_all(id, &pins);
             // It may have waited for a slot of its own.
             self.make_ready(conn);

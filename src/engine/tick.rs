@@ -78,17 +78,16 @@ impl Engine {
         peer.cold_reads.roll(span);
         peer.asks.roll(span);
         peer.idle_messages = 0;
-        let stage = peer.stage;
-        self.hear_again(conn);
-        match stage {
+        match peer.stage {
             Stage::Dialing | Stage::Handshaking => {
-                if self.peers.get(conn).is_some_and(|peer| now.since(peer.since) >= HANDSHAKE_TIMEOUT) {
+                if now.since(peer.since) >= HANDSHAKE_TIMEOUT {
                     self.close(conn, Farewell::TimedOut);
                 }
             }
             Stage::Open => self.look_after_open(conn, now),
             Stage::Closing => {}
         }
+        self.hear_again(conn);
     }
 
     fn look_after_open(&mut self, conn: ConnId, now: Instant) {

@@ -54,9 +54,6 @@ impl Engine {
                 peer.out.push(Segment::Outbox { offset: 0, len: outbox.len() as u32 });
             }
             self.take_blocks(conn, outbox, now);
-            if let Some(peer) = self.peers.get_mut(conn) {
-                peer.out.burst.begin(now);
-            }
         }
         let Some(peer) = self.peers.get_mut(conn) else { return false };
         segments.extend(peer.out.segments.iter().take(SEGMENTS_MAX));
@@ -95,6 +92,7 @@ impl Engine {
         self.counters.blocks_sent.add(taken);
         if let Some(peer) = self.peers.get_mut(conn) {
             peer.probe.note_taken(taken as usize);
+            peer.out.burst.begin(now);
         }
     }
 

@@ -20,7 +20,7 @@ use super::zero_copy::{self, Holds};
 const OUTBOX_KEPT_BYTES: usize = 16 << 10;
 
 /// With `MSG_WAITALL` the kernel goes on by itself when the socket has room again, without a turn of ours
-/// in between: at 16 connections that is worth a tenth.
+/// in between (figures: ARCHITECTURE.md, decisions).
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
 /// An operation of a connection that can be in flight once.

@@ -268,10 +268,13 @@ impl Uring {
         let starved = result == -libc::ENOBUFS && kind == Kind::Recv && connection.is_receiving_any();
         let again = starved || matches!(-result, libc::EINTR | libc::EAGAIN);
         let running = Flight::Running;
-        if starved && connection.recv == running && !connection.closing {
+        let wanted = connection.recv == running && !connection.closing;
+        if starved
+            && wanted
+            && let Some(buffers) = &mut self.buffers
+        {
             self.counters.starved += 1;
-            let inbox = self.buffers.as_mut().map_or_else(|| vec![0; INBOX_BYTES], Buffers::private);
-            return connection.recv_into(inbox, &mut self.lists, key, &mut self.ring);
+            return connection.recv_into(buffers.private(), &mut self.lists, key, &mut self.ring);
         }
         if again && !connection.closing {
             match kind {
