@@ -30,10 +30,11 @@ def leech(troc, payload, addr, connections, seconds, depth=64, pid=None, total=N
 
 
 def warm_up(troc, payload, process, addr):
-    """All content several times, until the seeder's memory has stopped growing."""
+    """All content, until the seeder's memory has stopped growing. One connection asks for every block in
+    turn; several, each from a place of its own, leave gaps, and reading those is then measured as serving."""
     for _ in range(WARM_UP_ROUNDS_MAX):
         before = process.resident_bytes()
-        leech(troc, payload, addr, 16, PATIENCE_S, total=int(1.5 * payload.total_bytes))
+        leech(troc, payload, addr, 1, PATIENCE_S, total=int(1.1 * payload.total_bytes))
         if process.resident_bytes() - before < WARM_GROWTH_BYTES:
             return
 
