@@ -133,6 +133,35 @@ pub const CANDIDATES_MAX: usize = 2_000;
 /// Banned addresses remembered.
 pub const BANS_MAX: usize = 4_096;
 
+/// Places in which the account of a party may be. More parties than that which hash to one place are all
+/// connected only if somebody chose them, and the hash is secret.
+pub const LEDGER_PROBES_MAX: usize = 16;
+/// Accounts of parties, connected or remembered: identities and groups. A power of two; 64
+/// bytes each.
+pub const LEDGER_ACCOUNTS: usize = 1 << 16;
+
+/// Accounts of an engine that shares them with no other core.
+pub const LEDGER_ACCOUNTS_OF_ONE: usize = 1 << 10;
+
+// ---- Who is served (engine/scheduler) ----
+
+/// Verified payload from which on a party counts as one that gives: a block.
+pub const CONTRIBUTION_BYTES_MIN: u64 = 16 << 10;
+/// Who got so many times more than it gave has earned nothing more.
+pub const EXCESS_RATIO_MAX: u64 = 8;
+/// What a group of addresses is granted before it has given anything.
+pub const GRANT_GROUP_BYTES: u64 = 1 << 20;
+/// Of all that is sent, one part in so many may be granted.
+pub const GRANT_PART: u64 = 10;
+/// What a core saves up for grants, and how far it may be behind.
+pub const GRANT_POOL_BYTES_MAX: i64 = 1 << 20;
+/// Parties that one pick looks at whose place has changed since they came to wait.
+pub const SCHEDULER_LOOKS_MAX: usize = 16;
+/// One step of service in the class *rest*; groups that differ by less take turns.
+pub const SERVICE_STEP_BYTES: u64 = 64 << 10;
+/// Least payload that a core keeps on its way into the kernel while others wait.
+pub const SEND_WINDOW_BYTES_MIN: u64 = 256 << 10;
+
 /// Shortest send that leaves without a copy, in bytes: two blocks. Below, the notification costs more than
 /// the copy.
 pub const ZERO_COPY_BYTES_MIN: u32 = 32 << 10;

@@ -15,7 +15,7 @@ use super::store::StateDir;
 use super::supervisor::{Crew, Workers, allowed_cpus};
 use crate::base::human::format_size;
 use crate::base::ids::CoreId;
-use crate::base::limits::CORES_MAX;
+use crate::base::limits::{CORES_MAX, LEDGER_ACCOUNTS};
 use crate::engine::EngineConfig;
 use crate::io::arena::Arena;
 use crate::io::sockets;
@@ -24,6 +24,7 @@ use crate::proto::wire::peer_id::peer_id;
 use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
+use crate::shared::ledger::Ledger;
 use crate::shared::sleepers::Sleepers;
 use crate::worker::mesh::Mailbox;
 
@@ -66,6 +67,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         regions: shared_regions,
         zero_copy: config.zero_copy,
         cache,
+        ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS)),
         counters,
         sleepers: Arc::clone(&sleepers),
         fingerprint: state.fingerprint(),

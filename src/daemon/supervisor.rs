@@ -16,6 +16,7 @@ use crate::io::arena::Arena;
 use crate::io::uring::{SharedRegions, Uring, UringConfig, ZeroCopy};
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
+use crate::shared::ledger::Ledger;
 use crate::shared::sleepers::Sleepers;
 use crate::worker::mesh::{Mailbox, Sender, ToControl, ToWorker};
 use crate::worker::{Links, Running, Worker};
@@ -34,6 +35,8 @@ pub struct Crew {
     pub zero_copy: ZeroCopy,
     /// Its slots.
     pub cache: Arc<Cache>,
+    /// Who gave and who got.
+    pub ledger: Arc<Ledger>,
     /// What each worker counts.
     pub counters: Vec<Arc<CoreCounters>>,
     /// Torrents that may be asleep.
@@ -132,7 +135,9 @@ fn run_turns(
     let config = EngineConfig { core, seed, ..crew.engine.clone() };
     let now: Instant = io.now();
     let counters = Arc::clone(&crew.counters[core.0 as usize]);
-    let mut engine = Engine::new(config, Arc::clone(&crew.cache), now).with_counters(counters);
+    let mut engine = Engine::new(config, Arc::clone(&crew.cache), now)
+        .with_counters(counters)
+        .with_ledger(Arc::clone(&crew.ledger));
     engine.set_sleepers(Arc::clone(&crew.sleepers));
     let links = Links {
         mailbox,

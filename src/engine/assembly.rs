@@ -74,6 +74,7 @@ impl Engine {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let shared = &torrent.shared;
         let chunks = piece_chunks(shared, piece);
+        credit_givers(shared, &self.cache, &self.ledger, &chunks);
         torrent.writing.insert(piece, chunks.len() as u32);
         let suspects = torrent.evidence.contains_key(&piece);
         if suspects {
@@ -265,6 +266,25 @@ pub fn piece_chunks(shared: &SharedTorrent, piece: u32) -> Vec<u32> {
     let geometry = shared.meta.geometry;
     let first = geometry.chunk_of(piece, 0);
     (first..first + geometry.chunks_per_piece()).filter(|&chunk| geometry.chunk_len(chunk) > 0).collect()
+}
+
+/// A verified piece's bytes count for who gave them; what was read from disk was given by nobody.
+fn credit_givers(shared: &SharedTorrent, cache: &Cache, ledger: &Ledger, chunks: &[u32]) {
+    let geometry = shared.meta.geometry;
+    // Neighbouring blocks mostly have one giver.
+    let (mut giver, mut bytes) = (0, 0);
+    for &chunk in chunks {
+        let slot = shared.chunks.view(chunk).slot;
+        for block in 0..geometry.chunk_blocks(chunk) {
+            let source = cache.source(slot, block);
+            if source != giver {
+                ledger.credit(giver, bytes);
+                (giver, bytes) = (source, 0);
+            }
+            bytes += u64::from(geometry.block(chunk, block).length);
+        }
+    }
+    ledger.credit(giver, bytes);
 }
 
 /// Who gave a block in the failed piece that is not what the verified piece has there.

@@ -15,11 +15,11 @@ impl Engine {
             }
         }
         let mut queued = HashSet::new();
-        for &conn in &self.ready {
+        for &conn in &self.due {
             assert!(queued.insert(conn), "{conn:?} is queued twice");
         }
         for peer in self.peers.iter() {
-            assert_eq!(peer.out.queued, queued.contains(&peer.conn), "queued flag of {:?}", peer.conn);
+            assert_eq!(peer.out.due, queued.contains(&peer.conn), "due flag of {:?}", peer.conn);
             self.check_asked(peer);
         }
     }
@@ -28,7 +28,7 @@ impl Engine {
     pub fn check_settled(&self) {
         for peer in self.peers.iter().filter(|peer| peer.is_open()) {
             let Some(torrent) = peer.torrent.and_then(|id| self.torrent(id)) else { continue };
-            let mute = peer.out.frames.is_empty() || peer.out.in_flight || peer.out.queued;
+            let mute = peer.out.frames.is_empty() || peer.out.in_flight || peer.out.due;
             assert!(mute, "{:?} has messages that nobody sends", peer.conn);
             let willing = peer.flags.unchokes_us && peer.flags.interested && !peer.snubbed;
             let wanted = torrent.wants_pieces() && peer.bits.ones().any(|piece| !torrent.shared.has(piece));

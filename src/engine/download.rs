@@ -193,6 +193,7 @@ impl Engine {
         }
         if full {
             self.claim_full(id, chunk);
+            self.rank_again(conn);
         }
         self.ask_more(conn, now);
     }

@@ -11,7 +11,9 @@
 //! download.rs   requests out, blocks in            claims.rs    who writes which block
 //! picker.rs     which chunk to ask a peer for      torrent.rs   one torrent on this core
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
-//! upload.rs     the scheduler: whom to send what   tick.rs      everything that time causes
+//! upload.rs     what a send carries                tick.rs      everything that time causes
+//! loading.rs    chunks that requests need, from disk
+//! scheduler/    whom to serve next                 identity.rs  who is who
 //! admission.rs  how many connections strangers may bring
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
@@ -30,11 +32,14 @@ mod check;
 pub mod claims;
 mod download;
 mod held;
+pub mod identity;
+mod loading;
 pub mod pace;
 mod parole;
 pub mod peer;
 mod picker;
 pub mod roster;
+pub mod scheduler;
 mod session;
 mod tick;
 pub mod torrent;
@@ -44,23 +49,23 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
-use crate::base::address::AddressClass;
 use crate::base::ids::{ConnId, CoreConn, CoreId, InfoHash, PeerId, TorrentId};
-use crate::base::limits::BANS_MAX;
+use crate::base::limits::{BANS_MAX, LEDGER_ACCOUNTS_OF_ONE};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
+use crate::shared::ledger::Ledger;
 use crate::shared::sleepers::Sleepers;
 use crate::shared::torrent::SharedTorrent;
 
 use action::{Action, Farewell, Note, Report, To};
 use admission::Strangers;
 use allowance::Pressure;
+use identity::Identity;
 use peer::{Origin, Peer, Peers, Stage};
+use scheduler::{Demand, Scheduler};
 use torrent::Torrent;
 
 pub use assembly::piece_chunks as assembly_chunks;
@@ -101,10 +106,15 @@ pub struct Engine {
     torrents: Vec<Option<Torrent>>,
     by_hash: HashMap<InfoHash, TorrentId>,
     actions: VecDeque<Action>,
-    /// Connections with something to send and no send in flight, in the order of service.
-    ready: VecDeque<ConnId>,
-    /// Connections whose next block waits for the upload limit, a slot, or leave to read from disk;
-    /// each once. The tick tries again.
+    /// Connections with control frames, or the rest of a short send, and no send in flight.
+    due: VecDeque<ConnId>,
+    /// Connections with requests, in the order of service.
+    scheduler: Scheduler,
+    ledger: Arc<Ledger>,
+    /// When the upload limit lets the next send begin; some time in the past when it does.
+    upload_at: Instant,
+    /// Connections whose next block waits for a slot, or leave to read from disk; each once. The tick
+    /// tries again.
     throttled: Vec<ConnId>,
     /// Connections that could be asked for more but there was nothing to ask, or no slot for it.
     hungry: Vec<ConnId>,
@@ -145,7 +155,10 @@ impl Engine {
             torrents: Vec::new(),
             by_hash: HashMap::new(),
             actions: VecDeque::new(),
-            ready: VecDeque::new(),
+            due: VecDeque::new(),
+            scheduler: Scheduler::new(now),
+            ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
+            upload_at: now,
             throttled: Vec::new(),
             hungry: Vec::new(),
             food: false,
@@ -172,6 +185,17 @@ impl Engine {
         self
     }
 
+    /// The same engine, with accounts that other cores share.
+    pub fn with_ledger(mut self, ledger: Arc<Ledger>) -> Self {
+        self.ledger = ledger;
+        self
+    }
+
+    /// The accounts of all parties.
+    pub const fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
     /// What this core counts; the worker adds what is its own.
     pub const fn counters(&self) -> &Arc<CoreCounters> {
         &self.counters
@@ -179,7 +203,7 @@ impl Engine {
 
     /// Connections that have something to send and no send in flight.
     pub fn ready_count(&self) -> usize {
-        self.ready.len()
+        self.due.len() + self.scheduler.waiting_count()
     }
 
     /// Chunks handed out to be written and not reported yet.
@@ -234,12 +258,13 @@ impl Engine {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
-        self.ready.pop_front().map(|conn| {
+        if let Some(conn) = self.due.pop_front() {
             if let Some(peer) = self.peers.get_mut(conn) {
-                peer.out.queued = false;
+                peer.out.due = false;
             }
-            Action::Send(conn)
-        })
+            return Some(Action::Send(conn));
+        }
+        self.next_upload(now).map(Action::Send)
     }
 
     /// A torrent to fetch and serve from now on.
@@ -280,21 +305,9 @@ impl Engine {
         self.torrents.iter().flatten().any(|torrent| !torrent.writing.is_empty())
     }
 
-    /// By what a peer's blocks are attributed and it is banned: its address, of a stranger's IPv6 address
-    /// the /64 that it has to itself; with the port where many honest peers may share an address.
+    /// By what a peer's blocks are attributed and it is banned.
     pub fn peer_key(&self, address: SocketAddr) -> u64 {
-        let stranger = AddressClass::of(address.ip()).is_stranger();
-        let port = if stranger { 0 } else { address.port() };
-        let text = match crate::base::address::canonical(address.ip()) {
-            std::net::IpAddr::V4(ip) => u128::from(ip.to_bits()),
-            std::net::IpAddr::V6(ip) if stranger => ip.to_bits() >> 64 << 64,
-            std::net::IpAddr::V6(ip) => ip.to_bits(),
-        };
-        let mut bytes = [0; 18];
-        bytes[..16].copy_from_slice(&text.to_be_bytes());
-        bytes[16..].copy_from_slice(&port.to_be_bytes());
-        // Zero means "nobody" in slot bookkeeping.
-        xxh3_64_with_seed(&bytes, self.config.secret) | 1
+        Identity::of(address, self.config.secret).key
     }
 
     fn close(&mut self, conn: ConnId, why: Farewell) {
@@ -307,6 +320,7 @@ impl Engine {
         peer.farewell = Some(why);
         peer.requests.clear();
         peer.out.frames.clear();
+        self.scheduler.forget(conn);
         self.leeches -= u32::from(std::mem::take(&mut peer.flags.wants_us));
         self.actions.push_back(Action::Close(conn));
         if was_open {
@@ -341,6 +355,7 @@ impl Engine {
         self.parked.retain(|&(_, parked)| parked != conn);
         let Some(mut peer) = self.peers.remove(conn) else { return };
         self.strangers.leave(peer.address.ip(), peer.counted);
+        self.settle_account(&mut peer);
         if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {
             for pin in peer.out.take_pins() {
                 torrent.shared.chunks.unpin(pin.chunk);
@@ -391,12 +406,19 @@ impl Engine {
         self.actions.push_back(Action::Tell(To::Others, Note::Ban { key }));
     }
 
+    /// The connection may have something to send: control frames leave at once, blocks when it is their
+    /// turn.
     fn make_ready(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        let sendable = matches!(peer.stage, Stage::Handshaking | Stage::Open);
-        if sendable && !peer.out.in_flight && !peer.out.queued && peer.has_output() {
-            peer.out.queued = true;
-            self.ready.push_back(conn);
+        if !peer.may_send() {
+            return;
+        }
+        let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty();
+        if due && !std::mem::replace(&mut peer.out.due, true) {
+            self.due.push_back(conn);
+        }
+        if !peer.requests.is_empty() && peer.out.segments.is_empty() {
+            self.scheduler.wait(conn, Demand::default(), &self.ledger);
         }
     }
 }

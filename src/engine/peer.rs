@@ -7,12 +7,15 @@ use super::admission::Counted;
 use super::allowance::{Asks, ColdReads, Drain};
 use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
+use super::scheduler::class::Class;
+use super::scheduler::window::Begun;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, SlotId, TorrentId};
 use crate::base::limits::{REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX};
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
+use crate::shared::ledger::AccountId;
 
 /// Who opened the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +136,12 @@ pub struct Outgoing {
     pub reading: Option<u32>,
     /// A send is in flight.
     pub in_flight: bool,
-    /// The connection stands in the ready queue.
-    pub queued: bool,
+    /// The connection is among those whose control frames leave next.
+    pub due: bool,
+    /// It is its turn: the next send carries blocks, out of that class.
+    pub turn: Option<Class>,
+    /// What the payload of the send was charged as.
+    pub begun: Option<Begun>,
     /// It stands among those that the tick makes ready again.
     pub throttled: bool,
     /// How much a send carries.
@@ -158,6 +165,8 @@ pub struct Peer {
     pub torrent: Option<TorrentId>,
     /// By which its blocks are attributed and it is banned.
     pub key: u64,
+    /// Accounts that it keeps open: its own and its group's, once messages flow.
+    pub accounts: Option<[AccountId; 2]>,
     /// Who wants and serves whom.
     pub flags: Flags,
     /// What they have.
@@ -237,6 +246,7 @@ impl Peer {
             stage,
             torrent: None,
             key,
+            accounts: None,
             flags: Flags::default(),
             bits: Bitfield::new(0),
             fresh: true,
@@ -292,9 +302,9 @@ impl Peer {
         self.pace.depth(self.reqq)
     }
 
-    /// Whether there is anything that a send could carry.
-    pub fn has_output(&self) -> bool {
-        !self.out.frames.is_empty() || !self.out.segments.is_empty() || !self.requests.is_empty()
+    /// Whether a send may begin: the connection stands, and none is in flight.
+    pub const fn may_send(&self) -> bool {
+        matches!(self.stage, Stage::Handshaking | Stage::Open) && !self.out.in_flight
     }
 
     /// The first bound on what is kept for it that does not hold, for checks. Haves are left out: the

@@ -13,6 +13,7 @@ use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::Message;
 use crate::shared::sync::Ordering;
 
+use super::scheduler::Membership;
 use super::*;
 
 /// The peer id of somebody who has none.
@@ -217,6 +218,12 @@ impl Engine {
         peer.bits = Bitfield::new(shared.meta.geometry.piece_count());
         peer.since = now;
         peer.have_cursor = torrent.have_log.len();
+        let identity = Identity::of(peer.address, self.config.secret);
+        let (own, group) = (self.ledger.open(identity.key), self.ledger.open(identity.group));
+        self.ledger.join(own, if identity.group == identity.key { 0 } else { identity.group });
+        peer.accounts = Some([own, group]);
+        let counts = if identity.one_machine { group } else { own };
+        self.scheduler.enter(conn, Membership { identity: counts, group });
         torrent.peers.push(conn);
         torrent.stats(self.config.core).peers.fetch_add(1, Ordering::Relaxed);
         if peer.origin == Origin::Incoming {

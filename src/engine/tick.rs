@@ -29,11 +29,19 @@ impl Engine {
         }
         let pressing = !self.throttled.is_empty() || !self.hungry.is_empty();
         let roll = self.rolled_at + ROLL_STEP;
-        Some(if pressing { roll.min(self.ticked_at + TICK) } else { roll })
+        let tick = if pressing { self.ticked_at + TICK } else { roll };
+        let upload = if self.scheduler.is_idle() { roll } else { self.upload_due() };
+        Some(roll.min(tick).min(upload))
+    }
+
+    /// When those who wait for their turn may be served, if nothing happens before.
+    fn upload_due(&self) -> Instant {
+        if self.scheduler.window.is_open() { self.upload_at } else { self.scheduler.window.due() }
     }
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Instant) {
+        self.scheduler.window.roll(now);
         if now.since(self.ticked_at) >= TICK {
             self.ticked_at = now;
             for conn in std::mem::take(&mut self.throttled) {
@@ -117,7 +125,7 @@ impl Engine {
             self.hungry.push(conn);
         }
         self.review_interest(conn);
-        self.make_ready(conn);
+        self.rank_again(conn);
     }
 
     /// Takes our interest back when the peer has nothing that we lack, and parts from it when

@@ -1,36 +1,20 @@
-//! The scheduler: whom to send what.
+//! What a send carries, and what becomes of it.
 //!
-//! A request is only queued. Connections with something to send stand in one queue, each once, and
-//! are served in turn; each send carries up to the burst of its connection. Small deciders:
-//! `take_send` composes one send, `take_blocks` chooses its blocks, `hold_chunk` pins what is in
-//! memory and brings what is not.
+//! A request is only queued. `next_upload` asks the scheduler whose turn it is, `take_send` composes one
+//! send: control frames that wait, and on its connection's turn blocks, which `take_blocks` chooses.
+//! Payload is charged when it is submitted, and what never left is refunded.
 
 use crate::base::geometry::{BlockRef, Geometry};
 use crate::base::limits::SLOTS_HELD_MAX;
 use crate::base::segment::{SEGMENTS_MAX, Segment};
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::piece_header;
-use crate::shared::chunks::ChunkState;
 
+use super::loading::Found;
 use super::peer::{Outgoing, Pin};
-use super::session::{reject, weight};
+use super::scheduler::class::Class;
+use super::session::weight;
 use super::*;
-
-/// Chunks behind the first missing one that are read ahead for a peer.
-const READ_AHEAD_CHUNKS: usize = 4;
-
-/// How often one look-up follows a chunk that other cores load and evict meanwhile.
-const LOOKS: usize = 4;
-
-/// Where a requested chunk is.
-enum Found {
-    /// In memory, and held for the send.
-    Here(Pin),
-    /// It is being read; the connection will be made ready.
-    Coming,
-    /// It cannot be had: no slot is free, or its piece was lost.
-    Nowhere,
-}
 
 impl Engine {
     /// Composes the next send of `conn` into `segments`, and the bytes that its outbox segments name
@@ -43,9 +27,10 @@ impl Engine {
         now: Instant,
     ) -> bool {
         let Some(peer) = self.peers.get_mut(conn) else { return false };
-        if peer.out.in_flight || !matches!(peer.stage, Stage::Handshaking | Stage::Open) {
+        if !peer.may_send() {
             return false;
         }
+        let turn = peer.out.turn.take();
         if peer.out.segments.is_empty() {
             outbox.clear();
             outbox.append(&mut peer.out.frames);
@@ -53,7 +38,9 @@ impl Engine {
             if !outbox.is_empty() {
                 peer.out.push(Segment::Outbox { offset: 0, len: outbox.len() as u32 });
             }
-            self.take_blocks(conn, outbox, now);
+            if let Some(class) = turn {
+                self.take_blocks(conn, class, outbox, now);
+            }
         }
         let Some(peer) = self.peers.get_mut(conn) else { return false };
         segments.extend(peer.out.segments.iter().take(SEGMENTS_MAX));
@@ -64,12 +51,46 @@ impl Engine {
         peer.out.in_flight
     }
 
-    /// Moves queued requests into the send, as far as their chunks are in memory and limits allow.
-    fn take_blocks(&mut self, conn: ConnId, outbox: &mut Vec<u8>, now: Instant) {
+    /// Whose blocks are sent next, if any may be sent now.
+    pub(super) fn next_upload(&mut self, now: Instant) -> Option<ConnId> {
+        if self.scheduler.is_idle() || !self.scheduler.window.is_open() || !self.limit_allows(now) {
+            return None;
+        }
+        while let Some((conn, class)) = self.scheduler.pick(&self.ledger) {
+            let Some(peer) = self.peers.get_mut(conn) else { continue };
+            // Who has a send in flight comes to wait again when that ends.
+            if peer.may_send() && peer.out.segments.is_empty() && !peer.requests.is_empty() {
+                peer.out.turn = Some(class);
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// Whether the upload limit lets a send begin; if not, the tick knows when to look again.
+    fn limit_allows(&mut self, now: Instant) -> bool {
+        let Some(budget) = &self.config.upload else { return true };
+        let allows = budget.is_open(now);
+        if !allows {
+            self.upload_at = now + budget.wait();
+        }
+        allows
+    }
+
+    /// Blocks of one turn: no more than the connection takes at a time, and a part of what may be in
+    /// flight, so that others have their turn soon.
+    fn turn_blocks(&self, peer: &Peer) -> usize {
+        let part = self.scheduler.window.limit_bytes() / TURNS_IN_FLIGHT / u64::from(BLOCK_BYTES);
+        peer.out.burst.blocks().min(part.max(1) as usize)
+    }
+
+    /// Moves queued requests into the send, as far as their chunks are in memory and limits allow, and
+    /// charges them to the peer.
+    fn take_blocks(&mut self, conn: ConnId, class: Class, outbox: &mut Vec<u8>, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
-        let (burst, slots_max) = (peer.out.burst.blocks(), self.send_slots_max());
-        let (mut weighs, mut taken) = (0, 0);
+        let (burst, slots_max) = (self.turn_blocks(peer), self.send_slots_max());
+        let (mut weighs, mut taken, mut limited) = (0, 0, false);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
                 break;
@@ -77,7 +98,7 @@ impl Engine {
             if let Some(budget) = &self.config.upload
                 && budget.claim(block.length, now) == 0
             {
-                self.throttle(conn);
+                limited = true;
                 break;
             }
             if !self.take_block(conn, id, block, outbox) {
@@ -90,14 +111,36 @@ impl Engine {
             taken += 1;
         }
         self.counters.blocks_sent.add(taken);
-        if let Some(peer) = self.peers.get_mut(conn) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let bytes = peer.out.left_payload_bytes;
+        if bytes > 0 {
             peer.probe.note_taken(taken as usize);
             peer.out.burst.begin(now);
+            peer.out.begun = self.scheduler.charge(conn, class, bytes, &self.ledger);
+        } else if limited {
+            // Another core took the last of the upload limit.
+            self.scheduler.wait(conn, Demand::default(), &self.ledger);
         }
     }
 
+    /// What the peer gave may have changed its place in the order.
+    pub(super) fn rank_again(&mut self, conn: ConnId) {
+        self.scheduler.forget(conn);
+        self.make_ready(conn);
+    }
+
+    /// The connection is over: what was charged and never left is refunded, its accounts are closed.
+    pub(super) fn settle_account(&mut self, peer: &mut Peer) {
+        if let Some(begun) = peer.out.begun.take() {
+            self.scheduler.window.end(begun);
+            self.scheduler.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
+        }
+        self.scheduler.leave(peer.conn);
+        peer.accounts.take().into_iter().flatten().for_each(|account| self.ledger.close(account));
+    }
+
     /// The tick tries again to send to `conn`.
-    fn throttle(&mut self, conn: ConnId) {
+    pub(super) fn throttle(&mut self, conn: ConnId) {
         if let Some(peer) = self.peers.get_mut(conn)
             && !std::mem::replace(&mut peer.out.throttled, true)
         {
@@ -130,40 +173,6 @@ impl Engine {
         true
     }
 
-    /// Pins a chunk for the send of `conn`, or starts to read it, or waits for whoever reads it.
-    fn hold_chunk(&mut self, conn: ConnId, id: TorrentId, chunk: u32) -> Found {
-        for _ in 0..LOOKS {
-            if let Some(pin) = self.try_hold(conn, id, chunk) {
-                return Found::Here(pin);
-            }
-            if let Some(found) = self.bring_chunk(conn, id, chunk) {
-                return found;
-            }
-        }
-        // Pinned to the limit, or it comes and goes: the tick tries again.
-        Found::Nowhere
-    }
-
-    /// Pins a chunk that is in memory: once for all blocks of a send that follow one another in it.
-    fn try_hold(&mut self, conn: ConnId, id: TorrentId, chunk: u32) -> Option<Pin> {
-        let shared = &self.torrents.get(id.0 as usize)?.as_ref()?.shared;
-        let out = &mut self.peers.get_mut(conn)?.out;
-        if let Some(&held) = out.pins.last()
-            && held.chunk == chunk
-        {
-            return Some(held);
-        }
-        let geometry = shared.meta.geometry;
-        if !shared.has(geometry.chunk_piece(chunk)) {
-            return None;
-        }
-        let slot = shared.chunks.pin(chunk, out.reading != Some(chunk))?;
-        let pin = Pin { chunk, slot, residue: shared.meta.residue(chunk) };
-        out.reading = Some(chunk);
-        out.pins.push(pin);
-        Some(pin)
-    }
-
     /// Gives back what was pinned for a block that cannot be sent yet, if no other block of the send
     /// lies there.
     fn let_go_of_unsent(&mut self, conn: ConnId, id: TorrentId) {
@@ -176,138 +185,6 @@ impl Engine {
         if !sent {
             peer.out.pins.pop();
             self.unpin_all(id, &[last]);
-        }
-    }
-
-    /// The front request cannot be served now: its chunks are on their way, or it is refused.
-    fn postpone(&mut self, conn: ConnId, id: TorrentId, block: BlockRef, coming: bool) {
-        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return };
-        let lost = !torrent.shared.has(block.piece);
-        if coming {
-            self.note_miss(conn);
-            self.read_ahead(conn, id);
-        } else if lost && let Some(peer) = self.peers.get_mut(conn) {
-            peer.requests.pop_front();
-            peer.missed = false;
-            peer.probe.forget();
-            if reject(peer, block).is_err() {
-                self.close(conn, Farewell::Misbehaved);
-            }
-            self.make_ready(conn);
-        } else {
-            // No free slot: the tick tries again.
-            self.throttle(conn);
-        }
-    }
-
-    /// The front request has to wait for its chunk; counted once, however often it is looked at.
-    fn note_miss(&mut self, conn: ConnId) {
-        if let Some(peer) = self.peers.get_mut(conn)
-            && !std::mem::replace(&mut peer.missed, true)
-        {
-            self.counters.cache_misses.add(1);
-        }
-    }
-
-    /// Starts to read a chunk that is in no slot, or waits for whoever reads it. `None` if it has come
-    /// meanwhile.
-    fn bring_chunk(&mut self, conn: ConnId, id: TorrentId, chunk: u32) -> Option<Found> {
-        let shared = Arc::clone(&self.torrent(id)?.shared);
-        if !shared.has(shared.meta.geometry.chunk_piece(chunk)) {
-            return Some(Found::Nowhere);
-        }
-        let coming = match shared.chunks.view(chunk).state {
-            ChunkState::Empty if !self.load_for(conn, id, chunk) => return Some(Found::Nowhere),
-            // Whoever reads it, only a core that has registered is told.
-            ChunkState::Empty | ChunkState::Loading => {
-                self.cache.wait_for_load(&shared.chunks, chunk, self.config.core)
-            }
-            _ => false,
-        };
-        coming.then(|| {
-            self.wait_for(conn, id, chunk);
-            Found::Coming
-        })
-    }
-
-    fn wait_for(&mut self, conn: ConnId, id: TorrentId, chunk: u32) {
-        if let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) {
-            let waiting = torrent.waiting.entry(chunk).or_default();
-            if !waiting.contains(&conn) {
-                waiting.push(conn);
-            }
-        }
-    }
-
-    /// Starts to read a chunk unless another core was faster; false if no slot is free.
-    pub(super) fn load(&mut self, id: TorrentId, chunk: u32) -> bool {
-        let Some(slot) = self.allocate(id, chunk) else { return false };
-        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return false };
-        if torrent.shared.chunks.begin_load(chunk, slot) {
-            let len = torrent.shared.meta.geometry.chunk_len(chunk);
-            torrent.stats(self.config.core).loaded_bytes.add(len.into());
-            self.actions.push_back(Action::Load { torrent: id, chunk, slot });
-        } else {
-            self.cache.release(slot);
-        }
-        true
-    }
-
-    /// Starts to read the chunks that the peer's queue will come to.
-    fn read_ahead(&mut self, conn: ConnId, id: TorrentId) {
-        let Some(peer) = self.peers.get(conn) else { return };
-        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return };
-        let geometry = torrent.shared.meta.geometry;
-        let mut ahead = Vec::new();
-        for block in &peer.requests {
-            let chunk = geometry.chunk_of(block.piece, block.begin);
-            let wanted = torrent.shared.chunks.view(chunk).state == ChunkState::Empty
-                && torrent.shared.has(block.piece);
-            if wanted && !ahead.contains(&chunk) {
-                ahead.push(chunk);
-            }
-            if ahead.len() == READ_AHEAD_CHUNKS {
-                break;
-            }
-        }
-        for chunk in ahead {
-            self.load_for(conn, id, chunk);
-        }
-    }
-
-    /// A load of this core ended. `lost`: the bytes on disk are not what they were.
-    pub fn handle_loaded(&mut self, id: TorrentId, chunk: u32, result: Result<(), Option<i32>>) {
-        let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
-        let shared = &torrent.shared;
-        let waiters = match result {
-            Ok(()) => self.cache.finish_load(&shared.chunks, chunk),
-            Err(errno) => {
-                let waiters = self.cache.fail_load(&shared.chunks, chunk);
-                let piece = shared.meta.geometry.chunk_piece(chunk);
-                if shared.clear_have(piece) {
-                    self.actions.push_back(Action::Report(match errno {
-                        Some(errno) => Report::DiskFailed { torrent: id, errno },
-                        None => Report::PieceLost { torrent: id, piece },
-                    }));
-                    self.actions.push_back(Action::Tell(To::Others, Note::Missing { torrent: id, piece }));
-                    self.forget_piece(id, piece);
-                }
-                waiters
-            }
-        };
-        let mask = waiters & !(1 << self.config.core.0);
-        if mask != 0 {
-            let note = Note::Loaded { torrent: id, chunk };
-            self.actions.push_back(Action::Tell(To::Mask(mask), note));
-        }
-        self.wake_waiting(id, chunk);
-    }
-
-    /// Makes ready whoever waited for a chunk.
-    pub(super) fn wake_waiting(&mut self, id: TorrentId, chunk: u32) {
-        let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
-        for conn in torrent.waiting.remove(&chunk).unwrap_or_default() {
-            self.make_ready(conn);
         }
     }
 
@@ -326,6 +203,9 @@ impl Engine {
         peer.cold_reads.note_sent(payload);
         peer.asks.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
+        if whole && let Some(begun) = peer.out.begun.take() {
+            self.scheduler.window.end(begun);
+        }
         if whole && let Some(took) = peer.probe.note_sent(now) {
             self.counters.request_ns.record(took.0);
         }
@@ -359,6 +239,9 @@ impl Engine {
         }
     }
 }
+
+/// Turns that fill what may be in flight.
+const TURNS_IN_FLIGHT: u64 = 4;
 
 /// The oldest request, unless the connection pins as many slots as it may.
 fn next_request(peer: &Peer, slots_max: usize) -> Option<&BlockRef> {

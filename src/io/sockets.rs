@@ -10,6 +10,11 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 /// the sysctl net.core.somaxconn is lower (4096 by default).
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// Payload of one connection that the kernel takes although it cannot send it yet: what it has taken, it
+/// sends, whoever should come first by then. Left alone it takes megabytes. One connection alone needs half a
+/// megabyte to keep a fast link busy: with 128 KiB it served a sixth less on loopback, with this no less.
+pub(super) const SEND_UNSENT_BYTES: u32 = 512 << 10;
+
 /// There is no listener, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -92,10 +97,16 @@ fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 }
 
 fn start(socket: Socket) -> io::Result<TcpListener> {
-    // What is accepted inherits it: one call less for each connection.
-    socket.set_tcp_nodelay(true)?;
+    // What is accepted inherits it: no calls for each connection.
+    tune(&socket)?;
     socket.listen(LISTEN_BACKLOG)?;
     Ok(socket.into())
+}
+
+/// How all our connections are set up.
+pub(super) fn tune(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(SEND_UNSENT_BYTES)
 }
 
 fn explain(address: SocketAddr, error: io::Error) -> ListenError {

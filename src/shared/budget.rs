@@ -40,6 +40,12 @@ impl Budget {
         0
     }
 
+    /// Whether a claim may succeed now.
+    pub fn is_open(&self, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens.load(Ordering::Relaxed) > 0
+    }
+
     /// Gives back what was claimed and not used.
     pub fn refund(&self, bytes: u32) {
         self.tokens.fetch_add(i64::from(bytes), Ordering::Relaxed);

@@ -10,6 +10,7 @@ pub mod cache;
 pub mod chunks;
 pub mod counters;
 pub mod lane;
+pub mod ledger;
 #[cfg(all(test, feature = "loom"))]
 mod models;
 pub mod sleepers;

@@ -228,7 +228,7 @@ impl Connection {
     /// Opens a socket and starts to connect.
     pub(super) fn dial(&mut self, address: SocketAddr, key: Key, ring: &mut Ring) -> Result<(), Errno> {
         let made = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
-        let socket = made.and_then(|socket| socket.set_tcp_nodelay(true).map(|()| socket));
+        let socket = made.and_then(|socket| crate::io::sockets::tune(&socket).map(|()| socket));
         let socket = socket.map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
         let address = self.address.insert(Box::new(SockAddr::from(address)));
         let fd = self.fd.insert(OwnedFd::from(socket)).as_raw_fd();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreId, PeerId};
+use crate::base::limits::LEDGER_ACCOUNTS_OF_ONE;
 use crate::engine::candidates::Source;
 use crate::engine::roster::Roster;
 use crate::engine::{Engine, EngineConfig, assembly_chunks};
@@ -19,6 +20,7 @@ use crate::io::arena::Arena;
 use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
 use crate::shared::chunks::ChunkState;
+use crate::shared::ledger::Ledger;
 use crate::shared::sync::Ordering;
 use crate::shared::torrent::SharedTorrent;
 use crate::storage::durability::SyncPolicy;
@@ -156,6 +158,7 @@ impl Node {
         let durable = machine.durable();
         let arena = Arc::new(Arena::new(0).expect("address space for one region"));
         let cache = Arc::new(Cache::new(spec.slots.min(arena.slot_count())));
+        let ledger = Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE));
         let control_id = world.add_actor(spec.host);
         let control_box = Arc::new(Mailbox::new());
         control_box.set_waker(Arc::new(world.wake_of(control_id)));
@@ -169,7 +172,8 @@ impl Node {
             let io = world.io(id, Arc::clone(&arena), spec.connections_max);
             let core = CoreId(core as u8);
             let config = EngineConfig { core, seed: config.seed + u64::from(core.0), ..config.clone() };
-            let engine = Engine::new(config, Arc::clone(&cache), world.now());
+            let engine =
+                Engine::new(config, Arc::clone(&cache), world.now()).with_ledger(Arc::clone(&ledger));
             let mailbox = Arc::clone(&mailboxes[core.0 as usize]);
             let cores = mailboxes.iter().map(|mailbox| Sender::new(Arc::clone(mailbox))).collect();
             let control = Sender::new(Arc::clone(&control_box));

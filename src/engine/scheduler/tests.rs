@@ -1,0 +1,244 @@
+use super::class::Class::*;
+use super::*;
+use crate::base::units::BLOCK_BYTES;
+
+const MIB: u64 = 1 << 20;
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// A scheduler, a ledger, and connections of parties numbered from 1.
+struct Rig {
+    scheduler: Scheduler,
+    ledger: Ledger,
+    conns: u32,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self { scheduler: Scheduler::new(Instant(0)), ledger: Ledger::new(1 << 10), conns: 0 }
+    }
+
+    /// A connection of `party`, which is its own group, that has used up its grant.
+    fn enter(&mut self, party: u64) -> ConnId {
+        self.enter_group(party, party)
+    }
+
+    fn enter_group(&mut self, party: u64, group: u64) -> ConnId {
+        let conn = ConnId { index: self.conns, generation: 0 };
+        self.conns += 1;
+        let membership = Membership { identity: self.ledger.open(party), group: self.ledger.open(group) };
+        self.ledger.grant(membership.group, GRANT_GROUP_BYTES);
+        self.scheduler.enter(conn, membership);
+        conn
+    }
+
+    fn wait(&mut self, conn: ConnId) {
+        self.scheduler.wait(conn, Demand::default(), &self.ledger);
+    }
+
+    /// Who is served next with `bytes`, and waits again.
+    fn serve(&mut self, bytes: u64) -> Option<(ConnId, Class)> {
+        let (conn, class) = self.scheduler.pick(&self.ledger)?;
+        let begun = self.scheduler.charge(conn, class, bytes, &self.ledger).unwrap();
+        self.scheduler.window.end(begun);
+        self.wait(conn);
+        Some((conn, class))
+    }
+
+    /// Bytes that each connection gets of `blocks` blocks.
+    fn shares(&mut self, blocks: usize) -> Vec<u64> {
+        let mut shares = vec![0; self.conns as usize];
+        for _ in 0..blocks {
+            let (conn, _) = self.serve(BLOCK).expect("somebody waits");
+            shares[conn.index as usize] += BLOCK;
+        }
+        shares
+    }
+}
+
+#[test]
+fn debts_are_paid_first_and_the_largest_before_others() {
+    let mut rig = Rig::new();
+    let conns: Vec<ConnId> = (1..=3).map(|party| rig.enter(party)).collect();
+    rig.ledger.credit(2, MIB);
+    rig.ledger.credit(3, 4 * MIB);
+    conns.iter().for_each(|&conn| rig.wait(conn));
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        order.push(rig.serve(MIB).unwrap());
+    }
+    let owed = order.iter().filter(|(_, class)| *class == Owed).count();
+    assert_eq!(owed, 5, "{order:?}");
+    assert_eq!(order[0].0, conns[2]);
+    assert_eq!(rig.ledger.standing(rig.scheduler.membership(conns[2]).unwrap().identity).balance(), 0);
+}
+
+#[test]
+fn what_is_left_goes_to_givers_in_proportion_and_to_takers_last() {
+    let mut rig = Rig::new();
+    let conns: Vec<ConnId> = (1..=3).map(|party| rig.enter(party)).collect();
+    rig.ledger.credit(1, 3 * MIB);
+    rig.ledger.credit(2, MIB);
+    conns.iter().for_each(|&conn| rig.wait(conn));
+    let shares = rig.shares((16 * MIB / BLOCK) as usize);
+    assert_eq!(shares[2], 0, "the free rider gets nothing while others want it");
+    let ratio = shares[0] as f64 / shares[1] as f64;
+    assert!((2.5..3.5).contains(&ratio), "{shares:?}");
+}
+
+#[test]
+fn it_is_an_order_and_never_a_gate() {
+    let mut rig = Rig::new();
+    let taker = rig.enter(1);
+    rig.wait(taker);
+    assert_eq!(rig.shares(1_000), [1_000 * BLOCK]);
+}
+
+#[test]
+fn s1_a_hundred_connections_of_a_group_get_what_one_gets() {
+    let mut rig = Rig::new();
+    let single = rig.enter(1);
+    rig.wait(single);
+    for party in 0..100 {
+        let one_of_many = rig.enter_group(1_000 + party, 2);
+        rig.wait(one_of_many);
+    }
+    let shares = rig.shares(2_000);
+    let many: u64 = shares[1..].iter().sum();
+    assert!(many <= shares[0] + SERVICE_STEP_BYTES, "{} against {many}", shares[0]);
+}
+
+#[test]
+fn s1_connections_of_one_giver_are_paid_once() {
+    let mut rig = Rig::new();
+    let single = rig.enter(1);
+    rig.wait(single);
+    let many: Vec<ConnId> = (0..50).map(|_| rig.enter(2)).collect();
+    many.iter().for_each(|&conn| rig.wait(conn));
+    rig.ledger.credit(1, 64 * MIB);
+    rig.ledger.credit(2, 64 * MIB);
+    // Who gave something is ranked anew.
+    for conn in many.into_iter().chain([single]) {
+        rig.scheduler.forget(conn);
+        rig.wait(conn);
+    }
+    let shares = rig.shares((128 * MIB / BLOCK) as usize);
+    let many: u64 = shares[1..].iter().sum();
+    assert!(shares[0].abs_diff(many) <= 2 * MIB, "{} against {many}", shares[0]);
+}
+
+#[test]
+fn newcomers_get_their_grant_at_once_and_the_pool_bounds_all_of_them() {
+    let mut rig = Rig::new();
+    let giver = rig.enter(1);
+    rig.ledger.credit(1, 1_000 * MIB);
+    rig.wait(giver);
+    for party in 2..200 {
+        let conn = ConnId { index: rig.conns, generation: 0 };
+        rig.conns += 1;
+        let account = rig.ledger.open(party);
+        rig.scheduler.enter(conn, Membership { identity: account, group: account });
+        rig.wait(conn);
+    }
+    let (_, class) = rig.serve(BLOCK).unwrap();
+    assert_eq!(class, Grant);
+    let shares = rig.shares((100 * MIB / BLOCK) as usize);
+    let newcomers: u64 = shares[1..].iter().sum();
+    let most = 100 * MIB / GRANT_PART + GRANT_POOL_BYTES_MAX as u64 + BLOCK;
+    assert!(newcomers <= most && newcomers >= most * 9 / 10, "{newcomers} of at most {most}");
+}
+
+#[test]
+fn a_group_is_granted_so_much_and_no_more() {
+    for (granted, class) in
+        [(GRANT_GROUP_BYTES - 1, Grant), (GRANT_GROUP_BYTES, Rest), (GRANT_GROUP_BYTES + 1, Rest)]
+    {
+        let mut rig = Rig::new();
+        let account = rig.ledger.open(1);
+        let conn = ConnId { index: 0, generation: 0 };
+        rig.scheduler.enter(conn, Membership { identity: account, group: account });
+        rig.ledger.grant(account, granted);
+        rig.wait(conn);
+        assert_eq!(rig.serve(BLOCK), Some((conn, class)), "{granted}");
+    }
+}
+
+#[test]
+fn weights_share_out_the_rest() {
+    let mut rig = Rig::new();
+    let (heavy, light) = (rig.enter(1), rig.enter(2));
+    let demand = |weight| Demand { again: false, weight };
+    rig.scheduler.wait(heavy, demand(3 * WEIGHT_ONE), &rig.ledger);
+    rig.scheduler.wait(light, demand(WEIGHT_ONE), &rig.ledger);
+    let mut got = [0; 2];
+    for _ in 0..4_000 {
+        let (conn, class) = rig.scheduler.pick(&rig.ledger).unwrap();
+        rig.scheduler.charge(conn, class, BLOCK, &rig.ledger);
+        got[conn.index as usize] += 1;
+        rig.scheduler.wait(conn, demand([3 * WEIGHT_ONE, WEIGHT_ONE][conn.index as usize]), &rig.ledger);
+    }
+    assert!((2_950..=3_050).contains(&got[0]), "{got:?}");
+}
+
+#[test]
+fn who_asks_again_for_what_was_given_away_is_served_when_nobody_else_wants_anything() {
+    let mut rig = Rig::new();
+    let (again, other) = (rig.enter(1), rig.enter(2));
+    rig.ledger.credit(1, MIB);
+    rig.scheduler.wait(again, Demand { again: true, weight: WEIGHT_ONE }, &rig.ledger);
+    rig.wait(other);
+    assert_eq!(rig.scheduler.pick(&rig.ledger), Some((other, Rest)));
+    assert_eq!(rig.scheduler.pick(&rig.ledger), Some((again, Again)));
+    assert_eq!(rig.scheduler.pick(&rig.ledger), None);
+}
+
+#[test]
+fn who_leaves_or_is_forgotten_waits_no_more_and_a_refund_restores_the_account() {
+    let mut rig = Rig::new();
+    let (first, second, third) = (rig.enter(1), rig.enter(1), rig.enter(2));
+    [first, second, third].into_iter().for_each(|conn| rig.wait(conn));
+    rig.scheduler.leave(first);
+    rig.scheduler.forget(second);
+    assert!(!rig.scheduler.holds(first) && !rig.scheduler.holds(second) && rig.scheduler.holds(third));
+    let (conn, class) = rig.scheduler.pick(&rig.ledger).unwrap();
+    rig.scheduler.charge(conn, class, 5 * BLOCK, &rig.ledger);
+    rig.scheduler.refund(conn, 2 * BLOCK, &rig.ledger);
+    let account = rig.scheduler.membership(third).unwrap().identity;
+    assert_eq!((conn, rig.ledger.standing(account).sent_bytes), (third, 3 * BLOCK));
+    assert!(rig.scheduler.is_idle());
+    rig.scheduler.leave(second);
+    rig.scheduler.leave(third);
+    assert!(rig.scheduler.by_account.is_empty());
+}
+
+#[test]
+fn random_arrivals_and_departures_lose_nobody() {
+    use crate::base::rng::Rng;
+    let mut rng = Rng::new(3);
+    let mut rig = Rig::new();
+    let conns: Vec<ConnId> = (0..40).map(|at| rig.enter_group(1 + at % 13, 100 + at % 5)).collect();
+    let mut waiting = std::collections::BTreeSet::new();
+    for _ in 0..20_000 {
+        let conn = conns[rng.below(40) as usize];
+        match rng.below(4) {
+            0 | 1 => {
+                rig.wait(conn);
+                waiting.insert(conn);
+            }
+            2 => {
+                rig.scheduler.forget(conn);
+                waiting.remove(&conn);
+            }
+            _ => {
+                rig.ledger.credit(u64::from(1 + rng.below(13)), u64::from(rng.below(1 << 20)));
+                match rig.scheduler.pick(&rig.ledger) {
+                    Some((conn, class)) => {
+                        assert!(waiting.remove(&conn), "{conn:?} did not wait");
+                        rig.scheduler.charge(conn, class, u64::from(rng.below(1 << 19)), &rig.ledger);
+                    }
+                    None => assert!(waiting.is_empty()),
+                }
+            }
+        }
+        assert_eq!(rig.scheduler.is_idle(), waiting.is_empty());
+    }
+}

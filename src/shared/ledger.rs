@@ -1,0 +1,422 @@
+//! Who gave and who got: one account per remote party, for all cores and torrents.
+//!
+//! A party is an identity (a peer, by its address) or a group of addresses that share grants; both are
+//! keyed by a secret hash. An account is one cache line of atomics. Credit is given by the core that
+//! verified the bytes, debit by the core that submits a send; neither waits for the other.
+//!
+//! The table has a fixed size. A party that is connected is *live* and keeps its account; when a new party
+//! finds its places taken, the one of them that is not live and would lose least makes room.
+//!
+//! Invariants: `received_bytes` counts only verified payload that was asked for, once. `sent_bytes` counts
+//! payload of sends that were submitted, less what was refunded because it never left. Both only matter by
+//! their difference and their ratio; [`Ledger::fade`] halves both, which keeps the sign.
+
+use super::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::base::limits::LEDGER_PROBES_MAX;
+
+/// `live` of an account that is being handed to another party.
+const CLOSED: u32 = 1 << 31;
+
+/// Key of an account that belongs to nobody.
+const NOBODY: u64 = 0;
+
+/// Place of an account. Good while its party is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AccountId(u32);
+
+/// What one party gave and got.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Account {
+    /// Hash of the party, or `NOBODY`.
+    key: AtomicU64,
+    /// The group that an identity belongs to, or `NOBODY`: it is credited with what its members give.
+    group: AtomicU64,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    /// Weighted service that a group has had, in bytes; see `engine/scheduler`.
+    service: AtomicU64,
+    /// What a group was given before it had given anything.
+    granted_bytes: AtomicU64,
+    /// Of the bytes that this node gave first, how many others announced later.
+    spread_bytes: AtomicU64,
+    /// Connections of the party, on all cores, and who looks at the account right now; or `CLOSED`.
+    live: AtomicU32,
+}
+
+/// A look at an account. The numbers are read one after the other: others may change meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Verified payload that the party gave us.
+    pub received_bytes: u64,
+    /// Payload that we submitted to it.
+    pub sent_bytes: u64,
+}
+
+/// One account as it is kept on disk and shown to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Secret hash of the party.
+    pub key: u64,
+    /// See [`Standing`].
+    pub standing: Standing,
+    /// Connections it has.
+    pub live: u32,
+}
+
+/// All accounts. See the module.
+#[derive(Debug)]
+pub struct Ledger {
+    /// The last one is for parties that find no place.
+    accounts: Box<[Account]>,
+}
+
+impl Standing {
+    /// What we owe the party; negative when it owes us.
+    pub const fn balance(&self) -> i64 {
+        self.received_bytes as i64 - self.sent_bytes as i64
+    }
+}
+
+impl Account {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            key: AtomicU64::new(NOBODY),
+            group: AtomicU64::new(NOBODY),
+            received_bytes: zero(),
+            sent_bytes: zero(),
+            service: zero(),
+            granted_bytes: zero(),
+            spread_bytes: zero(),
+            live: AtomicU32::new(0),
+        }
+    }
+
+    /// Keeps the account from being handed on; false if it belongs to another party than `key`.
+    fn enter(&self, key: u64) -> bool {
+        if self.live.fetch_add(1, Ordering::Acquire) & CLOSED == 0 && self.key.load(Ordering::Relaxed) == key
+        {
+            return true;
+        }
+        self.leave();
+        false
+    }
+
+    fn leave(&self) {
+        self.live.fetch_sub(1, Ordering::Release);
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Gives an account that nobody looks at to `key`, and opens it for whoever did so; false if somebody
+    /// looks at it or was faster.
+    fn take(&self, old: u64, key: u64, standing: Standing) -> bool {
+        if self.live.compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        // Between the look at the key and the closing, the account may have changed hands.
+        let same = self.key.load(Ordering::Relaxed) == old;
+        if same {
+            self.received_bytes.store(standing.received_bytes, Ordering::Relaxed);
+            self.sent_bytes.store(standing.sent_bytes, Ordering::Relaxed);
+            for word in [&self.group, &self.service, &self.granted_bytes, &self.spread_bytes] {
+                word.store(0, Ordering::Relaxed);
+            }
+            self.key.store(key, Ordering::Relaxed);
+        }
+        // Others may have knocked meanwhile; each takes its own mark back.
+        self.live.fetch_sub(if same { CLOSED - 1 } else { CLOSED }, Ordering::Release);
+        same
+    }
+}
+
+impl Ledger {
+    /// A ledger of `accounts` accounts, a power of two.
+    pub fn new(accounts: usize) -> Self {
+        assert!(accounts.is_power_of_two() && accounts < 1 << 31);
+        Self { accounts: (0..=accounts).map(|_| Account::new()).collect() }
+    }
+
+    /// The account of a party that has connected; a new one starts with nothing. While all its places are
+    /// taken by parties that are connected, it is one of those that share the last account.
+    pub fn open(&self, key: u64) -> AccountId {
+        self.open_with(key, Standing::default()).unwrap_or_else(|| {
+            let shared = AccountId(self.accounts.len() as u32 - 1);
+            self.at(shared).live.fetch_add(1, Ordering::Relaxed);
+            shared
+        })
+    }
+
+    /// As `open`; a party that is not known yet starts with what is remembered of it. `None`: no place.
+    pub fn open_with(&self, key: u64, remembered: Standing) -> Option<AccountId> {
+        debug_assert_ne!(key, NOBODY);
+        loop {
+            if let Some(id) = self.find(key) {
+                return Some(id);
+            }
+            if self.places(key).any(|id| self.at(id).live.load(Ordering::Relaxed) & CLOSED != 0) {
+                // Another core takes one of the places, perhaps for the same party: a few stores.
+                spin();
+                continue;
+            }
+            let (place, old) = self.least(key)?;
+            if self.at(place).take(old, key, remembered) {
+                return self.settle(place, key);
+            }
+        }
+    }
+
+    /// Two cores may have taken two places for one party: the first place counts, for both.
+    fn settle(&self, taken: AccountId, key: u64) -> Option<AccountId> {
+        let first = self.find(key)?;
+        self.close(taken);
+        if first != taken {
+            self.at(taken).take(key, NOBODY, Standing::default());
+            self.close(taken);
+        }
+        Some(first)
+    }
+
+    /// What members of `group` give from now on is credited to the group, too.
+    pub fn join(&self, id: AccountId, group: u64) {
+        self.at(id).group.store(group, Ordering::Relaxed);
+    }
+
+    /// The party of `id` has one connection less.
+    pub fn close(&self, id: AccountId) {
+        self.at(id).leave();
+    }
+
+    /// The party gave us verified bytes, and so did its group. Nothing happens to who has no account any
+    /// more.
+    pub fn credit(&self, key: u64, bytes: u64) {
+        let mut next = key;
+        for _ in 0..2 {
+            let Some(id) = Some(next).filter(|&next| next != NOBODY).and_then(|next| self.find(next)) else {
+                return;
+            };
+            self.at(id).received_bytes.fetch_add(bytes, Ordering::Relaxed);
+            next = self.at(id).group.load(Ordering::Relaxed);
+            self.close(id);
+        }
+    }
+
+    /// Bytes were submitted to the party.
+    pub fn debit(&self, id: AccountId, bytes: u64) {
+        self.at(id).sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Submitted bytes never left.
+    pub fn refund(&self, id: AccountId, bytes: u64) {
+        lessen(&self.at(id).sent_bytes, bytes);
+    }
+
+    /// How a party stands.
+    pub fn standing(&self, id: AccountId) -> Standing {
+        self.at(id).standing()
+    }
+
+    /// A group was given bytes before it had given anything.
+    pub fn grant(&self, id: AccountId, bytes: u64) {
+        self.at(id).granted_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What a group was granted so far.
+    pub fn granted_bytes(&self, id: AccountId) -> u64 {
+        self.at(id).granted_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Weighted service of a group, not less than `floor`: who was away has saved nothing up.
+    pub fn service(&self, id: AccountId, floor: u64) -> u64 {
+        let service = &self.at(id).service;
+        let now = service.load(Ordering::Relaxed);
+        if now >= floor { now } else { service.fetch_max(floor, Ordering::Relaxed).max(floor) }
+    }
+
+    /// A group was served.
+    pub fn serve(&self, id: AccountId, weighted_bytes: u64) {
+        self.at(id).service.fetch_add(weighted_bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that we gave a group first came back as an announcement of others.
+    pub fn note_spread(&self, id: AccountId, bytes: u64) {
+        self.at(id).spread_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// See `note_spread`.
+    pub fn spread_bytes(&self, id: AccountId) -> u64 {
+        self.at(id).spread_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Halves all numbers of all accounts, so that what was long ago weighs less.
+    pub fn fade(&self) {
+        for account in &self.accounts {
+            for word in [&account.received_bytes, &account.sent_bytes, &account.granted_bytes] {
+                let now = word.load(Ordering::Relaxed);
+                // Not a store: what is added meanwhile stays.
+                word.fetch_sub(now - now / 2, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// All accounts that belong to somebody.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.accounts.iter().filter_map(|account| {
+            let key = account.key.load(Ordering::Relaxed);
+            let live = account.live.load(Ordering::Relaxed) & !CLOSED;
+            (key != NOBODY).then(|| Entry { key, standing: account.standing(), live })
+        })
+    }
+
+    fn at(&self, id: AccountId) -> &Account {
+        &self.accounts[id.0 as usize]
+    }
+
+    /// The places in which a party may be.
+    fn places(&self, key: u64) -> impl Iterator<Item = AccountId> {
+        let mask = self.accounts.len() - 2;
+        let first = key as usize;
+        (0..LEDGER_PROBES_MAX.min(mask + 1))
+            .map(move |probe| AccountId((first.wrapping_add(probe) & mask) as u32))
+    }
+
+    /// The account of `key`, made live once more.
+    fn find(&self, key: u64) -> Option<AccountId> {
+        self.places(key).find(|&id| self.at(id).key.load(Ordering::Relaxed) == key && self.at(id).enter(key))
+    }
+
+    /// Where a new party may go: an empty account, or of those that are not live the one whose loss matters
+    /// least; and whose it is.
+    fn least(&self, key: u64) -> Option<(AccountId, u64)> {
+        let idle = self.places(key).filter(|&id| self.at(id).live.load(Ordering::Relaxed) == 0);
+        idle.map(|id| (id, self.at(id).key.load(Ordering::Relaxed)))
+            .min_by_key(|&(id, old)| (old != NOBODY, self.at(id).standing().balance().unsigned_abs()))
+    }
+}
+
+/// Waits a moment for another core.
+fn spin() {
+    #[cfg(feature = "loom")]
+    loom::thread::yield_now();
+    #[cfg(not(feature = "loom"))]
+    std::hint::spin_loop();
+}
+
+/// Takes `bytes` off, but not below zero.
+fn lessen(word: &AtomicU64, bytes: u64) {
+    let mut now = word.load(Ordering::Relaxed);
+    while let Err(seen) =
+        word.compare_exchange_weak(now, now.saturating_sub(bytes), Ordering::Relaxed, Ordering::Relaxed)
+    {
+        now = seen;
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_received_and_sent_makes_the_balance() {
+        let ledger = Ledger::new(16);
+        let id = ledger.open(7);
+        ledger.credit(7, 100);
+        ledger.debit(id, 30);
+        assert_eq!(ledger.standing(id), Standing { received_bytes: 100, sent_bytes: 30 });
+        ledger.refund(id, 10);
+        assert_eq!(ledger.standing(id).balance(), 80);
+        ledger.credit(8, 1);
+        assert_eq!(ledger.entries().count(), 1, "who has no account gets no credit");
+    }
+
+    #[test]
+    fn a_group_is_credited_with_what_its_members_give() {
+        let ledger = Ledger::new(16);
+        let (one, other, group) = (ledger.open(7), ledger.open(8), ledger.open(9));
+        ledger.join(one, 9);
+        ledger.join(other, 9);
+        ledger.credit(7, 100);
+        ledger.credit(8, 10);
+        assert_eq!(ledger.standing(one).received_bytes, 100);
+        assert_eq!(ledger.standing(other).received_bytes, 10);
+        assert_eq!(ledger.standing(group).received_bytes, 110);
+    }
+
+    #[test]
+    fn a_refund_never_makes_less_than_nothing() {
+        let ledger = Ledger::new(16);
+        let id = ledger.open(7);
+        ledger.debit(id, 5);
+        ledger.refund(id, 6);
+        assert_eq!(ledger.standing(id).sent_bytes, 0);
+    }
+
+    #[test]
+    fn connections_of_one_party_share_an_account_that_outlives_them() {
+        let ledger = Ledger::new(16);
+        let (first, second) = (ledger.open(7), ledger.open(7));
+        assert_eq!(first, second);
+        ledger.debit(first, 5);
+        ledger.close(first);
+        ledger.close(second);
+        let again = ledger.open(7);
+        assert_eq!(ledger.standing(again).sent_bytes, 5);
+    }
+
+    #[test]
+    fn the_smallest_balance_without_connections_makes_room() {
+        let ledger = Ledger::new(LEDGER_PROBES_MAX);
+        let last = LEDGER_PROBES_MAX as u64;
+        for key in 1..=last {
+            let id = ledger.open(key);
+            ledger.credit(key, 100 * key);
+            if key != 1 {
+                ledger.close(id);
+            }
+        }
+        ledger.open(last + 1);
+        let keys: Vec<u64> = ledger.entries().map(|entry| entry.key).collect();
+        assert!(keys.contains(&1), "it is connected");
+        assert!(!keys.contains(&2), "of the others it has the smallest balance");
+        assert!(keys.contains(&3) && keys.contains(&(last + 1)));
+    }
+
+    #[test]
+    fn parties_that_find_no_place_share_the_last_account() {
+        for (parties, shared) in
+            [(LEDGER_PROBES_MAX - 1, 0), (LEDGER_PROBES_MAX, 0), (LEDGER_PROBES_MAX + 1, 1)]
+        {
+            let ledger = Ledger::new(LEDGER_PROBES_MAX);
+            let last = AccountId(LEDGER_PROBES_MAX as u32);
+            let opened: Vec<AccountId> = (1..=parties as u64).map(|key| ledger.open(key)).collect();
+            assert_eq!(opened.iter().filter(|&&id| id == last).count(), shared, "{parties} parties");
+            assert_eq!(ledger.entries().count(), parties - shared);
+        }
+    }
+
+    #[test]
+    fn fading_keeps_the_sign_and_what_is_remembered_starts_an_account() {
+        let ledger = Ledger::new(16);
+        let id = ledger.open_with(7, Standing { received_bytes: 101, sent_bytes: 40 }).unwrap();
+        ledger.fade();
+        assert_eq!(ledger.standing(id), Standing { received_bytes: 50, sent_bytes: 20 });
+        let same = ledger.open_with(7, Standing { received_bytes: 9, sent_bytes: 9 }).unwrap();
+        assert_eq!(ledger.standing(same).received_bytes, 50, "a known party is not overwritten");
+    }
+
+    #[test]
+    fn who_was_away_has_saved_no_service_up() {
+        let ledger = Ledger::new(16);
+        let id = ledger.open(7);
+        ledger.serve(id, 100);
+        assert_eq!(ledger.service(id, 50), 100);
+        assert_eq!(ledger.service(id, 500), 500);
+        assert_eq!(ledger.service(id, 0), 500);
+    }
+}
