@@ -17,6 +17,13 @@ pub enum Action {
     Close(ConnId),
     /// Something is to be sent: call `take_send`.
     Send(ConnId),
+    /// The kernel is to take no more payload of a connection than it can send, and so much.
+    Unsent {
+        /// Which one.
+        conn: ConnId,
+        /// How much more.
+        bytes: u32,
+    },
     /// Give the connection to another core; nothing was sent on it yet.
     HandOver {
         /// The connection.

@@ -14,6 +14,7 @@
 //! upload.rs     what a send carries                tick.rs      everything that time causes
 //! loading.rs    chunks that requests need, from disk
 //! scheduler/    whom to serve next                 identity.rs  who is who
+//! seeding.rs    whom a seed serves, which nobody can repay
 //! admission.rs  how many connections strangers may bring
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
@@ -40,6 +41,7 @@ pub mod peer;
 mod picker;
 pub mod roster;
 pub mod scheduler;
+mod seeding;
 mod session;
 mod tick;
 pub mod torrent;
@@ -65,7 +67,7 @@ use admission::Strangers;
 use allowance::Pressure;
 use identity::Identity;
 use peer::{Origin, Peer, Peers, Stage};
-use scheduler::{Demand, Scheduler};
+use scheduler::Scheduler;
 use torrent::Torrent;
 
 pub use assembly::piece_chunks as assembly_chunks;
@@ -418,7 +420,7 @@ impl Engine {
             self.due.push_back(conn);
         }
         if !peer.requests.is_empty() && peer.out.segments.is_empty() {
-            self.scheduler.wait(conn, Demand::default(), &self.ledger);
+            self.wait_for_turn(conn);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How much is asked of a peer at a time, and how much one send to it carries: both follow how fast it is.
 
-use crate::base::limits::{REQUESTS_OUT_MAX, REQUESTS_OUT_MIN};
+use crate::base::limits::{REQUESTS_OUT_MAX, REQUESTS_OUT_MIN, SEND_UNSENT_BYTES, SEND_UNSENT_BYTES_MAX};
 use crate::base::time::{Instant, Span};
 use crate::base::units::BLOCK_BYTES;
 
@@ -104,11 +104,18 @@ const BURST_SPAN_GROWS: Span = Span::from_secs(1);
 pub struct Burst {
     blocks: usize,
     begun_at: Instant,
+    fast: bool,
 }
+
+/// Shorter sends say nothing of how fast they were: the kernel takes them though the link is full.
+const FAST_BYTES_MIN: u64 = 4 * SEND_UNSENT_BYTES as u64;
+
+/// Bytes a second from which on a connection is fast.
+const FAST_RATE: u64 = 64 << 20;
 
 impl Default for Burst {
     fn default() -> Self {
-        Self { blocks: BURST_BLOCKS_AT_FIRST, begun_at: Instant::default() }
+        Self { blocks: BURST_BLOCKS_AT_FIRST, begun_at: Instant::default(), fast: false }
     }
 }
 
@@ -123,14 +130,21 @@ impl Burst {
         self.begun_at = now;
     }
 
-    /// All of it is out.
-    pub fn end(&mut self, now: Instant) {
+    /// All `bytes` of it are out. How much unsent payload the kernel may take from now on, if that changes.
+    pub fn end(&mut self, bytes: u64, now: Instant) -> Option<u32> {
         let took = now.since(self.begun_at);
         if took > BURST_SPAN_MAX {
             self.blocks = (self.blocks / 2).max(1);
         } else if took <= BURST_SPAN_GROWS {
             self.blocks = (self.blocks * 2).min(BURST_BLOCKS_MAX);
         }
+        let at_rate = |rate: u64| u128::from(bytes) * 1_000_000_000 >= u128::from(took.0) * u128::from(rate);
+        let fast = if self.fast { at_rate(FAST_RATE / 2) } else { at_rate(FAST_RATE) };
+        if bytes < FAST_BYTES_MIN || fast == self.fast {
+            return None;
+        }
+        self.fast = fast;
+        Some(if fast { SEND_UNSENT_BYTES_MAX } else { SEND_UNSENT_BYTES })
     }
 }
 
@@ -197,7 +211,7 @@ mod tests {
         let mut burst = Burst::default();
         let mut send = |took: Span| {
             burst.begin(Instant(5));
-            burst.end(Instant(5) + took);
+            assert_eq!(burst.end(0, Instant(5) + took), None);
             burst.blocks()
         };
         assert_eq!([(); 4].map(|()| send(BURST_SPAN_GROWS)), [8, 16, 32, BURST_BLOCKS_MAX]);
@@ -205,6 +219,22 @@ mod tests {
         assert_eq!(send(BURST_SPAN_MAX), 32);
         assert_eq!([(); 6].map(|()| send(Span(BURST_SPAN_MAX.0 + 1))), [16, 8, 4, 2, 1, 1]);
         assert_eq!(send(Span(0)), 2);
+    }
+
+    #[test]
+    fn the_kernel_takes_more_of_a_connection_that_is_fast_and_less_again_when_it_is_not() {
+        let mut burst = Burst::default();
+        let mut send = |bytes: u64, took: Span| {
+            burst.begin(Instant(5));
+            burst.end(bytes, Instant(5) + took)
+        };
+        // 64 MiB/s are 256 KiB in 3.9 ms.
+        let (at_once, slow) = (Span(3_906_250), Span(3_906_251));
+        assert_eq!(send(FAST_BYTES_MIN - 1, Span(0)), None, "too short to tell");
+        assert_eq!(send(FAST_BYTES_MIN, slow), None);
+        assert_eq!(send(FAST_BYTES_MIN, at_once), Some(SEND_UNSENT_BYTES_MAX));
+        assert_eq!(send(FAST_BYTES_MIN + 1, slow), None, "half as fast is fast enough to stay");
+        assert_eq!(send(FAST_BYTES_MIN, Span(2 * at_once.0 + 1)), Some(SEND_UNSENT_BYTES));
     }
 
     #[test]

@@ -51,6 +51,18 @@ impl Engine {
         peer.out.in_flight
     }
 
+    /// The connection has requests: it waits until they are to be served.
+    pub(super) fn wait_for_turn(&mut self, conn: ConnId) {
+        // Who asks only for what is being spread may have asked for something else by now.
+        if self.scheduler.waits_again(conn) {
+            self.scheduler.forget(conn);
+        }
+        if !self.scheduler.holds(conn) {
+            let demand = self.demand(conn);
+            self.scheduler.wait(conn, demand, &self.ledger);
+        }
+    }
+
     /// Whose blocks are sent next, if any may be sent now.
     pub(super) fn next_upload(&mut self, now: Instant) -> Option<ConnId> {
         if self.scheduler.is_idle() || !self.scheduler.window.is_open() || !self.limit_allows(now) {
@@ -107,6 +119,7 @@ impl Engine {
                 }
                 break;
             }
+            self.note_given(conn, block.piece, now);
             weighs += weight(block.length);
             taken += 1;
         }
@@ -119,7 +132,7 @@ impl Engine {
             peer.out.begun = self.scheduler.charge(conn, class, bytes, &self.ledger);
         } else if limited {
             // Another core took the last of the upload limit.
-            self.scheduler.wait(conn, Demand::default(), &self.ledger);
+            self.wait_for_turn(conn);
         }
     }
 
@@ -205,14 +218,14 @@ impl Engine {
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(begun) = peer.out.begun.take() {
             self.scheduler.window.end(begun);
+            if let Some(unsent_bytes) = peer.out.burst.end(begun.bytes, now) {
+                self.actions.push_back(Action::Unsent { conn, bytes: unsent_bytes });
+            }
         }
         if whole && let Some(took) = peer.probe.note_sent(now) {
             self.counters.request_ns.record(took.0);
         }
         if whole {
-            if !peer.out.pins.is_empty() {
-                peer.out.burst.end(now);
-            }
             peer.out.hold_burst();
         }
         // Taken out and put back, to keep the allocation.

@@ -212,6 +212,9 @@ pub trait Io {
     /// Sends the segments, in order; may end short.
     fn send(&mut self, conn: ConnId, segments: &[Segment]);
 
+    /// Payload beyond what can be sent at once that the kernel takes of a send: `bytes` from now on.
+    fn set_unsent(&mut self, conn: ConnId, bytes: u32);
+
     /// Cancels what is in flight and closes. No completion of the connection but `Closed` follows
     /// that the caller must act on; `Received` and `Sent` may still come before it.
     fn close(&mut self, conn: ConnId);

@@ -4,16 +4,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use crate::base::limits::SEND_UNSENT_BYTES;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections that the kernel holds for us until they are accepted. It silently uses less where
 /// the sysctl net.core.somaxconn is lower (4096 by default).
 pub const LISTEN_BACKLOG: i32 = 4096;
-
-/// Payload of one connection that the kernel takes although it cannot send it yet: what it has taken, it
-/// sends, whoever should come first by then. Left alone it takes megabytes. One connection alone needs half a
-/// megabyte to keep a fast link busy: with 128 KiB it served a sixth less on loopback, with this no less.
-pub(super) const SEND_UNSENT_BYTES: u32 = 512 << 10;
 
 /// There is no listener, and how to mend it.
 #[derive(Debug, thiserror::Error)]

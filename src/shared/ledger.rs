@@ -24,6 +24,18 @@ const NOBODY: u64 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountId(u32);
 
+impl AccountId {
+    /// Its number, for words that other cores read.
+    pub const fn index(self) -> u32 {
+        self.0
+    }
+
+    /// From what `index` said.
+    pub const fn from_index(index: u32) -> Self {
+        Self(index)
+    }
+}
+
 /// What one party gave and got.
 #[derive(Debug)]
 #[repr(align(64))]

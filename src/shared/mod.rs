@@ -9,6 +9,7 @@ pub mod budget;
 pub mod cache;
 pub mod chunks;
 pub mod counters;
+pub mod injection;
 pub mod lane;
 pub mod ledger;
 #[cfg(all(test, feature = "loom"))]

@@ -1,11 +1,12 @@
 //! What the cores share of one torrent: immutable metadata and atomic state.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 
 use super::chunks::ChunkTable;
 use super::counters::Count;
+use super::injection::Injection;
 use super::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
@@ -71,6 +72,7 @@ pub struct SharedTorrent {
     owners: Box<[AtomicU8]>,
     fingerprints: Box<[AtomicU64]>,
     fetch_stopped: AtomicBool,
+    injection: OnceLock<Injection>,
 }
 
 /// Nobody collects this piece.
@@ -98,6 +100,7 @@ impl SharedTorrent {
             owners: (0..pieces).map(|_| AtomicU8::new(NO_OWNER)).collect(),
             fingerprints: (0..geometry.chunk_count()).map(|_| AtomicU64::new(0)).collect(),
             fetch_stopped: AtomicBool::new(false),
+            injection: OnceLock::new(),
             meta,
         };
         for piece in have.ones() {
@@ -139,6 +142,11 @@ impl SharedTorrent {
     /// Whether every piece is verified.
     pub fn is_complete(&self) -> bool {
         self.have_count() == self.meta.geometry.piece_count()
+    }
+
+    /// What became of pieces that were given away; made when it is first asked for.
+    pub fn injection(&self) -> &Injection {
+        self.injection.get_or_init(|| Injection::new(self.meta.geometry.piece_count()))
     }
 
     /// Whether `theirs` has a piece that is not verified here.

@@ -430,6 +430,9 @@ impl Io for SimIo {
         }
     }
 
+    /// The simulated kernel takes only what the network carries.
+    fn set_unsent(&mut self, _conn: ConnId, _bytes: u32) {}
+
     fn send(&mut self, conn: ConnId, segments: &[Segment]) {
         check_segments(segments);
         let arena = Arc::clone(&self.arena);

@@ -372,6 +372,7 @@ impl<I: Io> Worker<I> {
                     self.io.send(conn, &self.segments);
                 }
             }
+            Action::Unsent { conn, bytes } => self.io.set_unsent(conn, bytes),
             Action::HandOver { conn, to, handshake } => self.hand_over(conn, to, handshake),
             Action::Hash { torrent, chunk, first, last } => {
                 self.hashes.push_back(HashJob { torrent, chunk, first, last, since: now });

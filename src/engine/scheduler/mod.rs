@@ -152,6 +152,11 @@ impl Scheduler {
         self.seat(conn).is_some() && self.links.is_listed(conn.index)
     }
 
+    /// Whether the connection waits in the class `Again`.
+    pub fn waits_again(&self, conn: ConnId) -> bool {
+        self.holds(conn) && self.seat(conn).is_some_and(|seat| seat.party == AGAIN)
+    }
+
     /// The connection has blocks to be sent; it waits for its turn, once.
     pub fn wait(&mut self, conn: ConnId, demand: Demand, ledger: &Ledger) {
         let Some(mut seat) = self.seat(conn) else { return };

@@ -3,7 +3,7 @@
 //! With every connection's send in flight at once the kernel decides who gets how much of a full link,
 //! and an order of ours decides nothing. So only as much is in flight as the core lately sent in
 //! [`WINDOW`]; the others wait here, in order. The kernel keeps some more of each connection
-//! (`SEND_UNSENT_BYTES` in `io`), so that the link never waits for us.
+//! (`SEND_UNSENT_BYTES`), so that the link never waits for us.
 //!
 //! A peer that reads slowly must not keep the others waiting: what has been in flight for [`PATIENCE`] no
 //! longer counts.
@@ -27,7 +27,8 @@ const KEPT_OF_8: u64 = 7;
 #[derive(Clone, Copy, Debug)]
 pub struct Begun {
     epoch: u64,
-    bytes: u64,
+    /// Payload of the send.
+    pub bytes: u64,
 }
 
 /// See the module.

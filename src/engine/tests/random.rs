@@ -267,6 +267,7 @@ impl World {
         let found = |conn: ConnId| move |remote: &Remote| remote.node == node && remote.conn == conn;
         match action {
             Action::Send(conn) => self.send(node, conn),
+            Action::Unsent { .. } => {}
             Action::Interrupt(conn) => {
                 if let Some(at) = self.remotes.iter().position(found(conn)) {
                     self.plan(at);

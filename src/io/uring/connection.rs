@@ -225,6 +225,14 @@ impl Connection {
         }
     }
 
+    /// Bounds what the kernel takes before it can send it.
+    pub(super) fn set_unsent(&self, bytes: u32) {
+        if let Some(fd) = &self.fd {
+            // A kernel without the option takes as much as it likes: sends are then less well ordered.
+            let _ = socket2::SockRef::from(fd).set_tcp_notsent_lowat(bytes);
+        }
+    }
+
     /// Opens a socket and starts to connect.
     pub(super) fn dial(&mut self, address: SocketAddr, key: Key, ring: &mut Ring) -> Result<(), Errno> {
         let made = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));

@@ -439,6 +439,12 @@ impl Io for Uring {
         }
     }
 
+    fn set_unsent(&mut self, conn: ConnId, bytes: u32) {
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.set_unsent(bytes);
+        }
+    }
+
     fn send(&mut self, conn: ConnId, segments: &[Segment]) {
         if self.connection(conn).closing {
             return;
