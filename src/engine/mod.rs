@@ -9,6 +9,7 @@
 //! ```text
 //! session.rs    handshakes and messages            peer.rs      one connection
 //! download.rs   requests out, blocks in            claims.rs    who writes which block
+//! relief.rs     whose requests others take over
 //! picker.rs     which chunk to ask a peer for      torrent.rs   one torrent on this core
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     the scheduler: whom to send what   tick.rs      everything that time causes
@@ -34,6 +35,7 @@ pub mod pace;
 mod parole;
 pub mod peer;
 mod picker;
+mod relief;
 pub mod roster;
 mod session;
 mod tick;
