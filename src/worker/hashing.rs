@@ -2,8 +2,8 @@
 //!
 //! A chunk waits a little for others to be hashed beside it: side by side they take less than half of the
 //! time. Begun pieces go first, because a piece holds the slots of all of its chunks until the last is
-//! hashed. A turn hashes what waited when it began to, however much that is: less than comes in would let
-//! the queue grow, and with it the memory that holds what waits.
+//! hashed. A turn hashes as much as waits when it begins to, however much that is: if it were less than a
+//! turn brings the queue would grow, and with it the memory that holds what waits.
 
 use std::collections::VecDeque;
 
