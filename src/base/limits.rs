@@ -62,6 +62,9 @@ pub const IDLE_TIMEOUT: Span = Span::from_secs(150);
 pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(100);
 /// Without a block for so long, an unchoked peer with requests counts as snubbing us.
 pub const SNUB_TIMEOUT: Span = Span::from_secs(20);
+/// How often a peer that was relieved of its requests is asked again as soon as a block comes after all
+/// (threat P37). Then it is left alone for twice `SNUB_TIMEOUT`, as one that stays silent.
+pub const COMEBACKS_MAX: u32 = 8;
 /// A send that makes no progress for so long ends the connection, if nothing comes from it either.
 pub const SEND_STALL_TIMEOUT: Span = Span::from_secs(60);
 /// The same, whatever comes from it (threats P13, P35): the kernel tells of progress when a third of

@@ -45,9 +45,6 @@ const IDLE_TOLD_EVERY: Span = Span::from_ms(250);
 /// How many connections may be asked for one block in the endgame.
 const ENDGAME_COPIES: u8 = 2;
 
-/// Late peers, and idle ones for each, that one tick looks at: with ten thousand of both it would not end.
-const RELIEF_LOOKS: usize = 64;
-
 impl Engine {
     /// Composes the next receive: up to `max` blocks that should come next, in order, into `out`;
     /// without `current`, the block that is half received. Each lands from this connection alone
@@ -126,6 +123,10 @@ impl Engine {
             waste(block.length);
             if peer.grace > 0 {
                 peer.grace -= 1;
+                if peer.come_back(self.ticked_at) {
+                    self.hungry.push(conn);
+                    self.food = true;
+                }
             } else {
                 peer.unsolicited_bytes += u64::from(block.length);
             }
@@ -176,11 +177,12 @@ impl Engine {
             }
             return;
         };
+        let pause = now.since(peer.block_at);
         peer.heard_at = now;
         peer.block_at = now;
         peer.snubbed = false;
         peer.received_bytes += u64::from(length);
-        peer.pace.note_block(length, now.since(asked.at));
+        peer.pace.note_block(length, now.since(asked.at), pause);
         let stats = &torrent.shared.stats[self.config.core.0 as usize];
         stats.received_bytes.add(length.into());
         debug_assert!(!claim.has(index), "landing guards against a second copy");
@@ -316,8 +318,9 @@ impl Engine {
                 return Some((chunk, index));
             }
         }
-        // Endgame: a peer with nothing to do races for a block that another is slow with.
-        if !peer.asked.is_empty() {
+        // Endgame: a peer with nothing to do races for a block that another is slow with. Not while only the
+        // disk keeps it from new chunks.
+        if !peer.asked.is_empty() || self.is_disk_behind() {
             return None;
         }
         let (chunk, index) = torrent.claims.iter().filter(open).find_map(|(&chunk, claim)| {
@@ -341,41 +344,6 @@ impl Engine {
         }
         if self.hungry.is_empty() {
             self.hungry = hungry;
-        }
-    }
-
-    /// While a peer has nothing to do, what another is far too late with becomes its work: near the end of
-    /// a torrent one stalled source would otherwise be waited for until it counts as snubbing.
-    pub(super) fn relieve_late(&mut self, now: Instant) {
-        if self.hungry.is_empty() {
-            return;
-        }
-        let idle = || self.hungry.iter().take(RELIEF_LOOKS);
-        let late = self.peers.iter().filter(|peer| peer.is_late(now)).take(RELIEF_LOOKS);
-        let late = late.filter(|peer| idle().any(|&idle| self.can_relieve(idle, peer)));
-        let late: Vec<ConnId> = late.map(|peer| peer.conn).collect();
-        late.into_iter().for_each(|conn| self.snub(conn));
-    }
-
-    /// Whether `idle` may give, and has, the oldest block that is asked of `peer`.
-    fn can_relieve(&self, idle: ConnId, peer: &Peer) -> bool {
-        let oldest = peer.torrent.and_then(|id| self.torrent(id)).zip(peer.asked.front());
-        let (Some((torrent, asked)), Some(other)) = (oldest, self.peers.get(idle)) else { return false };
-        let piece = torrent.shared.meta.geometry.chunk_piece(asked.chunk);
-        let is_open = torrent.claims.get(&asked.chunk).is_some_and(|claim| claim.is_open_to(idle));
-        let willing = other.is_open() && other.flags.unchokes_us && !other.snubbed;
-        other.conn != peer.conn
-            && other.torrent == peer.torrent
-            && is_open
-            && willing
-            && other.bits.get(piece)
-    }
-
-    /// Takes back what was asked of a peer; it is asked again once a block comes, or after a while.
-    pub(super) fn snub(&mut self, conn: ConnId) {
-        if let Some(peer) = self.peers.get_mut(conn) {
-            peer.snubbed = true;
-            self.drop_requests(conn);
         }
     }
 

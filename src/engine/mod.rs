@@ -9,6 +9,7 @@
 //! ```text
 //! session.rs    handshakes and messages            peer.rs      one connection
 //! download.rs   requests out, blocks in            claims.rs    who writes which block
+//! relief.rs     whose requests others take over
 //! picker.rs     which chunk to ask a peer for      torrent.rs   one torrent on this core
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     what a send carries                tick.rs      everything that time causes
@@ -39,6 +40,7 @@ pub mod pace;
 mod parole;
 pub mod peer;
 mod picker;
+mod relief;
 pub mod roster;
 pub mod scheduler;
 mod seeding;

@@ -16,7 +16,10 @@ pub struct Pace {
     pub rate: u64,
     /// Shortest time from request to block seen so far; none before the first block.
     base_latency: Option<Span>,
+    /// Longest time without a block of late, while some were outstanding.
+    pause: Span,
     window_bytes: u64,
+    window_pause: Span,
     ramp: usize,
     ramping: bool,
 }
@@ -24,8 +27,8 @@ pub struct Pace {
 /// What blocks may wait in the other side's queue.
 const QUEUEING: Span = Span::from_ms(100);
 
-/// Nobody is late before, however near it is: a lost segment alone takes a good part of it.
-const LATE_AFTER: Span = Span::from_ms(500);
+/// Nobody is late before, however near and fast it is: a lost segment alone takes 200 ms on Linux.
+const LATE_AFTER: Span = Span::from_ms(250);
 
 /// What a fresh connection may have outstanding.
 const DEPTH_AT_FIRST: usize = 16;
@@ -35,14 +38,18 @@ pub const REQQ_DEFAULT: usize = 250;
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { rate: 0, base_latency: None, window_bytes: 0, ramp: DEPTH_AT_FIRST, ramping: true }
+        let (pause, window_pause) = (Span(0), Span(0));
+        let (ramp, ramping) = (DEPTH_AT_FIRST, true);
+        Self { rate: 0, base_latency: None, pause, window_bytes: 0, window_pause, ramp, ramping }
     }
 }
 
 impl Pace {
-    /// A block came `latency` after its request.
-    pub fn note_block(&mut self, bytes: u32, latency: Span) {
+    /// A block came `latency` after its request and, as requests were outstanding all the while, `pause`
+    /// after the block before it.
+    pub fn note_block(&mut self, bytes: u32, latency: Span, pause: Span) {
         self.window_bytes += u64::from(bytes);
+        self.window_pause = self.window_pause.max(pause);
         let base = self.base_latency.map_or(latency, |base| base.min(latency));
         self.base_latency = Some(base);
         if self.ramping {
@@ -56,16 +63,26 @@ impl Pace {
         }
     }
 
-    /// How long the next block may take before the peer is late: several times what its queue should
-    /// hold. None before its first block, which nobody can foretell.
+    /// How long the next block may take before the peer is late: twice what its queue should hold, and
+    /// four times as long as it was silent before. None before its first block, which nobody can foretell.
     pub fn patience(&self) -> Option<Span> {
-        let window = self.base_latency?.0.saturating_add(QUEUEING.0);
-        Some(LATE_AFTER.max(Span(window.saturating_mul(4))))
+        let window_ns = self.base_latency?.0.saturating_add(QUEUEING.0).saturating_mul(2);
+        let pause_ns = self.pause.max(self.window_pause).0.saturating_mul(4);
+        Some(LATE_AFTER.max(Span(window_ns)).max(Span(pause_ns)))
+    }
+
+    /// The peer was silent for `pause` and gives again: how much it takes is found out anew.
+    pub fn begin_anew(&mut self, pause: Span) {
+        let pause = self.pause.max(self.window_pause).max(pause);
+        *self = Self { base_latency: self.base_latency, pause, ..Self::default() };
     }
 
     /// A window of `span` has passed.
     pub fn roll(&mut self, span: Span) {
         let now = self.window_bytes.saturating_mul(1_000_000_000) / span.0.max(1);
+        if self.window_bytes > 0 {
+            self.pause = std::mem::take(&mut self.window_pause).max(Span(self.pause.0 / 2));
+        }
         self.window_bytes = 0;
         let grew = now > self.rate + self.rate / 4;
         self.rate = if self.rate == 0 { now } else { self.rate / 2 + now / 2 };
@@ -157,11 +174,11 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.depth(500), DEPTH_AT_FIRST);
         for _ in 0..DEPTH_AT_FIRST {
-            pace.note_block(BLOCK_BYTES, Span::from_ms(10));
+            pace.note_block(BLOCK_BYTES, Span::from_ms(10), Span(0));
         }
         assert_eq!(pace.depth(500), 2 * DEPTH_AT_FIRST);
         for _ in 0..4 {
-            (0..61).for_each(|_| pace.note_block(BLOCK_BYTES, Span::from_ms(10)));
+            (0..61).for_each(|_| pace.note_block(BLOCK_BYTES, Span::from_ms(10), Span(0)));
             pace.roll(Span::from_secs(1));
         }
         // About 1 MB/s over 110 ms is 7 blocks.
@@ -174,19 +191,19 @@ mod tests {
         // 20 MB/s, however many are outstanding.
         let at_rate = |depth: usize| Span(depth as u64 * u64::from(BLOCK_BYTES) * 50);
         let mut pace = Pace::default();
-        pace.note_block(BLOCK_BYTES, Span::from_ms(10));
+        pace.note_block(BLOCK_BYTES, Span::from_ms(10), Span(0));
         for _ in 0..2_000 {
-            pace.note_block(BLOCK_BYTES, at_rate(pace.depth(500)).max(Span::from_ms(10)));
+            pace.note_block(BLOCK_BYTES, at_rate(pace.depth(500)).max(Span::from_ms(10)), Span(0));
         }
         // 110 ms at that rate are 134 blocks.
         assert!((60..=180).contains(&pace.depth(500)), "{}", pace.depth(500));
         assert!(!pace.ramping);
         // At the edge it goes on.
         let mut pace = Pace::default();
-        pace.note_block(BLOCK_BYTES, Span::from_ms(10));
-        pace.note_block(BLOCK_BYTES, Span::from_ms(110));
+        pace.note_block(BLOCK_BYTES, Span::from_ms(10), Span(0));
+        pace.note_block(BLOCK_BYTES, Span::from_ms(110), Span(0));
         assert!(pace.ramping);
-        pace.note_block(BLOCK_BYTES, Span(Span::from_ms(110).0 + 1));
+        pace.note_block(BLOCK_BYTES, Span(Span::from_ms(110).0 + 1), Span(0));
         assert!(!pace.ramping);
     }
 
@@ -199,11 +216,32 @@ mod tests {
             // A second: as many round trips as it has, and no more than the link carries.
             for _ in 0..3 {
                 let came = pace.depth(500).min(rate_blocks * 3 / 10);
-                (0..came).for_each(|_| pace.note_block(BLOCK_BYTES, way));
+                (0..came).for_each(|_| pace.note_block(BLOCK_BYTES, way, Span(0)));
             }
             pace.roll(Span::from_secs(1));
         }
         assert_eq!(pace.depth(500), 500, "all that the other side queues");
+    }
+
+    #[test]
+    fn late_is_who_is_silent_for_four_times_as_long_as_before() {
+        let (block, fast) = (BLOCK_BYTES, Span::from_ms(1));
+        let mut pace = Pace::default();
+        assert_eq!(pace.patience(), None, "nobody can foretell the first block");
+        pace.note_block(block, fast, fast);
+        assert_eq!(pace.patience(), Some(LATE_AFTER));
+        pace.note_block(block, Span::from_secs(3), Span::from_secs(3));
+        assert_eq!(pace.patience(), Some(Span::from_secs(12)), "slow and steady");
+        (0..10).for_each(|_| pace.roll(Span::from_secs(1)));
+        assert_eq!(pace.patience(), Some(Span::from_secs(12)), "silence makes nobody fast");
+        pace.note_block(block, fast, fast);
+        pace.roll(Span::from_secs(1));
+        assert_eq!(pace.patience(), Some(Span::from_secs(6)), "it is forgotten by and by");
+        pace.begin_anew(Span::from_secs(2));
+        assert_eq!(pace.patience(), Some(Span::from_secs(8)));
+        let mut far = Pace::default();
+        far.note_block(block, Span::from_ms(200), fast);
+        assert_eq!(far.patience(), Some(Span::from_ms(600)), "two round trips and queues");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::scheduler::window::Begun;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, SlotId, TorrentId};
-use crate::base::limits::{REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX};
+use crate::base::limits::{COMEBACKS_MAX, REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX};
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
 use crate::shared::ledger::AccountId;
@@ -191,6 +191,8 @@ pub struct Peer {
     pub block_at: Instant,
     /// It took too long: nothing more is asked until a block comes.
     pub snubbed: bool,
+    /// How often it was asked again because one came, since it was last left alone for long.
+    pub comebacks: u32,
     /// Their requests, oldest first.
     pub requests: VecDeque<BlockRef>,
     /// Times one of them, for the metrics.
@@ -259,6 +261,7 @@ impl Peer {
             pace: Pace::default(),
             block_at: now,
             snubbed: false,
+            comebacks: 0,
             requests: VecDeque::new(),
             probe: Probe::default(),
             missed: false,
@@ -279,6 +282,18 @@ impl Peer {
             sent_bytes: 0,
             farewell: None,
         }
+    }
+
+    /// A block came that was taken back. Who was snubbed for its silence gives again, and is asked again:
+    /// true. So often at most, or one that stalls over and over would have its requests for itself.
+    pub fn come_back(&mut self, now: Instant) -> bool {
+        let back = self.snubbed && self.comebacks < COMEBACKS_MAX;
+        if back {
+            self.snubbed = false;
+            self.comebacks += 1;
+            self.pace.begin_anew(now.since(self.block_at));
+        }
+        back
     }
 
     /// Whether requests are outstanding and no block has come for far too long.

@@ -27,7 +27,6 @@ impl Engine {
         let core = self.config.core;
         let torrent = self.torrents[id.0 as usize].as_mut()?;
         let on_parole = !torrent.paroles.is_empty();
-        // The disk is behind: what comes now would only wait in memory.
         if !torrent.wants_pieces() || self.chunks_writing >= CHUNKS_WRITING_MAX {
             return None;
         }
@@ -63,6 +62,11 @@ impl Engine {
             torrent.begun.push(piece);
         }
         self.claim_empty(id, chunk, None, now)
+    }
+
+    /// Whether nothing new is claimed because what would come now could only wait in memory.
+    pub(super) const fn is_disk_behind(&self) -> bool {
+        self.chunks_writing >= CHUNKS_WRITING_MAX
     }
 
     /// Claims an empty chunk: for anybody who has it, or for `giver` alone.

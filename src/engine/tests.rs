@@ -5,6 +5,7 @@ mod flood;
 mod held;
 mod lost;
 mod random;
+mod relief;
 mod requests;
 mod rivals;
 mod time;

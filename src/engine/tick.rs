@@ -119,7 +119,7 @@ impl Engine {
             self.snub(conn);
         } else if peer.snubbed && now.since(peer.block_at) >= Span(2 * SNUB_TIMEOUT.0) {
             // Another chance, with a short queue.
-            peer.snubbed = false;
+            (peer.snubbed, peer.comebacks) = (false, 0);
             peer.block_at = now;
             peer.pace = pace::Pace::default();
             self.hungry.push(conn);

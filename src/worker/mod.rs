@@ -6,27 +6,28 @@
 //! dispatch           each completion to inbound.rs, disk.rs or the engine; O(1) each
 //! mail               a bounded number of messages from other cores and the control thread
 //! engine.handle_tick
-//! perform            the engine's actions, under a budget of hashing
+//! perform            the engine's actions, and hashing under a budget (hashing.rs)
 //! ```
 
 mod count;
 pub mod disk;
+mod hashing;
 mod inbound;
 pub mod mesh;
 mod shake;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::base::ids::{ConnId, CoreId, TorrentId};
 use crate::base::segment::Segment;
-use crate::base::time::{Instant, Span};
-use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
+use crate::base::time::Instant;
+use crate::base::units::BLOCK_BYTES;
 use crate::engine::action::{Action, To};
 use crate::engine::{Admission, Engine, assembly_chunks};
 use crate::hash::fingerprint::Fingerprint;
-use crate::hash::sha1::{LANES, Sha1, update_many};
+use crate::hash::sha1::Sha1;
 use crate::io::arena::Arena;
 use crate::io::{Completion, Errno, Io};
 use crate::proto::wire::handshake::Handshake;
@@ -34,14 +35,9 @@ use crate::shared::counters::CoreCounters;
 use crate::shared::torrent::SharedTorrent;
 
 use disk::{Direction, Disk, Finished, Place};
+use hashing::{HashJob, HashQueue};
 use inbound::{Flow, Inbound, Target};
 use mesh::{Files, Mailbox, Sender, ToControl, ToWorker};
-
-/// Bytes that one turn hashes at most: about a millisecond.
-const HASH_BYTES_PER_TURN: u32 = 8 * CHUNK_BYTES;
-
-/// How long a chunk waits for others to be hashed beside it ([`LANES`]).
-const HASH_WAIT: Span = Span::from_ms(2);
 
 /// Messages taken from the mailbox in one turn.
 const MAIL_PER_TURN: usize = 256;
@@ -57,17 +53,6 @@ pub struct Links<I: Io> {
     pub cores: Vec<Sender<ToWorker<I>>>,
     /// The control thread.
     pub control: Sender<ToControl>,
-}
-
-/// A chunk to be hashed. Invariant: those that wait belong to different pieces, as the engine asks
-/// for a piece's next chunk only when the one before is done.
-#[derive(Clone, Copy, Debug)]
-struct HashJob {
-    torrent: TorrentId,
-    chunk: u32,
-    first: bool,
-    last: bool,
-    since: Instant,
 }
 
 /// How a worker stands.
@@ -90,7 +75,7 @@ pub struct Worker<I: Io> {
     inbound: Vec<Option<Inbound>>,
     files: Vec<Option<Files<I::File>>>,
     disk: Disk,
-    hashes: VecDeque<HashJob>,
+    hashes: HashQueue,
     hashers: HashMap<(TorrentId, u32), Sha1>,
     fingerprint: Fingerprint,
     done: Vec<Completion>,
@@ -128,7 +113,7 @@ impl<I: Io> Worker<I> {
             inbound: Vec::new(),
             files: Vec::new(),
             disk: Disk::default(),
-            hashes: VecDeque::new(),
+            hashes: HashQueue::default(),
             hashers: HashMap::new(),
             fingerprint,
             done: Vec::new(),
@@ -175,12 +160,11 @@ impl<I: Io> Worker<I> {
     /// Until when the kernel may let this core sleep: not at all while there is work.
     fn deadline(&mut self) -> Option<Instant> {
         let more = std::mem::take(&mut self.more_actions);
-        let busy = more || self.hashes.len() >= LANES || !self.flush();
+        let busy = more || self.hashes.is_row_full() || !self.flush();
         if busy || !self.links.mailbox.park() {
             return Some(Instant(0));
         }
-        let hash_at = self.hashes.front().map(|job| job.since + HASH_WAIT);
-        self.engine.poll_timeout().into_iter().chain(hash_at).min()
+        self.engine.poll_timeout().into_iter().chain(self.hashes.due_at()).min()
     }
 
     fn flush(&mut self) -> bool {
@@ -375,7 +359,7 @@ impl<I: Io> Worker<I> {
             Action::Unsent { conn, bytes } => self.io.set_unsent(conn, bytes),
             Action::HandOver { conn, to, handshake } => self.hand_over(conn, to, handshake),
             Action::Hash { torrent, chunk, first, last } => {
-                self.hashes.push_back(HashJob { torrent, chunk, first, last, since: now });
+                self.hashes.push(HashJob { torrent, chunk, first, last, since: now });
             }
             Action::Autopsy { torrent, piece } => self.autopsy(torrent, piece),
             Action::Write { torrent, chunk } => self.write(torrent, chunk),
@@ -483,70 +467,6 @@ impl<I: Io> Worker<I> {
         let geometry = shared.meta.geometry;
         let (piece, begin) = (geometry.chunk_piece(chunk), geometry.chunk_begin(chunk));
         self.arena.write_headers(slot, piece, begin, geometry.chunk_len(chunk));
-    }
-
-    /// Hashes up to a turn's budget and lets the engine go on with the outcome. A chunk waits a little
-    /// for others: side by side they take less than half of the time.
-    fn run_hashes(&mut self, now: Instant) {
-        let mut bytes = 0;
-        while bytes < HASH_BYTES_PER_TURN {
-            let waited = self.hashes.front().map(|job| now.since(job.since));
-            let due = self.hashes.len() >= LANES || waited.is_some_and(|waited| waited >= HASH_WAIT);
-            if !due && !self.stopping || self.hashes.is_empty() {
-                return;
-            }
-            let hashed = self.hash_some();
-            self.counters.hashed_bytes.add(hashed.into());
-            bytes += hashed;
-            self.perform_all(now);
-        }
-    }
-
-    /// Hashes the chunks that waited longest, side by side; returns how many bytes they had.
-    fn hash_some(&mut self) -> u32 {
-        let jobs: [Option<HashJob>; LANES] = std::array::from_fn(|_| self.hashes.pop_front());
-        let mut hashers = jobs.map(|job| job.map_or_else(Sha1::new, |job| self.begin_hash(job)));
-        let parts = jobs.map(|job| job.map_or(&[][..], |job| self.chunk_bytes(job)));
-        let bytes = parts.iter().map(|part| part.len() as u32).sum();
-        let [a, b, c, d] = &mut hashers;
-        update_many(&mut [(a, parts[0]), (b, parts[1]), (c, parts[2]), (d, parts[3])]);
-        for (job, hasher) in jobs.into_iter().zip(hashers) {
-            if let Some(job) = job {
-                self.end_hash(job, hasher);
-            }
-        }
-        bytes
-    }
-
-    /// The state of the piece's hash. Headers go in before the chunk can be published and served.
-    fn begin_hash(&mut self, job: HashJob) -> Sha1 {
-        let Some(torrent) = self.engine.torrent(job.torrent) else { return Sha1::new() };
-        let shared = &torrent.shared;
-        self.write_headers(shared, job.chunk, shared.chunks.view(job.chunk).slot);
-        if job.first {
-            return Sha1::new();
-        }
-        let key = (job.torrent, shared.meta.geometry.chunk_piece(job.chunk));
-        self.hashers.remove(&key).unwrap_or_default()
-    }
-
-    /// The bytes of a chunk that is stable.
-    fn chunk_bytes(&self, job: HashJob) -> &[u8] {
-        let Some(torrent) = self.engine.torrent(job.torrent) else { return &[] };
-        let slot = torrent.shared.chunks.view(job.chunk).slot;
-        disk::payload(&self.arena, &torrent.shared, job.chunk, slot)
-    }
-
-    fn end_hash(&mut self, job: HashJob, hasher: Sha1) {
-        let Some(torrent) = self.engine.torrent(job.torrent) else { return };
-        let piece = torrent.shared.meta.geometry.chunk_piece(job.chunk);
-        let digest = if job.last {
-            Some(hasher.finish())
-        } else {
-            self.hashers.insert((job.torrent, piece), hasher);
-            None
-        };
-        self.engine.handle_hashed(job.torrent, job.chunk, digest);
     }
 
     fn autopsy(&mut self, id: TorrentId, piece: u32) {

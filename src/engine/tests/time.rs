@@ -111,25 +111,3 @@ fn p35_who_hardly_reads_is_parted_from_only_while_others_wait_for_slots() {
         }
     }
 }
-
-#[test]
-fn who_is_far_too_late_is_relieved_by_who_has_nothing_to_do_and_by_nobody_else() {
-    for helped in [false, true] {
-        let mut rig = Rig::new(1, false);
-        let late = rig.seed();
-        let first = rig.asked(late);
-        rig.pass(Span::from_ms(10));
-        let Ok(Landing::Into(place)) = rig.engine.handle_piece_header(late, first[0]) else { panic!() };
-        rig.engine.handle_block(late, place.chunk, place.index, rig.now);
-        let idle = helped.then(|| rig.seed());
-        // One block is raced for in the endgame, no more.
-        let raced = idle.map_or(0, |idle| rig.asked(idle).len());
-        assert_eq!(raced, usize::from(helped));
-        rig.pass(Span::from_ms(500));
-        assert!(!rig.engine.peer(late).unwrap().snubbed, "not yet");
-        rig.pass(Span::from_ms(51));
-        assert_eq!(rig.engine.peer(late).unwrap().snubbed, helped);
-        let Some(idle) = idle else { continue };
-        assert_eq!(raced + rig.asked(idle).len(), first.len() - 1, "all that is missing");
-    }
-}

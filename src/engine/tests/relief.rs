@@ -1,0 +1,99 @@
+//! Peers that fall silent while others have nothing to do (P37), and peers that are only slow.
+
+use super::*;
+use crate::base::limits::{CHUNKS_WRITING_MAX, COMEBACKS_MAX};
+
+/// A source that gave one block quickly, and what else it was asked for.
+fn quick(rig: &mut Rig) -> (ConnId, Vec<BlockRef>) {
+    let conn = rig.seed();
+    let asked = rig.asked(conn);
+    rig.pass(Span::from_ms(10));
+    give(rig, conn, asked[0]);
+    (conn, asked[1..].to_vec())
+}
+
+fn give(rig: &mut Rig, conn: ConnId, block: BlockRef) {
+    let Ok(Landing::Into(place)) = rig.engine.handle_piece_header(conn, block) else { panic!("{block:?}") };
+    rig.engine.handle_block(conn, place.chunk, place.index, rig.now);
+}
+
+fn is_snubbed(rig: &Rig, conn: ConnId) -> bool {
+    rig.engine.peer(conn).unwrap().snubbed
+}
+
+/// What it is told to send no more.
+fn cancelled(rig: &mut Rig, conn: ConnId) -> Vec<BlockRef> {
+    let (bytes, _) = rig.read(conn);
+    let cancel = |message| if let Message::Cancel(block) = message { Some(block) } else { None };
+    frames(&bytes).into_iter().filter_map(cancel).collect()
+}
+
+#[test]
+fn who_is_far_too_late_is_relieved_by_who_has_nothing_to_do_and_by_nobody_else() {
+    for helped in [false, true] {
+        let mut rig = Rig::new(1, false);
+        let (late, left) = quick(&mut rig);
+        let idle = helped.then(|| rig.seed());
+        // One block is raced for in the endgame, no more.
+        let raced = idle.map_or(0, |idle| rig.asked(idle).len());
+        assert_eq!(raced, usize::from(helped));
+        rig.pass(Span::from_ms(250));
+        assert!(!is_snubbed(&rig, late), "not yet");
+        rig.pass(Span::from_ms(51));
+        assert_eq!(is_snubbed(&rig, late), helped);
+        let Some(idle) = idle else { continue };
+        assert_eq!(raced + rig.asked(idle).len(), left.len(), "all that is missing");
+        assert_eq!(cancelled(&mut rig, late), left, "it need not send them any more");
+    }
+}
+
+#[test]
+fn a_slow_and_steady_source_keeps_its_blocks_while_others_idle() {
+    let mut rig = Rig::new(1, false);
+    let slow = rig.seed();
+    let asked = rig.asked(slow);
+    let idle = rig.seed();
+    assert_eq!(rig.asked(idle).len(), 1, "the endgame");
+    // At first it has some at hand.
+    for (&block, pause_ms) in asked.iter().zip([10, 240, 900, 1_000, 1_000, 1_000, 1_000]) {
+        for _ in 0..pause_ms / 10 {
+            rig.pass(Span::from_ms(10));
+            assert!(!is_snubbed(&rig, slow), "before {block:?}");
+        }
+        give(&mut rig, slow, block);
+    }
+    assert_eq!(rig.engine.peer(slow).unwrap().received_bytes, 100_000, "it gave all of it");
+}
+
+#[test]
+fn who_gives_after_all_is_asked_again_so_often_and_no_more() {
+    let mut rig = Rig::new(2, false);
+    let (late, mut left) = quick(&mut rig);
+    for comeback in 1..=COMEBACKS_MAX + 1 {
+        let stale = left[0];
+        rig.engine.snub(late);
+        assert_eq!(rig.engine.handle_piece_header(late, stale), Ok(Landing::Discard));
+        let back = comeback <= COMEBACKS_MAX;
+        assert_eq!(is_snubbed(&rig, late), !back, "comeback {comeback}");
+        left = rig.asked(late);
+        assert_eq!(left.is_empty(), !back);
+        rig.engine.check_invariants();
+    }
+    rig.pass(Span(3 * crate::base::limits::SNUB_TIMEOUT.0));
+    assert!(!rig.asked(late).is_empty(), "after a while it has another chance");
+    assert_eq!(rig.engine.peer(late).unwrap().comebacks, 0);
+}
+
+#[test]
+fn nobody_races_while_it_is_the_disk_that_keeps_it_from_more() {
+    for (writing, races) in
+        [(CHUNKS_WRITING_MAX - 1, 1), (CHUNKS_WRITING_MAX, 0), (CHUNKS_WRITING_MAX + 1, 0)]
+    {
+        let mut rig = Rig::new(1, false);
+        rig.seed();
+        rig.engine.chunks_writing = writing;
+        let idle = rig.seed();
+        rig.engine.chunks_writing = writing;
+        assert_eq!(rig.asked(idle).len(), races, "{writing} chunks");
+    }
+}

@@ -1,0 +1,186 @@
+//! Which chunks are hashed in a turn, and the hashing itself.
+//!
+//! A chunk waits a little for others to be hashed beside it: side by side they take less than half of the
+//! time. Begun pieces go first, because a piece holds the slots of all of its chunks until the last is
+//! hashed. A turn hashes as much as waits when it begins to, however much that is: if it were less than a
+//! turn brings the queue would grow, and with it the memory that holds what waits.
+
+use std::collections::VecDeque;
+
+use super::{Worker, disk};
+use crate::base::ids::TorrentId;
+use crate::base::time::{Instant, Span};
+use crate::base::units::CHUNK_BYTES;
+use crate::hash::sha1::{LANES, Sha1, update_many};
+use crate::io::Io;
+
+/// Bytes that one turn hashes at most besides what waits already: about a millisecond.
+const HASH_BYTES_PER_TURN: u64 = 8 * CHUNK_BYTES as u64;
+
+/// How long a chunk waits for others to be hashed beside it ([`LANES`]).
+const HASH_WAIT: Span = Span::from_ms(2);
+
+/// A chunk to be hashed. Invariant: those that wait belong to different pieces, as the engine asks
+/// for a piece's next chunk only when the one before is done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HashJob {
+    pub(super) torrent: TorrentId,
+    pub(super) chunk: u32,
+    pub(super) first: bool,
+    pub(super) last: bool,
+    pub(super) since: Instant,
+}
+
+/// Chunks that wait to be hashed.
+#[derive(Debug, Default)]
+pub(super) struct HashQueue {
+    jobs: VecDeque<HashJob>,
+}
+
+impl HashQueue {
+    /// Adds a chunk: of a piece of which some is hashed, in front of the others.
+    pub(super) fn push(&mut self, job: HashJob) {
+        if job.first {
+            self.jobs.push_back(job);
+        } else {
+            self.jobs.push_front(job);
+        }
+    }
+
+    /// How many chunks wait.
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether none does.
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Whether as many wait as are hashed side by side.
+    pub(super) fn is_row_full(&self) -> bool {
+        self.jobs.len() >= LANES
+    }
+
+    /// When what waits is hashed though the row is not full.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.jobs.front().map(|job| job.since + HASH_WAIT)
+    }
+
+    /// Bytes that may be hashed now.
+    fn budget_bytes(&self) -> u64 {
+        HASH_BYTES_PER_TURN + self.jobs.len() as u64 * u64::from(CHUNK_BYTES)
+    }
+
+    /// The chunks to be hashed side by side; none if they may wait for more.
+    fn take_row(&mut self, now: Instant) -> Option<[Option<HashJob>; LANES]> {
+        let due = self.is_row_full() || self.due_at().is_some_and(|due| now >= due);
+        due.then(|| std::array::from_fn(|_| self.jobs.pop_front()))
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Hashes up to a turn's budget and lets the engine go on with the outcome.
+    pub(super) fn run_hashes(&mut self, now: Instant) {
+        let (mut bytes, budget) = (0, self.hashes.budget_bytes());
+        // Nobody comes any more for whom it would be worth waiting.
+        let due = if self.stopping { now + HASH_WAIT } else { now };
+        while bytes < budget
+            && let Some(row) = self.hashes.take_row(due)
+        {
+            let hashed = self.hash_row(row);
+            self.counters.hashed_bytes.add(hashed);
+            bytes += hashed;
+            self.perform_all(now);
+        }
+    }
+
+    /// Hashes chunks side by side; returns how many bytes they had.
+    fn hash_row(&mut self, jobs: [Option<HashJob>; LANES]) -> u64 {
+        let mut hashers = jobs.map(|job| job.map_or_else(Sha1::new, |job| self.begin_hash(job)));
+        let parts = jobs.map(|job| job.map_or(&[][..], |job| self.chunk_bytes(job)));
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        let [a, b, c, d] = &mut hashers;
+        update_many(&mut [(a, parts[0]), (b, parts[1]), (c, parts[2]), (d, parts[3])]);
+        for (job, hasher) in jobs.into_iter().zip(hashers) {
+            if let Some(job) = job {
+                self.end_hash(job, hasher);
+            }
+        }
+        bytes
+    }
+
+    /// The state of the piece's hash. Headers go in before the chunk can be published and served.
+    fn begin_hash(&mut self, job: HashJob) -> Sha1 {
+        let Some(torrent) = self.engine.torrent(job.torrent) else { return Sha1::new() };
+        let shared = &torrent.shared;
+        self.write_headers(shared, job.chunk, shared.chunks.view(job.chunk).slot);
+        if job.first {
+            return Sha1::new();
+        }
+        let key = (job.torrent, shared.meta.geometry.chunk_piece(job.chunk));
+        self.hashers.remove(&key).unwrap_or_default()
+    }
+
+    /// The bytes of a chunk that is stable.
+    fn chunk_bytes(&self, job: HashJob) -> &[u8] {
+        let Some(torrent) = self.engine.torrent(job.torrent) else { return &[] };
+        let slot = torrent.shared.chunks.view(job.chunk).slot;
+        disk::payload(&self.arena, &torrent.shared, job.chunk, slot)
+    }
+
+    fn end_hash(&mut self, job: HashJob, hasher: Sha1) {
+        let Some(torrent) = self.engine.torrent(job.torrent) else { return };
+        let piece = torrent.shared.meta.geometry.chunk_piece(job.chunk);
+        let digest = if job.last {
+            Some(hasher.finish())
+        } else {
+            self.hashers.insert((job.torrent, piece), hasher);
+            None
+        };
+        self.engine.handle_hashed(job.torrent, job.chunk, digest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(chunk: u32, first: bool, since: Instant) -> HashJob {
+        HashJob { torrent: TorrentId(0), chunk, first, last: false, since }
+    }
+
+    fn chunks(row: Option<[Option<HashJob>; LANES]>) -> Option<Vec<u32>> {
+        row.map(|jobs| jobs.into_iter().flatten().map(|job| job.chunk).collect())
+    }
+
+    #[test]
+    fn a_full_row_is_hashed_at_once_and_a_shorter_one_once_it_has_waited() {
+        let mut queue = HashQueue::default();
+        assert_eq!((chunks(queue.take_row(Instant(0))), queue.due_at()), (None, None));
+        (0..LANES as u32 - 1).for_each(|chunk| queue.push(job(chunk, true, Instant(5))));
+        let due = Instant(5) + HASH_WAIT;
+        assert_eq!(queue.due_at(), Some(due));
+        assert_eq!(chunks(queue.take_row(Instant(due.0 - 1))), None);
+        assert_eq!(chunks(queue.take_row(due)), Some(vec![0, 1, 2]));
+        (0..=LANES as u32).for_each(|chunk| queue.push(job(chunk, true, Instant(5))));
+        assert_eq!(chunks(queue.take_row(Instant(5))), Some(vec![0, 1, 2, 3]));
+        assert_eq!((chunks(queue.take_row(Instant(5))), queue.len()), (None, 1));
+    }
+
+    #[test]
+    fn pieces_that_are_begun_go_before_others() {
+        let mut queue = HashQueue::default();
+        (0..4).for_each(|chunk| queue.push(job(chunk, true, Instant(0))));
+        queue.push(job(11, false, Instant(1)));
+        assert_eq!(chunks(queue.take_row(Instant(1))), Some(vec![11, 0, 1, 2]));
+    }
+
+    #[test]
+    fn what_waits_when_a_turn_begins_fits_in_its_budget() {
+        let mut queue = HashQueue::default();
+        assert_eq!(queue.budget_bytes(), HASH_BYTES_PER_TURN);
+        (0..1_000).for_each(|chunk| queue.push(job(chunk, true, Instant(0))));
+        assert!(queue.budget_bytes() >= 1_000 * u64::from(CHUNK_BYTES));
+    }
+}
