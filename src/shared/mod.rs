@@ -12,6 +12,7 @@ pub mod counters;
 pub mod lane;
 #[cfg(all(test, feature = "loom"))]
 mod models;
+pub mod retirer;
 pub mod sleepers;
 pub mod sync;
 pub mod torrent;
