@@ -63,17 +63,35 @@ impl Regions {
     }
 }
 
-fn a_region_leaves(before: Before) {
+/// What a core does meanwhile.
+type Core = fn(&Regions);
+
+/// Brings a chunk, for which another may have to leave.
+fn load(regions: &Regions) {
+    regions.load(2);
+}
+
+/// Uses a slot for a while.
+fn borrow(regions: &Regions) {
+    if let Some(slot) = regions.take(3) {
+        regions.stack.give(slot);
+    }
+}
+
+/// Serves a chunk of the region, if it is still there.
+fn read(regions: &Regions) {
+    if let Some(slot) = regions.table.pin(1, true) {
+        regions.stack.hold(slot);
+        regions.table.unpin(1);
+    }
+}
+
+fn a_region_leaves(before: Before, cores: &[Core]) {
     let (regions, mut retirer) = Regions::new(before);
-    let loader = spawn(&regions, |regions| regions.load(2));
-    let user = spawn(&regions, |regions| {
-        if let Some(slot) = regions.take(3) {
-            regions.stack.give(slot);
-        }
-    });
+    let cores: Vec<_> = cores.iter().map(|core| spawn(&regions, *core)).collect();
     retirer.set_target(1);
     regions.advance(&mut retirer);
-    join([loader, user]);
+    join(cores);
     // Nobody uses anything any more: it goes, and then returns with its slot.
     regions.advance(&mut retirer);
     assert_eq!(retirer.stage(1), Stage::Gone);
@@ -88,20 +106,17 @@ fn a_region_leaves(before: Before) {
 #[test]
 fn loom_a_region_that_is_gone_is_used_by_nobody_and_returns_whole() {
     for before in [Before::Untouched, Before::Free, Before::Ready] {
-        model(2, move || a_region_leaves(before));
+        model(1, move || a_region_leaves(before, &[load]));
+        model(2, move || a_region_leaves(before, &[borrow]));
     }
+    model(1, || a_region_leaves(Before::Ready, &[borrow, read]));
 }
 
 #[test]
 fn loom_a_pinned_chunk_keeps_its_region() {
     model(3, || {
         let (regions, mut retirer) = Regions::new(Before::Ready);
-        let reader = spawn(&regions, |regions| {
-            if let Some(slot) = regions.table.pin(1, true) {
-                regions.stack.hold(slot);
-                regions.table.unpin(1);
-            }
-        });
+        let reader = spawn(&regions, read);
         retirer.set_target(1);
         regions.advance(&mut retirer);
         join([reader]);
@@ -115,11 +130,11 @@ fn untouched<const LOOK: bool>() {
     model(3, || {
         let state = Arc::new((AtomicU32::new(2), AtomicU32::new(1), Stack::new(2)));
         let core = spawn(&state, |(limit, touched, stack)| {
-            if touched.load(Ordering::Relaxed) >= limit.load(Ordering::Relaxed) {
+            if touched.load(Relaxed) >= limit.load(Relaxed) {
                 return;
             }
             let slot = touched.fetch_add(1, Ordering::AcqRel);
-            if !LOOK || slot < limit.load(Ordering::Relaxed) {
+            if !LOOK || slot < limit.load(Relaxed) {
                 stack.hold(SlotId(slot));
             }
         });

@@ -105,7 +105,7 @@ fn slow_links() -> Profile {
 
 #[test]
 fn a_fetch_and_its_readers_complete_while_the_cache_shrinks_and_grows() {
-    for seed in 0..30 {
+    for seed in 0..12 {
         let sizes = [LEAST, LEAST, 3, REGIONS];
         let (gone, resizes) = Scene::new(seed, slow_links(), false).play(seed, &sizes);
         assert!(gone > 0 && resizes > 2, "seed {seed}: {gone} regions gone, {resizes} times");
@@ -114,7 +114,7 @@ fn a_fetch_and_its_readers_complete_while_the_cache_shrinks_and_grows() {
 
 #[test]
 fn a_fetch_completes_in_the_least_that_stays() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         let (gone, _) = Scene::new(seed, slow_links(), false).play(seed, &[LEAST]);
         assert!(gone > 0, "seed {seed}");
     }
@@ -122,7 +122,7 @@ fn a_fetch_completes_in_the_least_that_stays() {
 
 #[test]
 fn a_payload_larger_than_the_cache_is_served_while_it_shrinks_and_grows() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         let (gone, resizes) = Scene::new(seed, slow_links(), true).play(seed, &[LEAST, 4, REGIONS]);
         assert!(gone > 0 && resizes > 2, "seed {seed}: {gone} regions gone, {resizes} times");
     }
