@@ -163,7 +163,7 @@ fn it_grows_only_as_far_as_the_high_mark_allows_and_then_rests() {
 fn a_short_calm_or_a_cache_with_room_does_not_grow() {
     let (mut governor, mut cache) = (governor(), 4);
     // Every 20 seconds memory is short of the high mark for a moment.
-    let left = |second: u64, _| if second % 20 == 0 { 2 * LOW } else { TOTAL };
+    let left = |second: u64, _| if second.is_multiple_of(20) { 2 * LOW } else { TOTAL };
     let sizes = course(&mut governor, 0, 300, &mut cache, left);
     assert_eq!(sizes[299], 4);
     let idle = CacheFacts { is_full: false, ..settled(4) };
