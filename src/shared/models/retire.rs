@@ -106,10 +106,10 @@ fn a_region_leaves(before: Before, cores: &[Core]) {
 #[test]
 fn loom_a_region_that_is_gone_is_used_by_nobody_and_returns_whole() {
     for before in [Before::Untouched, Before::Free, Before::Ready] {
-        model(1, move || a_region_leaves(before, &[load]));
+        model(2, move || a_region_leaves(before, &[load]));
         model(2, move || a_region_leaves(before, &[borrow]));
     }
-    model(1, || a_region_leaves(Before::Ready, &[borrow, read]));
+    model(2, || a_region_leaves(Before::Ready, &[borrow, read]));
 }
 
 #[test]
