@@ -29,6 +29,7 @@ fn run_seeds(seeds: std::ops::Range<u64>) {
                 sum.steps += verdict.steps;
                 sum.ends += verdict.ends;
                 sum.failures += verdict.failures;
+                sum.resizes += verdict.resizes;
                 sum.leeched_blocks += verdict.leeched_blocks;
             }
             Err(wrong) => failed.push(format!(

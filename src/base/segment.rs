@@ -54,6 +54,14 @@ impl Segment {
         }
     }
 
+    /// The slot that it names, if any.
+    pub const fn slot(&self) -> Option<SlotId> {
+        match *self {
+            Self::Payload { slot, .. } | Self::Header { slot, .. } => Some(slot),
+            Self::Inbox { .. } | Self::Outbox { .. } => None,
+        }
+    }
+
     /// Whether it covers no byte.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::base::human::{Escaped, format_eta, format_percent, format_rate, format_size, format_took};
-use crate::daemon::status::{NodeStatus, TorrentState, TorrentStatus};
+use crate::daemon::status::{CacheStatus, NodeStatus, TorrentState, TorrentStatus};
 
 use super::error::CliError;
 use super::out;
@@ -84,7 +84,10 @@ impl NodeProgress {
         match &mut self.form {
             // A reader that went away, or a full disk behind it, does not stop a node that serves others.
             Form::Json => drop(out::line(&json_line(status))),
-            Form::Lines => rows(status).iter().for_each(|row| out::complain(&row.line())),
+            Form::Lines => {
+                rows(status).iter().for_each(|row| out::complain(&row.line()));
+                cache_line(status).iter().for_each(|line| out::complain(line));
+            }
             Form::Bars { all, bars } => draw(all, bars, &rows(status)),
         }
     }
@@ -101,6 +104,13 @@ impl NodeProgress {
             Form::Bars { all, .. } => drop(all.println(text)),
         }
     }
+}
+
+/// What people should know of the cache: nothing while it has what it may have.
+fn cache_line(status: &NodeStatus) -> Option<String> {
+    let CacheStatus { bytes, full_bytes } = status.cache;
+    let [now, full] = [bytes, full_bytes].map(format_size);
+    (bytes < full_bytes).then(|| format!("cache: {now} of {full} while memory is short"))
 }
 
 /// What one bar or line shows.
@@ -213,6 +223,8 @@ struct NodeLine<'a> {
     listen: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metrics: Option<String>,
+    cache_bytes: u64,
+    cache_full_bytes: u64,
     torrents: Vec<TorrentLine<'a>>,
     per_core: Vec<CoreLine>,
 }
@@ -269,6 +281,8 @@ fn json_line(status: &NodeStatus) -> String {
         uptime_ms: status.uptime_ns / NS_PER_MS,
         listen: status.listen.map(|address| address.to_string()),
         metrics: status.metrics.map(|address| address.to_string()),
+        cache_bytes: status.cache.bytes,
+        cache_full_bytes: status.cache.full_bytes,
         torrents: torrents.collect(),
         per_core: cores.collect(),
     };
@@ -302,6 +316,7 @@ mod tests {
             uptime_ns: 2 * NS_PER_SEC,
             listen: "127.0.0.1:12345".parse().ok(),
             metrics: None,
+            cache: CacheStatus { bytes: 64 << 20, full_bytes: 64 << 20 },
             torrents: vec![torrent; torrents],
             per_core_bytes: vec![(1, 2), (3, 4)],
         }
@@ -310,7 +325,8 @@ mod tests {
     #[test]
     fn a_json_line_has_the_shape_that_programs_rely_on() {
         let want = concat!(
-            r#"{"uptime_ms":2000,"listen":"127.0.0.1:12345","torrents":[{"info_hash":""#,
+            r#"{"uptime_ms":2000,"listen":"127.0.0.1:12345","cache_bytes":67108864,"#,
+            r#""cache_full_bytes":67108864,"torrents":[{"info_hash":""#,
             "abababababababababababababababababababab",
             r#"","name":"data\u001b[31m","state":"fetching","error":null,"total_bytes":4194304,"#,
             r#""verified_bytes":1048576,"durable_bytes":524288,"downloaded_bytes":2097152,"#,
@@ -340,6 +356,14 @@ mod tests {
         let mut trouble = status(1);
         trouble.torrents[0].tracker_error = Some("go\naway".to_owned());
         assert!(rows(&trouble)[0].line().ends_with("(go\\u{a}away)"));
+    }
+
+    #[test]
+    fn a_cache_that_has_shrunk_is_spoken_of_until_it_is_whole() {
+        let mut status = status(1);
+        assert_eq!(cache_line(&status), None);
+        status.cache.full_bytes = 1 << 30;
+        assert_eq!(cache_line(&status).unwrap(), "cache: 64.0 MiB of 1.00 GiB while memory is short");
     }
 
     #[test]

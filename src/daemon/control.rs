@@ -1,6 +1,7 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
 mod mail;
+mod memory;
 mod sleep;
 
 use std::collections::VecDeque;
@@ -33,7 +34,6 @@ use crate::engine::action::Report;
 use crate::engine::announcer::{Announce, Announcer, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
 use crate::io::Wake;
-use crate::io::arena::Arena;
 use crate::io::uring::Uring;
 use crate::proto::tracker::AnnounceReply;
 use crate::shared::sleepers::Sleepers;
@@ -41,7 +41,10 @@ use crate::shared::sync::Ordering;
 use crate::storage::durability::SyncPolicy;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
 
+use memory::RegionDone;
 use sleep::Bedroom;
+
+pub use memory::CacheMemory;
 
 /// Signals that come so close together count as one.
 const SAME_WISH: Span = Span::from_secs(1);
@@ -75,6 +78,7 @@ enum Event {
     Kept(TorrentId, News),
     Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>),
     Scraped(Asked),
+    Region(RegionDone),
 }
 
 /// How far the node is.
@@ -106,9 +110,7 @@ pub struct Control<'a> {
     trackers: Rc<TrackerClient>,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
-    arena: Arc<Arena>,
-    /// Regions of the arena below this are zeroed, or about to be.
-    regions_ready: u32,
+    memory: CacheMemory,
     metrics: Option<Endpoint>,
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
@@ -133,7 +135,7 @@ impl<'a> Control<'a> {
         config: NodeConfig,
         shared: Shared,
         state: StateDir,
-        (mailbox, arena, sleepers): (Arc<Mailbox<ToControl>>, Arc<Arena>, Arc<Sleepers>),
+        (mailbox, memory, sleepers): (Arc<Mailbox<ToControl>>, CacheMemory, Arc<Sleepers>),
         workers: &[Arc<Mailbox<ToWorker<Uring>>>],
         on_status: &'a mut dyn FnMut(&NodeStatus),
     ) -> Self {
@@ -156,8 +158,7 @@ impl<'a> Control<'a> {
             trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
             events,
             tell,
-            arena,
-            regions_ready: 0,
+            memory,
             metrics: None,
             on_status,
             phase: Phase::Running,
@@ -179,7 +180,7 @@ impl<'a> Control<'a> {
     pub async fn run(&mut self) -> Result<NodeStatus, NodeError> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Control)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Control)?;
-        self.prefault(0);
+        self.region_touched(0);
         if let Some(metrics) = &mut self.metrics {
             let tell = self.tell.clone();
             metrics.start(move |asked| drop(tell.send(Event::Scraped(asked))));
@@ -270,6 +271,7 @@ impl<'a> Control<'a> {
             Event::Kept(id, news) => self.torrent_kept(id, news),
             Event::Announced(id, tracker, result) => self.announced(id, tracker, result),
             Event::Scraped(asked) => self.scraped(asked),
+            Event::Region(done) => self.region_done(done),
         }
     }
 
@@ -338,15 +340,6 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Has a region of the arena zeroed in the background, once.
-    fn prefault(&mut self, region: u32) {
-        if region >= self.regions_ready && region < self.arena.region_count() {
-            self.regions_ready = region + 1;
-            let arena = Arc::clone(&self.arena);
-            drop(tokio::task::spawn_blocking(move || arena.prefault(region)));
-        }
-    }
-
     fn worker_ended(&mut self) {
         if let Phase::Draining(left) = self.phase {
             self.phase = Phase::Draining(left - 1);
@@ -373,6 +366,7 @@ impl<'a> Control<'a> {
             self.announce_due(id, now);
             self.agenda.set(id, self.next_look(id));
         }
+        self.look_after_memory(now);
         if now.since(self.status_at) >= self.config.status_interval {
             self.show_status();
         }
@@ -476,6 +470,8 @@ impl<'a> Control<'a> {
         let mut snapshot = metrics.sources.snapshot(clock::now().since(self.started_at).0, torrents);
         snapshot.mailboxes = self.workers.iter().map(|worker| worker.mailbox().len() as u64).collect();
         snapshot.control_mailbox = self.mailbox.len() as u64;
+        let (regions, gone, shrinks) = self.memory.figures();
+        (snapshot.regions, snapshot.slots_gone, snapshot.shrinks) = (regions, gone.into(), shrinks);
         // One who asked and went away needs no answer.
         let _ = asked.send(snapshot);
     }
@@ -521,7 +517,8 @@ impl<'a> Control<'a> {
 
     fn wake_at(&self) -> Instant {
         let status = self.status_at + self.config.status_interval;
-        self.agenda.next().map_or(status, |at| at.min(status))
+        let memory = Some(self.memory.wake_at()).filter(|_| self.phase == Phase::Running);
+        self.agenda.next().into_iter().chain(memory).fold(status, Instant::min)
     }
 
     /// When a swarm wants something again though nothing happens to it.
@@ -556,6 +553,7 @@ impl<'a> Control<'a> {
             uptime_ns: now.since(self.started_at).0,
             listen: self.shared.listen,
             metrics: self.metrics.as_ref().map(|metrics| metrics.address),
+            cache: self.memory.status(),
             torrents,
             per_core_bytes,
         }

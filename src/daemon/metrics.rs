@@ -14,6 +14,7 @@ use super::error::NodeError;
 use crate::base::limits::METRICS_TORRENTS_MAX;
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
+use crate::shared::retirer::RegionCounts;
 use crate::shared::sync::Ordering;
 use crate::shared::torrent::{CoreStats, SharedTorrent};
 
@@ -81,6 +82,12 @@ pub struct Snapshot {
     pub incomplete: u64,
     /// Slots of the arena: all, used at least once, and free of these.
     pub slots: [u64; 3],
+    /// Slots that were used, of regions that are not present.
+    pub slots_gone: u64,
+    /// Regions of the arena.
+    pub regions: RegionCounts,
+    /// How often the cache has shrunk because memory was short.
+    pub shrinks: u64,
     /// Chunks that left the cache to make room.
     pub evictions: u64,
     /// How large the cache may get, and which limit decided it.
@@ -164,6 +171,9 @@ impl Sources {
             incomplete: 0,
             slots: [self.cache.slot_count(), self.cache.touched_count(), self.cache.free_count()]
                 .map(u64::from),
+            slots_gone: 0,
+            regions: RegionCounts::default(),
+            shrinks: 0,
             evictions: self.cache.evictions(),
             cache_size: self.cache_size,
         };

@@ -14,6 +14,7 @@ pub mod files;
 pub mod hashing;
 mod keeping;
 mod metrics;
+pub mod pressure;
 mod run;
 mod start;
 pub mod status;

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::cache_size::{CacheSize, Host, least_bytes};
 use super::clock;
 use super::config::NodeConfig;
-use super::control::{Control, Shared};
+use super::control::{CacheMemory, Control, Shared};
 use super::error::NodeError;
 use super::metrics::{Endpoint, Sources};
 use super::status::NodeStatus;
@@ -45,7 +45,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let listen = listeners.first().and_then(|listener| listener.local_addr().ok());
     let cache_size = cache_size(&config);
     let arena = Arc::new(Arena::new(cache_size.bytes)?);
-    let cache = Arc::new(Cache::new(arena.slot_count()));
+    let cache = Arc::new(Cache::with_regions(arena.slot_count(), arena.slots_per_region()));
     let random = random()?;
     let engine = engine_config(&config, &random, cpus.len(), listen.map(|address| address.port()));
     let mailbox = Arc::new(Mailbox::new());
@@ -62,8 +62,11 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let metrics = config.metrics.map(|address| Endpoint::open(address, sources)).transpose()?;
     // One core alone shares with nobody.
     let shared_regions = if cpus.len() > 1 { uring::SharedRegions::new(&arena) } else { None };
+    let least = least_bytes(longest_piece(&config));
+    let parts = (Arc::clone(&arena), Arc::clone(&cache));
+    let memory = CacheMemory::new(parts, shared_regions.clone(), least, cpus.len());
     let crew = Crew {
-        arena: Arc::clone(&arena),
+        arena,
         regions: shared_regions,
         zero_copy: config.zero_copy,
         cache,
@@ -81,7 +84,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         tokio_uring::Runtime::new(&ring).map_err(|error| uring::explain("control thread's ring", error))?;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
     let control =
-        Control::new(config, shared, state, (mailbox, arena, sleepers), &workers.mailboxes, on_status);
+        Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
     let outcome = runtime.block_on(control.with_metrics(metrics).run());
     if !matches!(outcome, Err(NodeError::Killed)) {
         workers.join();
@@ -126,11 +129,15 @@ fn random() -> Result<[u8; 32], NodeError> {
     Ok(bytes)
 }
 
+/// Chunks of the longest piece.
+fn longest_piece(config: &NodeConfig) -> u32 {
+    config.torrents.iter().map(|torrent| torrent.geometry.chunks_per_piece()).max().unwrap_or(1)
+}
+
 /// The arena's size, within what the host allows; a warning says so when that is less than wanted.
 fn cache_size(config: &NodeConfig) -> CacheSize {
     let host = Host::look();
-    let longest = config.torrents.iter().map(|torrent| torrent.geometry.chunks_per_piece()).max();
-    let size = CacheSize::choose(config.cache_bytes, least_bytes(longest.unwrap_or(1)), &host);
+    let size = CacheSize::choose(config.cache_bytes, least_bytes(longest_piece(config)), &host);
     match size.warning(&host) {
         Some(warning) => tracing::warn!("{warning}"),
         None => tracing::info!("the cache has {}, {}", format_size(size.bytes), size.why(&host)),

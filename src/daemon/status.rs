@@ -50,6 +50,15 @@ pub struct TorrentStatus {
     pub tracker_error: Option<String>,
 }
 
+/// The cache of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheStatus {
+    /// What it may take now, in bytes.
+    pub bytes: u64,
+    /// What it may take while memory is not short, in bytes.
+    pub full_bytes: u64,
+}
+
 /// The whole node.
 #[derive(Clone, Debug)]
 pub struct NodeStatus {
@@ -59,6 +68,8 @@ pub struct NodeStatus {
     pub listen: Option<SocketAddr>,
     /// Where metrics are served, the kernel's choice of port included.
     pub metrics: Option<SocketAddr>,
+    /// What the cache may take.
+    pub cache: CacheStatus,
     /// In the order of `NodeConfig::torrents`.
     pub torrents: Vec<TorrentStatus>,
     /// Payload bytes sent and received by each worker.

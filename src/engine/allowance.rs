@@ -154,7 +154,7 @@ impl Engine {
     /// Slots that one send may pin; it is looked at before each block.
     pub(super) fn send_slots_max(&self) -> usize {
         let senders = self.peers.len().max(1) * self.config.cores;
-        (self.cache.slot_count() as usize / SEND_SLOTS_PART / senders).max(SEND_SLOTS_MIN)
+        (self.cache.present_count() as usize / SEND_SLOTS_PART / senders).max(SEND_SLOTS_MIN)
     }
 
     /// Whether more is to be received from a connection now. If not, `Action::Listen` says when.

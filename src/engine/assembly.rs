@@ -142,19 +142,29 @@ impl Engine {
     }
 
     /// Gives up begun pieces that get nowhere, when the room that is promised to them is needed for
-    /// others: whoever had their chunks may be gone.
+    /// others, or the memory that they hold for other programs: whoever had their chunks may be gone.
     pub(super) fn give_up_stale(&mut self, now: Instant) {
-        if !self.cache.is_tight() {
+        let is_tight = self.cache.is_tight();
+        if !is_tight && self.cache.present_count() == self.cache.slot_count() {
             return;
         }
         for index in 0..self.torrents.len() {
             let Some(torrent) = self.torrents[index].as_ref() else { continue };
             let stale = torrent.owned.iter().filter(|(_, at)| now.since(**at) >= STALE_AFTER);
-            let stale: Vec<u32> = stale.map(|(&piece, _)| piece).collect();
+            let stale = stale.map(|(&piece, _)| piece);
+            let stale: Vec<u32> =
+                stale.filter(|&piece| is_tight || self.lies_beyond(torrent, piece)).collect();
             for piece in stale {
                 self.give_up(TorrentId(index as u32), piece);
             }
         }
+    }
+
+    /// Whether a chunk of the piece lies in a region of the cache that leaves.
+    fn lies_beyond(&self, torrent: &Torrent, piece: u32) -> bool {
+        let chunks = piece_chunks(&torrent.shared, piece).into_iter();
+        let mut views = chunks.map(|chunk| torrent.shared.chunks.view(chunk));
+        views.any(|view| view.state != ChunkState::Empty && self.cache.is_leaving(view.slot))
     }
 
     /// Gives up a piece of this core of which no chunk is being collected or hashed: anybody may begin

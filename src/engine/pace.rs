@@ -6,7 +6,7 @@ use crate::base::units::BLOCK_BYTES;
 
 /// How fast blocks come, and how many requests that warrants.
 ///
-/// Depth = rate x (base latency + 100 ms), at least 4 and at most what the other side queues. At first
+/// Depth = rate x (base latency + 100 ms) + 32, at most what the other side queues. At first
 /// the depth doubles each round trip, as it grows by one with each block, until that brings no more or a
 /// block takes 100 ms longer than the fastest did: then the other side's queue is long enough, and more
 /// would only hold slots. (HyStart ends TCP's slow start by the same sign.)
@@ -26,6 +26,10 @@ pub struct Pace {
 
 /// What blocks may wait in the other side's queue.
 const QUEUEING: Span = Span::from_ms(100);
+
+/// Blocks that wait besides, however slow the other side is: it serves in turns, and whoever asks for nothing
+/// when its turn comes loses it.
+const TURNS_AHEAD_BLOCKS: usize = 32;
 
 /// Nobody is late before, however near and fast it is: a lost segment alone takes 200 ms on Linux.
 const LATE_AFTER: Span = Span::from_ms(250);
@@ -93,8 +97,9 @@ impl Pace {
     /// Requests to keep outstanding at a peer that queues `reqq`.
     pub fn depth(&self, reqq: usize) -> usize {
         let window_ns = u128::from(self.base_latency.unwrap_or_default().0 + QUEUEING.0);
-        let by_rate = (u128::from(self.rate) * window_ns / 1_000_000_000) as u64 / u64::from(BLOCK_BYTES);
-        let depth = if self.ramping { self.ramp.max(by_rate as usize) } else { by_rate as usize };
+        let under_way = (u128::from(self.rate) * window_ns / 1_000_000_000) as u64 / u64::from(BLOCK_BYTES);
+        let by_rate = under_way as usize + if self.rate == 0 { 0 } else { TURNS_AHEAD_BLOCKS };
+        let depth = if self.ramping { self.ramp.max(by_rate) } else { by_rate };
         // A peer may queue fewer than our least: what it says goes before what we want.
         depth.clamp(REQUESTS_OUT_MIN, REQUESTS_OUT_MAX).min(reqq.max(1))
     }
@@ -182,7 +187,8 @@ mod tests {
             pace.roll(Span::from_secs(1));
         }
         // About 1 MB/s over 110 ms is 7 blocks.
-        assert!((5..=8).contains(&pace.depth(500)), "{}", pace.depth(500));
+        let under_way = pace.depth(500) - TURNS_AHEAD_BLOCKS;
+        assert!((5..=8).contains(&under_way), "{under_way}");
         assert_eq!(Pace::default().depth(3), 3, "never more than the other side queues");
     }
 
@@ -196,7 +202,7 @@ mod tests {
             pace.note_block(BLOCK_BYTES, at_rate(pace.depth(500)).max(Span::from_ms(10)), Span(0));
         }
         // 110 ms at that rate are 134 blocks.
-        assert!((60..=180).contains(&pace.depth(500)), "{}", pace.depth(500));
+        assert!((60..=212).contains(&pace.depth(500)), "{}", pace.depth(500));
         assert!(!pace.ramping);
         // At the edge it goes on.
         let mut pace = Pace::default();

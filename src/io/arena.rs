@@ -98,6 +98,14 @@ impl Arena {
         unsafe { libc::madvise(start.as_ptr().cast(), REGION_BYTES as usize, libc::MADV_POPULATE_WRITE) };
     }
 
+    /// Gives the memory of a region back to the kernel; it reads as zeroes from then on. The caller is the
+    /// only user of all its slots, and no ring has it registered: one would go on using the old pages.
+    pub fn discard(&self, region: u32) {
+        let start = self.region_ptr(region);
+        // SAFETY: the region is mapped, and nobody uses its bytes (above).
+        unsafe { libc::madvise(start.as_ptr().cast(), REGION_BYTES as usize, libc::MADV_DONTNEED) };
+    }
+
     /// Payload bytes of a slot. The caller holds the slot, or a pin on its chunk.
     pub fn payload(&self, slot: SlotId, offset: u32, len: u32) -> &[u8] {
         // SAFETY: `payload_ptr` has checked the bounds; the bytes were zero-filled at first; nobody

@@ -19,6 +19,7 @@ pub mod uring;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use crate::base::ids::{ConnId, SlotId};
 use crate::base::time::Instant;
@@ -224,6 +225,10 @@ pub trait Io {
 
     /// Starts a file write.
     fn write(&mut self, op: FileOp<Self::File>);
+
+    /// Forgets registrations of the memory of `slots`, whole regions, so that it can be given back. No
+    /// operation that names one of them is in flight. False if the kernel goes on using it.
+    fn forget(&mut self, slots: Range<u32>) -> bool;
 
     /// Submits what was queued, waits until something completes, `deadline` passes or a wake-up
     /// comes, and appends a bounded number of completions to `done`. A deadline that has passed

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::base::limits::SEND_UNSENT_BYTES;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections that the kernel holds for us until they are accepted. It silently uses less where

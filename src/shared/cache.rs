@@ -7,6 +7,13 @@
 //! unpinned and that at most one reader has come to; hotter ones cool by one as it passes. So a sweep
 //! of one reader through everything leaves after one round what it brought, and what several read
 //! stays, though it rests for a round or two.
+//!
+//! Slots belong to regions. Only those below a limit are handed out; `retirer.rs` moves it by whole
+//! regions, collects what lies beyond and gives the memory back. A slot is always in one place: the free
+//! stack, the parked stack, the hands of whoever allocated it, a chunk word, or the retirer. So a core that
+//! sees the limit late delays a region, but can never use one that is gone.
+
+use std::ops::Range;
 
 use super::chunks::{ChunkState, ChunkTable, HEAT_MAX};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
@@ -52,6 +59,14 @@ pub struct SlotInfo {
 #[derive(Debug)]
 pub struct Cache {
     slots: Box<[SlotInfo]>,
+    /// Slots of one region: they leave and come back together.
+    region_slots: u32,
+    /// Slots from here on are not handed out. Only the retirer moves it.
+    limit: AtomicU32,
+    /// Slots of which a half may be promised to pieces: the limit, or what it is to become.
+    promisable: AtomicU32,
+    /// Slots beyond the limit that came free, as a stack: anybody adds, the retirer takes all.
+    parked: AtomicU32,
     /// Top of the free stack: index in the low half, a count of pops in the high half (ABA).
     free: AtomicU64,
     /// Slots below this were used at least once.
@@ -66,9 +81,14 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// `count` slots that nothing has touched.
+    /// `count` slots that nothing has touched, in one region.
     pub fn new(count: u32) -> Self {
-        assert!(count > 0 && count < NIL);
+        Self::with_regions(count, count)
+    }
+
+    /// `count` slots that nothing has touched, in regions of `region_slots`; the last may be shorter.
+    pub fn with_regions(count: u32, region_slots: u32) -> Self {
+        assert!(count > 0 && count < NIL && region_slots > 0);
         let slot = |_| SlotInfo {
             home: AtomicU64::new(u64::MAX),
             waiters: AtomicU64::new(0),
@@ -78,6 +98,10 @@ impl Cache {
         };
         Self {
             slots: (0..count).map(slot).collect(),
+            region_slots,
+            limit: AtomicU32::new(count),
+            promisable: AtomicU32::new(count),
+            parked: AtomicU32::new(NIL),
             free: AtomicU64::new(u64::from(NIL)),
             touched: AtomicU32::new(0),
             hand: AtomicU32::new(0),
@@ -87,9 +111,35 @@ impl Cache {
         }
     }
 
-    /// Number of slots.
+    /// Number of slots, those of regions that are gone included.
     pub fn slot_count(&self) -> u32 {
         self.slots.len() as u32
+    }
+
+    /// Number of slots that may be handed out now.
+    pub fn present_count(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Number of regions, those that are gone included.
+    pub fn region_count(&self) -> u32 {
+        self.slot_count().div_ceil(self.region_slots)
+    }
+
+    /// The slots of a region.
+    pub fn region(&self, region: u32) -> Range<u32> {
+        let start = region * self.region_slots;
+        start..(start + self.region_slots).min(self.slot_count())
+    }
+
+    /// The region of a slot.
+    pub(super) const fn region_of(&self, slot: SlotId) -> u32 {
+        slot.0 / self.region_slots
+    }
+
+    /// Whether a slot that is in use is to become free soon: its region leaves.
+    pub fn is_leaving(&self, slot: SlotId) -> bool {
+        slot.0 >= self.present_count()
     }
 
     /// How many slots were ever used: what the arena costs in memory.
@@ -145,6 +195,9 @@ impl Cache {
 
     /// Gives back a slot that no chunk word names any more.
     pub fn release(&self, slot: SlotId) {
+        if self.is_leaving(slot) {
+            return self.park(slot);
+        }
         let mut top = self.free.load(Ordering::Acquire);
         loop {
             self.slots[slot.0 as usize].next.store(top as u32, Ordering::Relaxed);
@@ -160,7 +213,7 @@ impl Cache {
     /// chunks are there, so pieces that were begun without room for all of them could block one
     /// another for ever: at most half of the slots are promised, or one piece if it is larger.
     pub fn reserve(&self, slots: u32) -> bool {
-        let half = self.slot_count() / 2;
+        let half = self.promisable.load(Ordering::Relaxed) / 2;
         let mut reserved = self.reserved.load(Ordering::Relaxed);
         while reserved == 0 || reserved + slots <= half {
             let new = reserved + slots;
@@ -174,7 +227,7 @@ impl Cache {
 
     /// Whether so much is promised that new pieces may have to wait for begun ones.
     pub fn is_tight(&self) -> bool {
-        self.reserved.load(Ordering::Relaxed) >= self.slot_count() / 4
+        self.reserved.load(Ordering::Relaxed) >= self.promisable.load(Ordering::Relaxed) / 4
     }
 
     /// Sets slots aside for a piece that is there already.
@@ -188,7 +241,29 @@ impl Cache {
         assert!(before >= slots, "{slots} slots of {before} reserved");
     }
 
+    /// Leaves a slot beyond the limit to the retirer.
+    fn park(&self, slot: SlotId) {
+        let mut top = self.parked.load(Ordering::Relaxed);
+        loop {
+            self.slots[slot.0 as usize].next.store(top, Ordering::Relaxed);
+            match self.parked.compare_exchange_weak(top, slot.0, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
     fn pop_free(&self) -> Option<SlotId> {
+        loop {
+            let slot = self.pop_any()?;
+            if !self.is_leaving(slot) {
+                return Some(slot);
+            }
+            self.park(slot);
+        }
+    }
+
+    fn pop_any(&self) -> Option<SlotId> {
         let mut top = self.free.load(Ordering::Acquire);
         loop {
             let index = top as u32;
@@ -205,12 +280,20 @@ impl Cache {
     }
 
     fn take_untouched(&self) -> Option<SlotId> {
-        if self.touched.load(Ordering::Relaxed) >= self.slot_count() {
+        if self.touched.load(Ordering::Relaxed) >= self.present_count() {
             return None;
         }
-        // May overshoot when cores race for the last slot; `touched_count` clamps.
-        let index = self.touched.fetch_add(1, Ordering::Relaxed);
-        (index < self.slot_count()).then_some(SlotId(index))
+        // May overshoot when cores race for the last slot; `touched_count` clamps. Who comes after the
+        // retirer's look at `touched` sees its limit (`touched_in`).
+        let slot = SlotId(self.touched.fetch_add(1, Ordering::AcqRel));
+        if slot.0 >= self.slot_count() {
+            return None;
+        }
+        if self.is_leaving(slot) {
+            self.park(slot);
+            return None;
+        }
+        Some(slot)
     }
 
     /// Moves the hand by up to `steps` touched slots; takes the first chunk that is not hotter than
@@ -221,22 +304,98 @@ impl Cache {
         limit: u8,
         table_of: &impl Fn(TorrentId) -> Option<&'a ChunkTable>,
     ) -> Option<SlotId> {
-        let touched = self.touched_count();
+        let touched = self.touched_count().min(self.present_count());
         for _ in 0..steps.min(touched.saturating_mul(u32::from(HEAT_MAX))) {
             let at = self.hand.fetch_add(1, Ordering::Relaxed) % touched;
-            let home = self.slots[at as usize].home.load(Ordering::Acquire);
-            let Some(table) = table_of(TorrentId((home >> 32) as u32)) else { continue };
-            let chunk = home as u32;
-            // The word may have moved to another slot since; evict only what lives here.
-            if table.view(chunk).slot != SlotId(at) {
-                continue;
-            }
-            if let Some(slot) = table.evict(chunk, limit) {
-                self.evictions.fetch_add(1, Ordering::Relaxed);
+            let Some(slot) = self.evict_from(SlotId(at), limit, table_of) else { continue };
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+            if !self.is_leaving(slot) {
                 return Some(slot);
             }
+            self.park(slot);
         }
         None
+    }
+
+    /// Evicts the chunk that lives in a slot if it is not hotter than `limit`.
+    fn evict_from<'a>(
+        &self,
+        slot: SlotId,
+        limit: u8,
+        table_of: &impl Fn(TorrentId) -> Option<&'a ChunkTable>,
+    ) -> Option<SlotId> {
+        let home = self.slots[slot.0 as usize].home.load(Ordering::Acquire);
+        let table = table_of(TorrentId((home >> 32) as u32))?;
+        let chunk = home as u32;
+        // The word may have moved to another slot since; evict only what lives here.
+        (table.view(chunk).slot == slot).then(|| table.evict(chunk, limit)).flatten()
+    }
+
+    // ---- For the retirer, of which there is one ----
+
+    /// Moves the limit, to the end of a region.
+    pub(super) fn set_limit(&self, regions: u32) {
+        let slots = regions.saturating_mul(self.region_slots).min(self.slot_count());
+        self.limit.store(slots, Ordering::Release);
+    }
+
+    /// Says of how many regions pieces may be promised a half.
+    pub(super) fn set_promisable(&self, regions: u32) {
+        let slots = regions.saturating_mul(self.region_slots).min(self.slot_count());
+        self.promisable.store(slots, Ordering::Relaxed);
+    }
+
+    /// Regions that hold what is promised to begun pieces.
+    pub(super) fn reserved_regions(&self) -> u32 {
+        self.reserved.load(Ordering::Relaxed).div_ceil(self.region_slots)
+    }
+
+    /// How many slots of a region were ever used. Of a region beyond the limit the others stay untouched:
+    /// whoever counts `touched` up after this sees the limit that was set before it.
+    pub(super) fn touched_in(&self, region: u32) -> u32 {
+        let Range { start, end } = self.region(region);
+        self.touched.fetch_add(0, Ordering::AcqRel).clamp(start, end) - start
+    }
+
+    /// Takes all slots that were parked.
+    pub(super) fn take_parked(&self) -> Vec<SlotId> {
+        if self.parked.load(Ordering::Relaxed) == NIL {
+            return Vec::new();
+        }
+        self.unlink(self.parked.swap(NIL, Ordering::Acquire))
+    }
+
+    /// Takes all free slots, the top of the stack first.
+    pub(super) fn take_free(&self) -> Vec<SlotId> {
+        let mut top = self.free.load(Ordering::Acquire);
+        while top as u32 != NIL {
+            let new = ((top >> 32).wrapping_add(1) << 32) | u64::from(NIL);
+            match self.free.compare_exchange_weak(top, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return self.unlink(top as u32),
+                Err(now) => top = now,
+            }
+        }
+        Vec::new()
+    }
+
+    /// The slots of a stack that nobody else can reach.
+    fn unlink(&self, mut at: u32) -> Vec<SlotId> {
+        let mut slots = Vec::new();
+        while at != NIL {
+            slots.push(SlotId(at));
+            at = self.slots[at as usize].next.load(Ordering::Relaxed);
+        }
+        slots
+    }
+
+    /// Empties the slots of a region whose chunks nothing uses, however hot.
+    pub(super) fn evict_region<'a>(
+        &self,
+        region: u32,
+        table_of: &impl Fn(TorrentId) -> Option<&'a ChunkTable>,
+    ) -> Vec<SlotId> {
+        let slots = self.region(region).map(SlotId);
+        slots.filter_map(|slot| self.evict_from(slot, HEAT_MAX, table_of)).collect()
     }
 
     /// Asks to be told when the load of `chunk` ends. False if it is not being loaded, or that load

@@ -14,6 +14,7 @@ pub mod lane;
 pub mod ledger;
 #[cfg(all(test, feature = "loom"))]
 mod models;
+pub mod retirer;
 pub mod sleepers;
 pub mod sync;
 pub mod torrent;

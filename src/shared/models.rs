@@ -5,6 +5,7 @@
 
 #![allow(clippy::arc_with_non_send_sync, reason = "loom's cells check what Sync would promise")]
 
+mod retire;
 mod wake_up;
 
 use std::sync::Arc;
@@ -199,14 +200,18 @@ fn loom_a_reset_chunk_may_be_claimed_anew_and_nobody_reads_what_it_was() {
 // ---- The cache ----
 
 struct Stack {
-    cache: Cache,
+    cache: Arc<Cache>,
     /// Who holds each slot: a slot given twice is a race that loom sees.
     held: [UnsafeCell<u32>; 3],
 }
 
 impl Stack {
     fn new(slots: u32) -> Arc<Self> {
-        Arc::new(Self { cache: Cache::new(slots), held: std::array::from_fn(|_| UnsafeCell::new(0)) })
+        Arc::new(Self::of(Arc::new(Cache::new(slots))))
+    }
+
+    fn of(cache: Arc<Cache>) -> Self {
+        Self { cache, held: std::array::from_fn(|_| UnsafeCell::new(0)) }
     }
 
     fn take(&self) -> Option<SlotId> {

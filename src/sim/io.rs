@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::disk::{DiskDone, DiskOp, Job, SimFile};
@@ -472,6 +473,20 @@ impl Io for SimIo {
     fn write(&mut self, op: FileOp<SimFile>) {
         let bytes = self.arena.payload(op.slot, op.offset, op.len).to_vec();
         self.submit(op, Job::Write { bytes });
+    }
+
+    /// Nobody may name the slots any more: panics if something in flight does.
+    fn forget(&mut self, slots: Range<u32>) -> bool {
+        let named = |slot: SlotId| slots.contains(&slot.0);
+        for (id, conn) in self.conns.iter() {
+            let lists = conn.recv.iter().map(|recv| &recv.segments);
+            let lists = lists.chain(conn.send.iter().map(|send| &send.segments));
+            let mut lists = lists.chain(conn.held.iter().map(|(send, _)| &send.segments));
+            let uses = |segments: &Vec<Segment>| segments.iter().filter_map(Segment::slot).any(named);
+            assert!(!lists.any(uses), "{id:?} uses slots of {slots:?}, which are to go");
+        }
+        assert!(!self.files.values().any(|file| named(file.slot)), "a file operation uses {slots:?}");
+        true
     }
 
     fn turn(&mut self, deadline: Option<Instant>, done: &mut Vec<Completion>) {

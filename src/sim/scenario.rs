@@ -16,6 +16,7 @@ use super::timeline::{ActorId, HostId};
 use super::torrent::SimTorrent;
 use super::world::World;
 use crate::base::bitfield::Bitfield;
+use crate::base::limits::CACHED_PIECES_MIN;
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
 
@@ -32,6 +33,8 @@ pub struct Verdict {
     pub ends: u32,
     /// Nodes that disk trouble stopped.
     pub failures: u32,
+    /// Times that a cache was told to shrink or grow.
+    pub resizes: u32,
     /// Blocks that leeches received from nodes, every one of them right.
     pub leeched_blocks: u64,
 }
@@ -78,6 +81,8 @@ struct Scenario<'a> {
     honest: BTreeMap<IpAddr, ()>,
     clock: ActorId,
     rng: Rng,
+    /// Decides how large caches are from time to time.
+    cache_rng: Rng,
     verdict: Verdict,
     tell: &'a mut dyn FnMut(String),
 }
@@ -115,6 +120,7 @@ impl<'a> Scenario<'a> {
             honest: BTreeMap::new(),
             clock,
             rng: Rng::new(seed ^ 0x7363_656e_6172_696f),
+            cache_rng: Rng::new(seed ^ 0x63_6163_6865),
             verdict: Verdict::default(),
             tell,
         };
@@ -177,7 +183,21 @@ impl<'a> Scenario<'a> {
         let limits = (limit(), limit());
         let (sequential, seed) = (chance(rng, PPM / 4), rng.next_u64() >> 1);
         let (peers, canary) = (Vec::new(), Canary::None);
-        NodeSpec { host, cores, port: 1, slots, connections_max, peers, sequential, limits, seed, canary }
+        let rng = &mut self.cache_rng;
+        let region_slots = if chance(rng, PPM / 2) { 1 + rng.below(8) } else { slots };
+        NodeSpec {
+            host,
+            cores,
+            port: 1,
+            slots,
+            region_slots,
+            connections_max,
+            peers,
+            sequential,
+            limits,
+            seed,
+            canary,
+        }
     }
 
     /// Up to three ends, most of them early: small torrents are soon fetched.
@@ -343,9 +363,25 @@ impl<'a> Scenario<'a> {
             }
             if is_calm {
                 self.places[number].fates.clear();
+            } else {
+                self.resize_cache(number);
             }
         }
         Ok(())
+    }
+
+    /// Memory gets short, or is there again; in the end it is as it is. Room for a few pieces stays, as
+    /// in production.
+    fn resize_cache(&mut self, number: usize) {
+        let Place { spec, node: Some(node), .. } = &self.places[number] else { return };
+        let all = spec.slots.min(248).div_ceil(spec.region_slots);
+        let piece = self.torrent.geometry().chunks_per_piece();
+        let least = (CACHED_PIECES_MIN as u32 * piece).div_ceil(spec.region_slots).min(all);
+        if all > 1 && chance(&mut self.cache_rng, PPM / 4) {
+            let regions = least + self.cache_rng.below(all - least + 1);
+            node.resize_cache(&self.world, regions);
+            self.verdict.resizes += 1;
+        }
     }
 
     fn end(&mut self, number: usize, fate: Fate) {

@@ -60,6 +60,11 @@ pub enum ToWorker<I: Io> {
         /// What it said after that.
         rest: Vec<u8>,
     },
+    /// Unregister a region of the cache, of which no slot is in use; answer with `ToControl::Forgotten`.
+    Forget {
+        /// Which.
+        region: u32,
+    },
     /// The edges of a chunk are written, or could not be.
     Edges {
         /// The write job of the receiving worker.
@@ -102,6 +107,13 @@ pub enum ToControl {
     Touched {
         /// Which.
         region: u32,
+    },
+    /// A worker has unregistered a region of the cache.
+    Forgotten {
+        /// Which.
+        region: u32,
+        /// Or could not.
+        could: bool,
     },
     /// A worker has ended; nothing of it is in flight.
     Stopped {

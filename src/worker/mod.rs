@@ -315,6 +315,10 @@ impl<I: Io> Worker<I> {
                     Ok(conn) => self.take_over(conn, address, &handshake, &rest, now),
                     Err(_) => self.engine.handle_handover_failed(&handshake, self.core),
                 },
+                ToWorker::Forget { region } => {
+                    let could = self.io.forget(self.engine.cache().region(region));
+                    self.links.control.send(ToControl::Forgotten { region, could });
+                }
                 ToWorker::Edges { job, result } => {
                     let finished = self.disk.handle_edges(job, result);
                     self.finish(finished);

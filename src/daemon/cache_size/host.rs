@@ -11,6 +11,11 @@ const UNLIMITED_FROM: u64 = 1 << 60;
 pub struct Host {
     /// `MemAvailable`; `None` where it cannot be read.
     pub memory_bytes: Option<u64>,
+    /// `MemTotal`.
+    pub memory_total_bytes: Option<u64>,
+    /// Part of the last ten seconds in which some task waited for memory, in thousandths: of the machine or
+    /// of our own control group (`avg10` of "some" in the kernel's pressure files), whichever is more.
+    pub stalled_permille: u32,
     /// The tightest limit of the control groups that we are in.
     pub cgroup: Option<CgroupRoom>,
 }
@@ -38,16 +43,41 @@ impl Host {
     /// The host as it is now.
     pub fn look() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let (memory, groups) = (text("/proc/meminfo"), text("/proc/self/cgroup"));
+        let mount = Path::new("/sys/fs/cgroup");
+        let own = own_group(&groups, mount).map(|group| group.join("memory.pressure"));
+        let own = own.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         Self {
-            memory_bytes: available(&text("/proc/meminfo")),
-            cgroup: cgroup_room(&text("/proc/self/cgroup"), Path::new("/sys/fs/cgroup")),
+            memory_bytes: kilobytes(&memory, "MemAvailable:"),
+            memory_total_bytes: kilobytes(&memory, "MemTotal:"),
+            stalled_permille: stalled(&text("/proc/pressure/memory")).max(stalled(&own)),
+            cgroup: cgroup_room(&groups, mount),
         }
     }
 }
 
-fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// A line of /proc/meminfo, in bytes.
+fn kilobytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// `some avg10=12.34 ...` as 123; 0 where the kernel does not say.
+fn stalled(pressure: &str) -> u32 {
+    let some = pressure.lines().find_map(|line| line.strip_prefix("some avg10="));
+    let percent = some.and_then(|rest| rest.split(' ').next()?.parse::<f32>().ok());
+    // Out of range saturates.
+    percent.map_or(0, |percent| (percent * 10.0) as u32)
+}
+
+/// Our own group, in version 2.
+fn own_group(groups: &str, mount: &Path) -> Option<PathBuf> {
+    groups.lines().find_map(|line| line.strip_prefix("0::")).map(|path| mount.join(inside(path)))
+}
+
+/// A path that leaves the namespace leads to nothing that is mounted here.
+fn inside(path: &str) -> PathBuf {
+    Path::new(path).components().filter(|part| matches!(part, Component::Normal(_))).collect()
 }
 
 /// The names of one version of control groups.
@@ -83,9 +113,7 @@ fn cgroup_room(groups: &str, mount: &Path) -> Option<CgroupRoom> {
 }
 
 fn tightest(root: &Path, path: &str, files: &Files) -> Option<CgroupRoom> {
-    // A path that leaves the namespace leads to nothing that is mounted here.
-    let inside = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_)));
-    let group: PathBuf = root.join(inside.collect::<PathBuf>());
+    let group = root.join(inside(path));
     let groups = group.ancestors().take_while(|group| group.starts_with(root));
     groups.filter_map(|group| room_of(group, files)).min_by_key(|room| room.bytes)
 }
@@ -108,10 +136,23 @@ mod tests {
 
     #[test]
     fn available_memory_is_read_and_nonsense_is_not() {
+        let available = |text| kilobytes(text, "MemAvailable:");
         assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   1000 kB\n"), Some(1_024_000));
         for text in ["", "MemAvailable: x kB", "MemAvailable: 1", "MemAvailable: 18446744073709551615 kB"] {
             assert_eq!(available(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn stalls_are_read_in_thousandths_and_nonsense_is_none() {
+        let text = "some avg10=12.34 avg60=1.00 avg300=0.00 total=5\nfull avg10=99.00 avg60=0.00\n";
+        assert_eq!(stalled(text), 123);
+        for (text, want) in [("", 0), ("some avg10=x", 0), ("full avg10=5.00", 0), ("some avg10=-1", 0)] {
+            assert_eq!(stalled(text), want, "{text}");
+        }
+        let mount = Path::new("/m");
+        assert_eq!(own_group("4:memory:/x\n0::/../a/b\n", mount), Some("/m/a/b".into()));
+        assert_eq!(own_group("4:memory:/x\n", mount), None);
     }
 
     /// A tree of control groups: files below it with their text.
@@ -166,6 +207,7 @@ mod tests {
 
     #[test]
     fn this_host_says_how_much_memory_it_has() {
-        assert!(Host::look().memory_bytes.is_some());
+        let host = Host::look();
+        assert!(host.memory_bytes.is_some() && host.memory_bytes <= host.memory_total_bytes);
     }
 }

@@ -11,7 +11,8 @@ impl Control<'_> {
             match message {
                 ToControl::Report(report) => self.handle_report(report),
                 ToControl::Edges { core, job, torrent, edges } => self.write_edges(core, job, torrent, edges),
-                ToControl::Touched { region } => self.prefault(region),
+                ToControl::Touched { region } => self.region_touched(region),
+                ToControl::Forgotten { region, could } => self.region_forgotten(region, could),
                 ToControl::Stopped { .. } => self.worker_ended(),
                 ToControl::Failed { core, why } => {
                     self.fail(NodeError::Worker { core, why });

@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Snapshot, TorrentFigures, Traffic};
 use crate::shared::counters::{CoreCounters, Histogram};
+use crate::shared::retirer::RegionCounts;
 
 /// The type that goes with the text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -144,12 +145,21 @@ impl Snapshot {
         let states = [("complete", self.complete), ("incomplete", self.incomplete)];
         page.values("troc_torrents", "Running torrents", MetricType::Gauge, "state", states)?;
         let [all, touched, free] = self.slots;
-        let slots = [("free", free), ("held", touched.saturating_sub(free)), ("untouched", all - touched)];
-        let help = "Slots of 256 KiB: free, with a chunk, and never used so far";
+        let held = touched.saturating_sub(free + self.slots_gone);
+        let slots = [("free", free), ("held", held), ("gone", self.slots_gone), ("untouched", all - touched)];
+        let help = "Slots of 256 KiB: free, with a chunk, out of use, and never used so far";
         page.values("troc_cache_slots", help, MetricType::Gauge, "state", slots)?;
         let help = "Bytes that the cache may take, and which limit decided that";
         let limit = [(self.cache_size.decided_by(), self.cache_size.bytes)];
         page.values("troc_cache_limit_bytes", help, MetricType::Gauge, "decided_by", limit)?;
+        let RegionCounts { present, leaving, gone, .. } = self.regions;
+        let regions = [("present", present), ("leaving", leaving), ("gone", gone)];
+        let regions = regions.map(|(state, count)| (state, u64::from(count)));
+        let help = "Regions of 64 MiB that the cache may use, gives back, and has given back";
+        page.values("troc_cache_regions", help, MetricType::Gauge, "state", regions)?;
+        let help = "Times the cache shrank because memory was short";
+        let mut metric = page.0.encode_descriptor("troc_cache_shrinks", help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&self.shrinks, None)?;
         let help = "Chunks that left the cache to make room";
         let mut metric = page.0.encode_descriptor("troc_cache_evictions", help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, u64>(&self.evictions, None)?;

@@ -25,12 +25,13 @@ mod tests;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use io_uring::cqueue;
 
-use crate::base::ids::ConnId;
+use crate::base::ids::{ConnId, SlotId};
 use crate::base::slots::Slots;
 use crate::base::time::{Instant, Span};
 
@@ -490,6 +491,11 @@ impl Io for Uring {
 
     fn write(&mut self, op: FileOp<Arc<FilePair>>) {
         self.start_file(op, Direction::Write);
+    }
+
+    fn forget(&mut self, slots: Range<u32>) -> bool {
+        debug_assert!(self.files.iter().all(|(_, flight)| !slots.contains(&flight.op.slot.0)));
+        self.regions.forget(Arena::region_of(SlotId(slots.start)), &self.ring)
     }
 
     fn turn(&mut self, deadline: Option<Instant>, done: &mut Vec<Completion>) {

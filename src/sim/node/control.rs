@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::cache::CacheControl;
 use super::{Canary, NodeLog};
 use crate::base::ids::{CoreConn, CoreId, TorrentId};
 use crate::base::time::{Instant, Span};
@@ -84,6 +85,7 @@ pub(super) struct Control {
     pub(super) canary: Canary,
     pub(super) log: Rc<RefCell<NodeLog>>,
     pub(super) work: Work,
+    pub(super) cache: CacheControl,
 }
 
 /// What a control thread has under way.
@@ -112,6 +114,9 @@ impl Actor for Control {
             self.stop();
         }
         self.keep(world);
+        if self.work.phase == Phase::Running {
+            self.cache.look_after(world, &self.shared, &mut self.workers);
+        }
         self.dial(world);
         let mut all_sent = true;
         for worker in &mut self.workers {
@@ -129,7 +134,8 @@ impl Control {
         let pending = self.work.pending.iter().map(|(at, _)| *at).min();
         let dial = self.roster.candidates.poll_timeout().filter(|_| self.work.phase == Phase::Running);
         let sync = self.machine.poll_timeout();
-        if let Some(at) = pending.into_iter().chain(dial).chain(sync).min() {
+        let cache = self.cache.poll_timeout().filter(|_| self.work.phase == Phase::Running);
+        if let Some(at) = pending.into_iter().chain(dial).chain(sync).chain(cache).min() {
             world.set_deadline(self.actor, at);
         }
     }
@@ -149,6 +155,7 @@ impl Control {
                 ToControl::Report(report) => self.handle_report(report, world.now()),
                 ToControl::Edges { core, job, edges, .. } => self.write_edges(world, core, job, edges),
                 ToControl::Touched { .. } => {}
+                ToControl::Forgotten { region, could } => self.cache.handle_forgotten(world, region, could),
                 ToControl::Stopped { core } => self.worker_ended(CoreId(core)),
                 ToControl::Failed { core, why } => panic!("worker {core}: {why}"),
             }

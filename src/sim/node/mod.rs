@@ -1,5 +1,6 @@
 //! A whole node in the simulator: production workers on [`SimIo`], and a control thread.
 
+mod cache;
 mod control;
 
 use std::cell::RefCell;
@@ -21,6 +22,7 @@ use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
 use crate::shared::chunks::ChunkState;
 use crate::shared::ledger::Ledger;
+use crate::shared::retirer::{RegionCounts, Retirer};
 use crate::shared::sync::Ordering;
 use crate::shared::torrent::SharedTorrent;
 use crate::storage::durability::SyncPolicy;
@@ -36,6 +38,7 @@ use super::run::{Actor, Run};
 use super::timeline::{ActorId, HostId};
 use super::torrent::SimTorrent;
 use super::world::World;
+use cache::CacheControl;
 use control::{Control, Work};
 
 pub(super) use control::JOURNAL;
@@ -65,6 +68,8 @@ pub struct NodeSpec {
     pub port: u16,
     /// Slots of its cache.
     pub slots: u32,
+    /// Slots that leave the cache together.
+    pub region_slots: u32,
     /// Connections per worker.
     pub connections_max: u32,
     /// Whom the operator told it to connect to.
@@ -111,6 +116,7 @@ pub struct Node {
     /// What it believed at its start without reading it.
     pub believed: Bitfield,
     cache: Arc<Cache>,
+    retirer: Rc<RefCell<Retirer>>,
     control: ActorId,
     workers: Vec<(ActorId, Rc<RefCell<Core>>)>,
 }
@@ -157,8 +163,9 @@ impl Node {
         let Boot { shared, believed, machine } = boot;
         let durable = machine.durable();
         let arena = Arc::new(Arena::new(0).expect("address space for one region"));
-        let cache = Arc::new(Cache::new(spec.slots.min(arena.slot_count())));
         let ledger = Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE));
+        let cache = Arc::new(Cache::with_regions(spec.slots.min(arena.slot_count()), spec.region_slots));
+        let retirer = Rc::new(RefCell::new(Retirer::new(Arc::clone(&cache), spec.cores)));
         let control_id = world.add_actor(spec.host);
         let control_box = Arc::new(Mailbox::new());
         control_box.set_waker(Arc::new(world.wake_of(control_id)));
@@ -217,9 +224,10 @@ impl Node {
             canary: spec.canary,
             log: Rc::clone(&log),
             work: Work::default(),
+            cache: CacheControl::new(arena, Rc::clone(&retirer)),
         };
         run.add(control_id, control);
-        Ok(Self { spec, log, shared, believed, cache, control: control_id, workers })
+        Ok(Self { spec, log, shared, believed, cache, retirer, control: control_id, workers })
     }
 
     /// Whether every piece is durable.
@@ -231,6 +239,17 @@ impl Node {
     pub fn stop(&self, world: &World) {
         self.log.borrow_mut().stop_wanted = true;
         world.rouse(self.control);
+    }
+
+    /// Has the cache shrink or grow to so many regions.
+    pub fn resize_cache(&self, world: &World, regions: u32) {
+        self.retirer.borrow_mut().set_target(regions);
+        world.rouse(self.control);
+    }
+
+    /// Where the regions of its cache are.
+    pub fn cache_regions(&self) -> RegionCounts {
+        self.retirer.borrow().counts()
     }
 
     /// The first bound of a connection that does not hold.
@@ -249,13 +268,14 @@ impl Node {
     pub fn describe(&self) -> String {
         let log = self.log.borrow();
         let mut text = format!(
-            "{} durable, {} verified of {} pieces, failed {}, {} slots touched, {} free, closed {:?}",
+            "{} durable, {} verified of {} pieces, failed {}, {} slots touched, {} free, {:?}, closed {:?}",
             log.durable.count(),
             self.shared.have_count(),
             self.shared.meta.geometry.piece_count(),
             log.failed,
             self.cache.touched_count(),
             self.cache.free_count(),
+            self.cache_regions(),
             log.closed,
         );
         for (_, core) in &self.workers {
@@ -337,9 +357,13 @@ impl Node {
             return Some(format!("chunk {chunk} is {:?}", views[chunk]));
         }
         let held = views.iter().filter(|view| view.state != ChunkState::Empty).count() as u32;
+        let mut retirer = self.retirer.borrow_mut();
+        retirer.collect();
         let (free, touched) = (self.cache.free_count(), self.cache.touched_count());
-        (held + free != touched)
-            .then(|| format!("{touched} slots were used, {held} hold chunks, {free} are free"))
+        let gone = retirer.slot_count();
+        (held + free + gone != touched).then(|| {
+            format!("{touched} slots were used, {held} hold chunks, {free} are free, {gone} are gone")
+        })
     }
 }
 

@@ -64,6 +64,7 @@ fn time(scene: &Scene, seed: u64, greedy: Option<Behaviour>) -> (Span, u32) {
         cores: 1,
         port: 1,
         slots: scene.slots,
+        region_slots: 248,
         connections_max: 64,
         peers: Vec::new(),
         sequential: false,

@@ -4,6 +4,7 @@ mod disk;
 mod greedy;
 mod io;
 mod net;
+mod shrink;
 mod swarm;
 
 use std::sync::Arc;

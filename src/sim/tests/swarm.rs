@@ -15,6 +15,7 @@ fn spec(world: &World, host: HostId, cores: usize, peers: &[HostId], seed: u64) 
         cores,
         port: 1,
         slots: 248,
+        region_slots: 248,
         connections_max: 16,
         peers: peers.iter().map(|&peer| world.address(peer, 1)).collect(),
         sequential: false,

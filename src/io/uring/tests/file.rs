@@ -62,19 +62,25 @@ impl Files {
 
 /// Writes a chunk and its unaligned tail, and reads both back into another slot.
 pub(super) fn round_trip(files: &mut Files, direct: bool) {
+    round_trip_at(files, direct, 0);
+}
+
+/// The same in slots from `first` on.
+pub(super) fn round_trip_at(files: &mut Files, direct: bool, first: u32) {
+    let [from, to] = [first + 1, first + 2];
     let bytes = pattern(u32::from(direct), CHUNK_BYTES as usize + 5);
-    files.rig.arena.copy_in(SlotId(1), 0, &bytes);
-    let op = files.op(direct, u64::from(PAGE_BYTES), 1, 0, CHUNK_BYTES);
+    files.rig.arena.copy_in(SlotId(from), 0, &bytes);
+    let op = files.op(direct, u64::from(PAGE_BYTES), from, 0, CHUNK_BYTES);
     assert_eq!(files.write(op), Ok(CHUNK_BYTES));
     let end = u64::from(PAGE_BYTES + CHUNK_BYTES);
-    let tail = files.op(false, end, 1, CHUNK_BYTES, 5);
+    let tail = files.op(false, end, from, CHUNK_BYTES, 5);
     assert_eq!(files.write(tail), Ok(5));
-    files.rig.arena.zero(SlotId(2), 0, CHUNK_BYTES + PAGE_BYTES);
-    assert_eq!(files.read(files.op(direct, u64::from(PAGE_BYTES), 2, 0, CHUNK_BYTES)), Ok(CHUNK_BYTES));
+    files.rig.arena.zero(SlotId(to), 0, CHUNK_BYTES + PAGE_BYTES);
+    assert_eq!(files.read(files.op(direct, u64::from(PAGE_BYTES), to, 0, CHUNK_BYTES)), Ok(CHUNK_BYTES));
     // Beyond the end of the file: short.
-    assert_eq!(files.read(files.op(false, end, 2, CHUNK_BYTES, 100)), Ok(5));
-    assert_eq!(files.rig.arena.payload(SlotId(2), 0, CHUNK_BYTES + 5), bytes);
-    assert_eq!(files.read(files.op(false, end + 5, 2, 0, 100)), Ok(0));
+    assert_eq!(files.read(files.op(false, end, to, CHUNK_BYTES, 100)), Ok(5));
+    assert_eq!(files.rig.arena.payload(SlotId(to), 0, CHUNK_BYTES + 5), bytes);
+    assert_eq!(files.read(files.op(false, end + 5, to, 0, 100)), Ok(0));
 }
 
 #[test]
