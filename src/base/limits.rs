@@ -177,6 +177,8 @@ pub const SPREAD_LOOKS_MAX: usize = 64;
 pub const SEND_UNSENT_BYTES: u32 = 64 << 10;
 /// The same of a connection that is fast enough to send that in no time.
 pub const SEND_UNSENT_BYTES_MAX: u32 = 512 << 10;
+/// How much further than that a core goes when peers are slow.
+pub const SEND_WINDOW_STRETCH_MAX: u64 = 64;
 /// Least payload that a core keeps on its way into the kernel while others wait.
 pub const SEND_WINDOW_BYTES_MIN: u64 = 256 << 10;
 

@@ -115,8 +115,8 @@ pub struct Engine {
     /// Connections with requests, in the order of service.
     scheduler: Scheduler,
     ledger: Arc<Ledger>,
-    /// When the upload limit lets the next send begin; some time in the past when it does.
-    upload_at: Instant,
+    /// When the upload limit lets the next send begin; none when it does.
+    upload_at: Option<Instant>,
     /// Connections whose next block waits for a slot, or leave to read from disk; each once. The tick
     /// tries again.
     throttled: Vec<ConnId>,
@@ -162,7 +162,7 @@ impl Engine {
             due: VecDeque::new(),
             scheduler: Scheduler::new(now),
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
-            upload_at: now,
+            upload_at: None,
             throttled: Vec::new(),
             hungry: Vec::new(),
             food: false,

@@ -34,14 +34,17 @@ impl Engine {
         Some(roll.min(tick).min(upload))
     }
 
-    /// When those who wait for their turn may be served, if nothing happens before.
+    /// When those who wait for their turn may be served, if nothing happens before: what is in flight may stop
+    /// counting, or the upload limit let more pass.
     fn upload_due(&self) -> Instant {
-        if self.scheduler.window.is_open() { self.upload_at } else { self.scheduler.window.due() }
+        let window = self.scheduler.window.due();
+        self.upload_at.map_or(window, |at| at.min(window))
     }
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Instant) {
-        self.scheduler.window.roll(now);
+        let waits = !self.scheduler.is_idle();
+        self.scheduler.window.roll(now, waits);
         if now.since(self.ticked_at) >= TICK {
             self.ticked_at = now;
             for conn in std::mem::take(&mut self.throttled) {

@@ -83,9 +83,7 @@ impl Engine {
     fn limit_allows(&mut self, now: Instant) -> bool {
         let Some(budget) = &self.config.upload else { return true };
         let allows = budget.is_open(now);
-        if !allows {
-            self.upload_at = now + budget.wait();
-        }
+        self.upload_at = (!allows).then(|| now + budget.wait());
         allows
     }
 

@@ -184,10 +184,15 @@ impl Scheduler {
         }
     }
 
-    /// Whose turn it is; it waits no longer.
+    /// Whose turn it is; it waits no longer. `None`: nobody waits, or only those of a worse class than what
+    /// is in flight.
     pub fn pick(&mut self, ledger: &Ledger) -> Option<(ConnId, Class)> {
+        let worst = self.window.worst_class();
+        // Without a pool grants are no better than what comes behind them in that order.
+        let grants = self.pool_bytes > 0 || worst >= Class::Rest;
+        let may = |class| class <= worst && (class != Class::Grant || grants);
         for look in 0.. {
-            let (party, class) = self.first()?;
+            let (party, class) = self.first().filter(|&(_, class)| may(class))?;
             let index = self.parties[party as usize].waiting.first().expect("a party that waits has members");
             let mut seat = self.seats[index as usize].expect("who waits has a seat");
             let place = self.place(&mut seat, ledger);
@@ -223,7 +228,7 @@ impl Scheduler {
         }
         self.pool_bytes = (self.pool_bytes + (bytes / GRANT_PART) as i64).min(GRANT_POOL_BYTES_MAX);
         self.pool_bytes = self.pool_bytes.max(-GRANT_POOL_BYTES_MAX);
-        Some(self.window.begin(bytes))
+        Some(self.window.begin(class, bytes))
     }
 
     /// Bytes that were charged never left.

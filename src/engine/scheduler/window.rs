@@ -1,14 +1,17 @@
-//! How many payload bytes one core keeps on their way into the kernel.
+//! How many payload bytes one core keeps on their way into the kernel, and of which class.
 //!
 //! With every connection's send in flight at once the kernel decides who gets how much of a full link,
 //! and an order of ours decides nothing. So only as much is in flight as the core lately sent in
-//! [`WINDOW`]; the others wait here, in order. The kernel keeps some more of each connection
-//! (`SEND_UNSENT_BYTES`), so that the link never waits for us.
+//! [`WINDOW`], and nothing of a worse class while something of a better one is; the others wait here, in
+//! order. The kernel keeps some more of each connection (`SEND_UNSENT_BYTES`), so that the link never waits
+//! for us.
 //!
-//! A peer that reads slowly must not keep the others waiting: what has been in flight for [`PATIENCE`] no
-//! longer counts.
+//! A peer that reads slowly must not keep the others waiting: what has been in flight for [`PATIENCE`]
+//! epochs no longer counts. On a full link of our own sends take about [`WINDOW`]; when most take longer
+//! than our patience, it is the peers that are slow, and the window opens further until nobody waits.
 
-use crate::base::limits::SEND_WINDOW_BYTES_MIN;
+use super::class::{CLASSES, Class};
+use crate::base::limits::{SEND_WINDOW_BYTES_MIN, SEND_WINDOW_STRETCH_MAX};
 use crate::base::time::{Instant, Span};
 
 /// What is in flight covers so much time.
@@ -20,13 +23,14 @@ const EPOCH: Span = Span::from_ms(50);
 /// Epochs for which a send counts, the one in which it began included.
 const PATIENCE: usize = 4;
 
-/// How much of its estimate a core keeps each epoch when it sends less.
-const KEPT_OF_8: u64 = 7;
+/// A stretch of one, in sixteenths.
+const STRETCH_ONE: u64 = 16;
 
-/// When a send began. Good for the window that gave it out.
+/// When a send began, and what it carries. Good for the window that gave it out.
 #[derive(Clone, Copy, Debug)]
 pub struct Begun {
     epoch: u64,
+    class: Class,
     /// Payload of the send.
     pub bytes: u64,
 }
@@ -34,33 +38,50 @@ pub struct Begun {
 /// See the module.
 #[derive(Debug)]
 pub struct Window {
-    /// In flight, by the epoch in which they began; the newest at `epoch % PATIENCE`.
-    bytes_by_epoch: [u64; PATIENCE],
+    /// In flight, by the epoch in which they began and by class; the newest at `epoch % PATIENCE`.
+    bytes_by_epoch: [[u64; CLASSES]; PATIENCE],
     epoch: u64,
     since: Instant,
-    /// In flight and counted.
-    counted_bytes: u64,
+    /// In flight and counted, by class.
+    counted_bytes: [u64; CLASSES],
     /// Ended in this epoch.
     ended_bytes: u64,
+    /// Bytes a second, smoothed.
     rate_bytes: u64,
+    /// How far the window is open, in sixteenths.
+    stretch: u64,
 }
 
 impl Window {
     /// Nothing is in flight.
     pub const fn new(now: Instant) -> Self {
-        let (epoch, counted_bytes, ended_bytes, rate_bytes) = (0, 0, 0, 0);
-        Self { bytes_by_epoch: [0; PATIENCE], epoch, since: now, counted_bytes, ended_bytes, rate_bytes }
+        Self {
+            bytes_by_epoch: [[0; CLASSES]; PATIENCE],
+            epoch: 0,
+            since: now,
+            counted_bytes: [0; CLASSES],
+            ended_bytes: 0,
+            rate_bytes: 0,
+            stretch: STRETCH_ONE,
+        }
     }
 
     /// Bytes that may be in flight.
     pub fn limit_bytes(&self) -> u64 {
         let by_rate = (u128::from(self.rate_bytes) * u128::from(WINDOW.0) / 1_000_000_000) as u64;
-        by_rate.max(SEND_WINDOW_BYTES_MIN)
+        by_rate.max(SEND_WINDOW_BYTES_MIN) * self.stretch / STRETCH_ONE
     }
 
     /// Whether another send may begin.
     pub fn is_open(&self) -> bool {
-        self.counted_bytes < self.limit_bytes()
+        self.counted_bytes.iter().sum::<u64>() < self.limit_bytes()
+    }
+
+    /// The worst class of which a send may begin: the best of those in flight. Grants are few and hold
+    /// nobody up.
+    pub fn worst_class(&self) -> Class {
+        let in_flight = |class: &Class| self.counted_bytes[*class as usize] > 0;
+        [Class::Owed, Class::Excess, Class::Rest].into_iter().find(in_flight).unwrap_or(Class::Again)
     }
 
     /// When the window next looks at the time.
@@ -69,36 +90,47 @@ impl Window {
     }
 
     /// A send begins.
-    pub const fn begin(&mut self, bytes: u64) -> Begun {
-        self.bytes_by_epoch[(self.epoch % PATIENCE as u64) as usize] += bytes;
-        self.counted_bytes += bytes;
-        Begun { epoch: self.epoch, bytes }
+    pub const fn begin(&mut self, class: Class, bytes: u64) -> Begun {
+        self.bytes_by_epoch[(self.epoch % PATIENCE as u64) as usize][class as usize] += bytes;
+        self.counted_bytes[class as usize] += bytes;
+        Begun { epoch: self.epoch, class, bytes }
     }
 
     /// A send ended, or its connection did.
     pub const fn end(&mut self, begun: Begun) {
         self.ended_bytes += begun.bytes;
         if self.epoch - begun.epoch < PATIENCE as u64 {
-            self.bytes_by_epoch[(begun.epoch % PATIENCE as u64) as usize] -= begun.bytes;
-            self.counted_bytes -= begun.bytes;
+            let class = begun.class as usize;
+            self.bytes_by_epoch[(begun.epoch % PATIENCE as u64) as usize][class] -= begun.bytes;
+            self.counted_bytes[class] -= begun.bytes;
         }
     }
 
-    /// Time has passed.
-    pub fn roll(&mut self, now: Instant) {
+    /// Time has passed; `waits`: somebody would be served.
+    pub fn roll(&mut self, now: Instant, waits: bool) {
         let span = now.since(self.since);
         if span.0 < EPOCH.0 {
             return;
         }
         let rate = (u128::from(self.ended_bytes) * 1_000_000_000 / u128::from(span.0)) as u64;
-        self.rate_bytes = rate.max(self.rate_bytes / 8 * KEPT_OF_8);
-        self.ended_bytes = 0;
+        // Up at once when it doubles, else smoothed over about four epochs.
+        self.rate_bytes = if rate / 2 > self.rate_bytes { rate } else { (3 * self.rate_bytes + rate) / 4 };
+        let ended_bytes = std::mem::take(&mut self.ended_bytes);
         self.since = now;
+        let mut stuck_bytes = 0;
         for _ in 0..(span.0 / EPOCH.0).min(PATIENCE as u64) {
             self.epoch += 1;
             let oldest = &mut self.bytes_by_epoch[(self.epoch % PATIENCE as u64) as usize];
-            self.counted_bytes -= std::mem::take(oldest);
+            for (counted, bytes) in self.counted_bytes.iter_mut().zip(std::mem::take(oldest)) {
+                *counted -= bytes;
+                stuck_bytes += bytes;
+            }
         }
+        self.stretch = if waits && stuck_bytes > ended_bytes / 2 {
+            (self.stretch + self.stretch.div_ceil(4)).min(SEND_WINDOW_STRETCH_MAX * STRETCH_ONE)
+        } else {
+            (self.stretch - self.stretch / 32).max(STRETCH_ONE)
+        };
     }
 }
 
@@ -116,7 +148,7 @@ mod tests {
             (SEND_WINDOW_BYTES_MIN + 1, false),
         ] {
             let mut window = Window::new(START);
-            let begun = window.begin(bytes);
+            let begun = window.begin(Class::Rest, bytes);
             assert_eq!(window.is_open(), open, "{bytes}");
             window.end(begun);
             assert!(window.is_open());
@@ -128,18 +160,18 @@ mod tests {
         let mut window = Window::new(START);
         let mut now = START;
         for _ in 0..20 {
-            let begun = window.begin(50_000_000);
+            let begun = window.begin(Class::Rest, 50_000_000);
             window.end(begun);
             now = now + EPOCH;
-            window.roll(now);
+            window.roll(now, true);
         }
         assert_eq!(window.limit_bytes(), 25_000_000, "25 ms of 1 GB a second");
         now = now + EPOCH;
-        window.roll(now);
-        assert_eq!(window.limit_bytes(), 21_875_000);
+        window.roll(now, true);
+        assert_eq!(window.limit_bytes(), 18_750_000);
         for _ in 0..100 {
             now = now + EPOCH;
-            window.roll(now);
+            window.roll(now, true);
         }
         assert_eq!(window.limit_bytes(), SEND_WINDOW_BYTES_MIN);
     }
@@ -147,21 +179,60 @@ mod tests {
     #[test]
     fn what_is_stuck_stops_counting_and_its_end_is_counted_once() {
         let mut window = Window::new(START);
-        let stuck = window.begin(SEND_WINDOW_BYTES_MIN);
+        let stuck = window.begin(Class::Rest, SEND_WINDOW_BYTES_MIN);
         let mut now = START;
         for epoch in 1..=PATIENCE {
             assert!(!window.is_open(), "epoch {epoch}");
             now = now + EPOCH;
-            window.roll(now);
+            window.roll(now, false);
         }
         assert!(window.is_open());
-        let other = window.begin(1);
+        let other = window.begin(Class::Rest, 1);
         window.end(stuck);
         window.end(other);
-        assert_eq!((window.counted_bytes, window.bytes_by_epoch), (0, [0; PATIENCE]));
+        assert_eq!((window.counted_bytes, window.bytes_by_epoch), ([0; CLASSES], [[0; CLASSES]; PATIENCE]));
         // A long pause is as good as several epochs.
-        window.begin(SEND_WINDOW_BYTES_MIN);
-        window.roll(now + Span::from_secs(9));
-        assert_eq!(window.counted_bytes, 0);
+        window.begin(Class::Rest, SEND_WINDOW_BYTES_MIN);
+        window.roll(now + Span::from_secs(9), true);
+        assert_eq!(window.counted_bytes, [0; CLASSES]);
+    }
+
+    #[test]
+    fn a_worse_class_waits_while_a_better_one_is_in_flight() {
+        let mut window = Window::new(START);
+        assert_eq!(window.worst_class(), Class::Again);
+        let grant = window.begin(Class::Grant, 1);
+        assert_eq!(window.worst_class(), Class::Again, "grants hold nobody up");
+        let rest = window.begin(Class::Rest, 1);
+        assert_eq!(window.worst_class(), Class::Rest);
+        let owed = window.begin(Class::Owed, 1);
+        assert_eq!(window.worst_class(), Class::Owed);
+        window.end(owed);
+        assert_eq!(window.worst_class(), Class::Rest);
+        window.end(rest);
+        window.end(grant);
+        assert_eq!(window.worst_class(), Class::Again);
+    }
+
+    #[test]
+    fn slow_peers_open_the_window_until_nobody_waits() {
+        // Each send of 64 KiB takes a second, and there are many peers.
+        let mut window = Window::new(START);
+        let (mut now, mut flying) = (START, std::collections::VecDeque::new());
+        let most = 4_000;
+        let mut at_once = 0;
+        for _ in 0..20 * 60 {
+            now = now + EPOCH;
+            while flying.front().is_some_and(|&(at, _)| now.since(at) >= Span::from_secs(1)) {
+                let (_, begun) = flying.pop_front().unwrap();
+                window.end(begun);
+            }
+            window.roll(now, flying.len() < most);
+            while window.is_open() && flying.len() < most {
+                flying.push_back((now, window.begin(Class::Rest, 64 << 10)));
+            }
+            at_once = flying.len();
+        }
+        assert!(at_once >= most * 9 / 10, "{at_once} of {most} are served at once");
     }
 }
