@@ -108,8 +108,8 @@ def prepare(args):
 
 
 @contextlib.contextmanager
-def scratch_directory(home):
-    path = pathlib.Path(tempfile.mkdtemp(dir=home, prefix="run-"))
+def scratch_directory(home, prefix="run-"):
+    path = pathlib.Path(tempfile.mkdtemp(dir=home, prefix=prefix))
     try:
         yield path
     finally:
