@@ -23,8 +23,10 @@ LINK, SWITCH_HOST = "eth0", 254
 # no connections. So hosts have addresses as on the Internet unless asked otherwise; no packet leaves the switch.
 NETWORKS = {"private": "10.83.0", "public": "44.83.0"}
 NEEDED = ("ip", "tc", "setpriv", "taskset")
-# A bucket holds so much: a whole segmented send, or two milliseconds of a faster link.
-BURST_BYTES, BURST_S = 32 << 10, 0.002
+# TCP hands over so much at once: two milliseconds of the link. The bucket holds that whole with all its headers: what is
+# larger tbf cuts into packets, each of which then costs as much as the whole, and the CPUs are the limit.
+SEND_S, SEND_BYTES_MIN, SEND_BYTES_MAX = 0.002, 3000, 60_000
+BURST_OF_SEND, BURST_BYTES = 1.05, 4096
 
 
 def check_machine():
@@ -93,8 +95,12 @@ def ip(*words, lines=None):
     return run("ip", *words, lines=lines)
 
 
+def send_bytes(rate):
+    return max(SEND_BYTES_MIN, min(SEND_BYTES_MAX, int(rate / 8 * SEND_S)))
+
+
 def shape(namespace, device, rate, queue_ms):
-    burst = max(BURST_BYTES, int(rate * BURST_S / 8))
+    burst = int(send_bytes(rate) * BURST_OF_SEND) + BURST_BYTES
     words = ["dev", device, "root", "tbf", "rate", f"{rate}bit", "burst", burst, "latency", f"{queue_ms}ms"]
     run("tc", "-n", namespace, "qdisc", "add", *words)
 
@@ -155,7 +161,7 @@ class Lab:
         name, port, address = self.namespace(f"h{at}"), f"p{at}", f"{self.network}.{at}"
         lines = f"link add name {port} type veth peer name {LINK} netns {name}\nlink set {port} master switch up\n"
         ip("-n", self.switch, "-batch", "-", lines=lines)
-        ip("-n", name, "-batch", "-", lines=f"addr add {address}/24 dev {LINK}\nlink set {LINK} up\n")
+        ip("-n", name, "-batch", "-", lines=f"addr add {address}/24 dev {LINK}\nlink set {LINK} gso_max_size {send_bytes(up)} up\n")
         shape(name, LINK, up, self.queue_ms)
         shape(self.switch, port, down, self.queue_ms)
         self.hosts.append(Host(name, port, address, up, down))
