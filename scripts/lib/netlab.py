@@ -18,10 +18,13 @@ from lib.common import Process, say
 
 PREFIX = "troc-swarm"
 # A host's end of its link, and the address of the switch in each network.
-LINK, SWITCH_HOST = "eth0", 254
+LINK, SWITCH_HOST = "eth0", "254.254"
 # Clients treat private addresses as friends: libtorrent unchokes them all, whatever its slots, and troc counts
-# no connections. So hosts have addresses as on the Internet unless asked otherwise; no packet leaves the switch.
-NETWORKS = {"private": "10.83.0", "public": "44.83.0"}
+# no connections. So hosts have addresses as on the Internet unless asked otherwise, each in a /24 of its own, as
+# strangers have. No packet leaves the switch.
+NETWORKS = {"private": "10.83", "public": "44.83"}
+# As /proc/net/tcp has it.
+TCP_LISTEN = "0A"
 NEEDED = ("ip", "tc", "setpriv", "taskset")
 # TCP hands over so much at once: two milliseconds of the link. The bucket holds that whole with all its headers: what is
 # larger tbf cuts into packets, each of which then costs as much as the whole, and the CPUs are the limit.
@@ -116,6 +119,11 @@ class Host:
         """`words`, to be run there; the process ends with us, however we end."""
         return ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.namespace, *words]
 
+    def listens(self, port):
+        """Whether anybody does there, a process that is being torn down included."""
+        rows = [line.split() for line in ip("netns", "exec", self.namespace, "cat", "/proc/net/tcp").splitlines()]
+        return any(row[1].endswith(f":{port:04X}") and row[3] == TCP_LISTEN for row in rows[1:])
+
 
 class Lab:
     """The switch and its hosts, from entering to leaving."""
@@ -129,7 +137,7 @@ class Lab:
             self.switch = self.namespace("switch")
             address = f"{self.network}.{SWITCH_HOST}"
             self.switch_host = Host(self.switch, None, address, None, None)
-            lines = f"link add name switch type bridge stp_state 0\naddr add {address}/24 dev switch\nlink set switch up\n"
+            lines = f"link add name switch type bridge stp_state 0\naddr add {address}/16 dev switch\nlink set switch up\n"
             ip("-n", self.switch, "-batch", "-", lines=lines)
         except BaseException:
             self.__exit__()
@@ -158,14 +166,20 @@ class Lab:
     def add(self, up, down):
         """A host whose link carries so many bits a second to the switch and from it."""
         at = len(self.hosts) + 1
-        name, port, address = self.namespace(f"h{at}"), f"p{at}", f"{self.network}.{at}"
+        name, port, address = self.namespace(f"h{at}"), f"p{at}", f"{self.network}.{at}.1"
         lines = f"link add name {port} type veth peer name {LINK} netns {name}\nlink set {port} master switch up\n"
         ip("-n", self.switch, "-batch", "-", lines=lines)
-        ip("-n", name, "-batch", "-", lines=f"addr add {address}/24 dev {LINK}\nlink set {LINK} gso_max_size {send_bytes(up)} up\n")
+        ip("-n", name, "-batch", "-", lines=f"addr add {address}/16 dev {LINK}\nlink set {LINK} gso_max_size {send_bytes(up)} up\n")
         shape(name, LINK, up, self.queue_ms)
         shape(self.switch, port, down, self.queue_ms)
         self.hosts.append(Host(name, port, address, up, down))
         return self.hosts[-1]
+
+
+def try_out():
+    """Makes a host and removes it: what is not allowed, or not in the kernel, ends this."""
+    with Lab() as lab:
+        lab.add(10**8, 10**8)
 
 
 class Switch(Process):

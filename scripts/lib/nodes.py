@@ -1,4 +1,5 @@
 """The nodes of a swarm: troc, libtorrent and aria2 behind the same few fields, each on a host of its own."""
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from lib.common import CPUS, VENV, Process, cpu_seconds, digest
 
 PORT = 6881
 STATUS_MS = 50
+PORT_FREE_S = 10
 # What a free rider by troc or aria2 sends at most, in bytes a second: neither can be told to send nothing.
 RIDER_RATE = 1024
 
@@ -21,7 +23,7 @@ class Node(Process):
     def __init__(self, seat, command):
         self.seat = seat
         self.listening = False
-        self.peers = 0
+        self.peers, self.cpu_s = 0, 0.0
         self.verified_bytes = self.sent_bytes = self.received_bytes = self.wasted_bytes = None
         self.complete_at = self.ended_at = None
         words = [str(word) for word in command]
@@ -50,11 +52,11 @@ class Node(Process):
             self.child.kill()
             self.child.wait()
 
-    def cpu(self):
-        try:
-            return cpu_seconds(self.pid)
-        except OSError:
-            return None
+    def spent(self):
+        """Seconds so far; of one that ended, when it was looked at last."""
+        with contextlib.suppress(OSError):
+            self.cpu_s = max(self.cpu_s, cpu_seconds(self.pid))
+        return self.cpu_s
 
 
 class TrocNode(Node):
@@ -87,7 +89,6 @@ class LibtorrentNode(Node):
         command += ["--listen", f"{seat.host.address}:{PORT}", "--status", "--status-ms", 4 * STATUS_MS]
         command += [] if seat.stays or seat.is_seed else ["--exit"]
         command += ["--free-ride"] if seat.rides else []
-        self.bound = False
         super().__init__(seat, [*command, *[word for peer in peers for word in ("--peer", peer)]])
 
     def hear(self, line):
@@ -129,13 +130,26 @@ class Aria2Node(Node):
             self.has_all()
 
 
+class LeechNode(Node):
+    """`troc bench leech`: connections that take and throw away, for as long as they are let."""
+
+    DEPTH = 16
+    SECONDS = 600
+
+    def __init__(self, seat, peers):
+        command = [seat.binary, "bench", "leech", *peers, "--torrent", seat.payload.torrent, "--allow-remote", "--json"]
+        command += ["--connections", seat.kind.connections, "--depth", self.DEPTH, "--seconds", self.SECONDS]
+        super().__init__(seat, command)
+
+
 CLIENTS = {"troc": TrocNode, "libtorrent": LibtorrentNode, "aria2": Aria2Node}
+SEATED = CLIENTS | {"leech": LeechNode}
 
 
 def available(name):
     if name == "libtorrent":
         return (VENV / "bin/python").exists()
-    return name == "troc" or shutil.which("aria2c") is not None
+    return name in ("troc", "leech") or shutil.which("aria2c") is not None
 
 
 class Seat:
@@ -154,6 +168,7 @@ class Seat:
         # One worker each, on the CPUs in turn; others place their threads themselves.
         self.cpu = CPUS[at % len(CPUS)] if kind.client == "troc" else None
         self.node, self.lives, self.killed_at, self.before = None, 0, None, (0, 0)
+        self.cpu_of_past_lives = 0.0
 
     def announcing_torrent(self):
         """The same torrent with the lab's tracker in it."""
@@ -165,12 +180,23 @@ class Seat:
 
     def start(self, peers):
         self.lives += 1
-        self.node = CLIENTS[self.kind.client](self, peers)
+        self.node = SEATED[self.kind.client](self, peers)
         self.switch.tell(self.addr)
 
     def kill(self):
         self.node.kill()
         self.killed_at = time.monotonic()
+
+    def end_life(self):
+        """Killed, to come back; the kernel frees the port of a ring some time after its process."""
+        self.node.kill()
+        self.cpu_of_past_lives += self.node.spent()
+        end = time.monotonic() + PORT_FREE_S
+        while self.host.listens(PORT) and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def spent(self):
+        return self.cpu_of_past_lives + (self.node.spent() if self.node else 0)
 
     def ask_to_end(self):
         if self.node and self.node.child.poll() is None:

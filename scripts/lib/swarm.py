@@ -16,6 +16,8 @@ LOOK_S = 0.02
 CURVE_S = 0.25
 # The seed's first payload: more than all its handshakes and bit fields.
 FIRST_BYTES = 64 << 10
+# A machine that has something else to do for so much of its CPUs is not idle.
+IDLE_BUSY_MAX = 0.15
 # How long nodes may take to listen and to find one another, before the seed comes.
 START_S, MEETING_S = 60, 10
 # Headers of TCP/IP and Ethernet on full segments; what a client's payload is on the wire.
@@ -25,12 +27,13 @@ CPU_BUSY_WARN = 0.85
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What sits on a host: `role` is `seed`, `fetch` or `rider`; rates are bits a second."""
+    """What sits on a host: `role` is `seed`, `fetch`, `rider` or `leech`; rates are bits a second."""
 
     client: str
     up: int
     down: int
     role: str = "fetch"
+    connections: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,19 @@ def machine_ticks():
     with open("/proc/stat") as file:
         fields = [int(word) for word in file.readline().split()[1:9]]
     return sum(fields) - fields[3] - fields[4], sum(fields)
+
+
+def wait_idle(seconds):
+    """Until others let the CPUs alone for a second, at most `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = machine_ticks()
+        time.sleep(1)
+        busy, ticks = (now - then for now, then in zip(machine_ticks(), before))
+        if busy <= IDLE_BUSY_MAX * ticks:
+            return
+    if seconds:
+        say(f"the machine was not idle within {seconds} s: its others are in the figures")
 
 
 def jain(values):
@@ -148,8 +164,8 @@ class Run:
         return self.switch.bytes(self.seed.host)[0]
 
     def cpu_seconds(self):
-        """Of the nodes that run, so far; a restarted one counts from its restart."""
-        return sum(seat.node.cpu() or 0 for seat in self.seats if seat.node)
+        """Of all nodes so far."""
+        return sum(seat.spent() for seat in self.seats)
 
     def waiting(self):
         """Those that are to complete and have not."""
@@ -164,7 +180,7 @@ class Run:
             self.kill_when_due(left)
             if self.swarm.churn_s and now >= next_churn:
                 next_churn += self.swarm.churn_s
-                self.restart(self.rng.choice(left))
+                self.restart_one([seat for seat in left if seat.lives == 1])
             if now >= self.next_curve:
                 self.next_curve = now + CURVE_S
                 self.draw(now)
@@ -189,13 +205,17 @@ class Run:
             say(f"{self.swarm.label}: {seat.name} is killed after {time.monotonic() - self.begun:.1f} s")
             seat.kill()
 
-    def restart(self, seat):
-        """Killed, and started anew where it stopped."""
-        seat.node.kill()
+    def restart_one(self, candidates):
+        """Killed, and started anew where it stopped; each once, or the last would never end."""
+        if not candidates:
+            return
+        seat = self.rng.choice(candidates)
+        seat.end_life()
         alive = [other.addr for other in self.seats if other is not seat and not other.killed_at]
         seat.start(alive)
 
     def draw(self, now):
+        self.cpu_seconds()
         for seat in self.fetchers:
             have = seat.node.verified_bytes
             if have is None:
@@ -217,6 +237,7 @@ class Run:
         mib = lambda value: None if value is None else round(value / 2**20, 1)
         return {
             "node": seat.name,
+            "client": seat.kind.client,
             "role": "killed" if seat.killed_at else seat.kind.role,
             "up_mbit": seat.kind.up / 1e6,
             "down_mbit": seat.kind.down / 1e6,
@@ -229,9 +250,10 @@ class Run:
             "lives": seat.lives,
         }
 
-    def times(self, role=None):
+    def times(self, role=None, client=None):
         """Of those that lived; who was not done counts as done when the run ended."""
         rows = [row for row in self.nodes if row["role"] in ("fetch", "rider") and role in (None, row["role"])]
+        rows = [row for row in rows if client in (None, row["client"])]
         return [row["complete_s"] or self.ended - self.begun for row in rows]
 
     def figures(self):
@@ -247,12 +269,17 @@ class Run:
         if riders := self.times("rider"):
             row |= {"own_bound_s": swarm.own_bound_s(), "contributors_mean_s": statistics.mean(self.times("fetch"))}
             row["riders_mean_s"] = statistics.mean(riders)
+        clients = sorted({kind.client for kind in swarm.fetchers if kind.role == "fetch"})
+        if len(clients) > 1:
+            row |= {f"mean_s {client}": statistics.mean(self.times("fetch", client)) for client in clients}
         wasted = [node["wasted_mib"] for node in self.nodes if node["wasted_mib"] is not None]
         row |= {
             "jain": jain([1 / one for one in times]),
+            "delivered_mbit_per_s": sum(8 * swarm.size / 1e6 for node in self.nodes if node["complete_s"]) / max(times),
             "seed_copies": seed["wire_up_mib"] * 2**20 / WIRE_OVERHEAD / swarm.size,
             "wasted_mib": round(sum(wasted), 1),
             "unfinished": len(self.waiting()),
+            **({"killed": sum(node["role"] == "killed" for node in self.nodes)} if swarm.kill_seed_after else {}),
             "cpu_busy": busy / max(1, ticks),
             "cpu_nodes": self.cpu / (self.ended - self.begun) / os.cpu_count(),
         }
