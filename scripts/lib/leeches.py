@@ -1,7 +1,7 @@
 """A seed under connections of two hosts: who gets how much. One run, like `swarm.Run`."""
 import time
 
-from lib.swarm import FIRST_BYTES, START_S, Run, machine_ticks
+from lib.swarm import FIRST_BYTES, START_S, Run
 
 
 class Leeches(Run):
@@ -15,25 +15,22 @@ class Leeches(Run):
         down = lambda seat: self.switch.bytes(seat.host)[1]
         # Who is refused gets nothing ever: then the other alone is waited for, and the figure says it.
         self.wait("each is given something", START_S, lambda: all(down(seat) > FIRST_BYTES for seat in self.fetchers))
-        self.begun, self.ticks, self.cpu = time.monotonic(), machine_ticks(), self.cpu_seconds()
+        self.begin()
         for seat in self.seats:
             seat.before = self.switch.bytes(seat.host)
 
     def watch(self):
         time.sleep(self.swarm.seconds_max)
-        self.ended, self.ticks_end = time.monotonic(), machine_ticks()
-        self.cpu = self.cpu_seconds() - self.cpu
+        self.end()
 
     def finish(self):
         self.nodes = [self.node_row(seat) for seat in self.seats]
         many, one = (node["wire_down_mib"] for node in self.nodes[:2])
         given = self.nodes[-1]["wire_up_mib"]
-        busy, ticks = (end - start for end, start in zip(self.ticks_end, self.ticks))
         self.row = {
             "seconds": self.ended - self.begun,
             "many_mib": many,
             "one_mib": one,
             "of_one": many / max(one, 0.1),
             "of_link": given * 2**20 * 8 / (self.ended - self.begun) / self.swarm.seed.up,
-            "cpu_busy": busy / max(1, ticks),
-        }
+        } | self.cpu_figures()

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from lib.clients import Libtorrent
-from lib.common import CPUS, VENV, Process, cpu_seconds, digest
+from lib.common import CPUS, VENV, Process, digest
 
 PORT = 6881
 STATUS_MS = 50
@@ -23,7 +23,7 @@ class Node(Process):
     def __init__(self, seat, command):
         self.seat = seat
         self.listening = False
-        self.peers, self.cpu_s = 0, 0.0
+        self.peers, self.cpu_s = 0, (0.0, 0.0)
         self.verified_bytes = self.sent_bytes = self.received_bytes = self.wasted_bytes = None
         self.complete_at = self.ended_at = None
         words = [str(word) for word in command]
@@ -53,9 +53,14 @@ class Node(Process):
             self.child.wait()
 
     def spent(self):
-        """Seconds so far; of one that ended, when it was looked at last."""
+        """Seconds on a CPU, and waiting for one, so far; of one that ended, when it was looked at last."""
+        run_ns = wait_ns = 0
         with contextlib.suppress(OSError):
-            self.cpu_s = max(self.cpu_s, cpu_seconds(self.pid))
+            for task in os.listdir(f"/proc/{self.pid}/task"):
+                with open(f"/proc/{self.pid}/task/{task}/schedstat") as file:
+                    run, wait, _ = file.read().split()
+                run_ns, wait_ns = run_ns + int(run), wait_ns + int(wait)
+            self.cpu_s = max(self.cpu_s, (run_ns / 1e9, wait_ns / 1e9))
         return self.cpu_s
 
 
@@ -168,7 +173,7 @@ class Seat:
         # One worker each, on the CPUs in turn; others place their threads themselves.
         self.cpu = CPUS[at % len(CPUS)] if kind.client == "troc" else None
         self.node, self.lives, self.killed_at, self.before = None, 0, None, (0, 0)
-        self.cpu_of_past_lives = 0.0
+        self.past_spent = (0.0, 0.0)
 
     def announcing_torrent(self):
         """The same torrent with the lab's tracker in it."""
@@ -189,14 +194,15 @@ class Seat:
 
     def end_life(self):
         """Killed, to come back; the kernel frees the port of a ring some time after its process."""
+        self.past_spent = self.spent()
         self.node.kill()
-        self.cpu_of_past_lives += self.node.spent()
         end = time.monotonic() + PORT_FREE_S
         while self.host.listens(PORT) and time.monotonic() < end:
             time.sleep(0.05)
 
     def spent(self):
-        return self.cpu_of_past_lives + (self.node.spent() if self.node else 0)
+        now = self.node.spent() if self.node else (0.0, 0.0)
+        return tuple(map(sum, zip(self.past_spent, now)))
 
     def ask_to_end(self):
         if self.node and self.node.child.poll() is None:

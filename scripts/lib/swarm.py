@@ -155,7 +155,7 @@ class Run:
         before = self.switch.bytes(self.seed.host)[0]
         if not self.wait("the seed gives", START_S, lambda: self.seed_sent() - before > FIRST_BYTES):
             raise SystemExit(f"the seed gives nothing; see {self.seed.node.log.name}")
-        self.begun, self.ticks, self.cpu = time.monotonic(), machine_ticks(), self.cpu_seconds()
+        self.begin()
         for seat in self.seats:
             seat.before = self.switch.bytes(seat.host)
         self.seed.before = (before, self.seed.before[1])
@@ -163,9 +163,15 @@ class Run:
     def seed_sent(self):
         return self.switch.bytes(self.seed.host)[0]
 
-    def cpu_seconds(self):
-        """Of all nodes so far."""
-        return sum(seat.spent() for seat in self.seats)
+    def begin(self):
+        self.begun, self.ticks, self.spent_before = time.monotonic(), machine_ticks(), self.spent()
+
+    def end(self):
+        self.ended, self.ticks_end, self.spent_after = time.monotonic(), machine_ticks(), self.spent()
+
+    def spent(self):
+        """Seconds of all nodes on a CPU and waiting for one, so far."""
+        return tuple(map(sum, zip(*(seat.spent() for seat in self.seats))))
 
     def waiting(self):
         """Those that are to complete and have not."""
@@ -185,8 +191,7 @@ class Run:
                 self.next_curve = now + CURVE_S
                 self.draw(now)
             time.sleep(LOOK_S)
-        self.ended, self.ticks_end = time.monotonic(), machine_ticks()
-        self.cpu = self.cpu_seconds() - self.cpu
+        self.end()
         # The last status of those that tell one.
         time.sleep(0.3)
         self.draw(self.ended)
@@ -215,7 +220,7 @@ class Run:
         seat.start(alive)
 
     def draw(self, now):
-        self.cpu_seconds()
+        self.spent()
         for seat in self.fetchers:
             have = seat.node.verified_bytes
             if have is None:
@@ -258,7 +263,6 @@ class Run:
 
     def figures(self):
         times, swarm = self.times(), self.swarm
-        busy, ticks = (end - start for end, start in zip(self.ticks_end, self.ticks))
         seed = self.nodes[-1]
         row = {
             "bound_s": swarm.bound_s(),
@@ -280,9 +284,19 @@ class Run:
             "wasted_mib": round(sum(wasted), 1),
             "unfinished": len(self.waiting()),
             **({"killed": sum(node["role"] == "killed" for node in self.nodes)} if swarm.kill_seed_after else {}),
-            "cpu_busy": busy / max(1, ticks),
-            "cpu_nodes": self.cpu / (self.ended - self.begun) / os.cpu_count(),
         }
+        return row | self.cpu_figures()
+
+    def cpu_figures(self):
+        """What the CPUs did meanwhile, and how long a node waited for one, of the time."""
+        busy, ticks = (now - then for now, then in zip(self.ticks_end, self.ticks))
+        ran, waited = (now - then for now, then in zip(self.spent_after, self.spent_before))
+        took = self.ended - self.begun
+        row = {"cpu_busy": busy / max(1, ticks), "cpu_nodes": ran / took / os.cpu_count()}
+        row["cpu_wait"] = waited / took / len(self.seats)
         if row["cpu_busy"] > CPU_BUSY_WARN:
-            say(f"{swarm.label}: CPUs {row['cpu_busy']:.0%} busy: the machine may be the bottleneck, not the links")
+            say(
+                f"{self.swarm.label}: CPUs {row['cpu_busy']:.0%} busy, {row['cpu_nodes']:.0%} with the nodes, "
+                f"which waited {row['cpu_wait']:.0%} of the time: the machine may be the limit, not the links"
+            )
         return row
