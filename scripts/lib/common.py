@@ -123,6 +123,7 @@ class Payload:
         self.dir = home / name
         self.torrent = home / f"{name}.torrent"
         self.name = "payload"
+        self.piece = piece
         self.files = files
         self.total_bytes = sum(length for _, length in files)
         if not self.torrent.exists():

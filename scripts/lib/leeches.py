@@ -9,12 +9,14 @@ class Leeches(Run):
 
     def meet(self):
         self.seed.start([])
-        self.wait("the seed listens and has all", START_S, lambda: self.seed.node.complete_at and self.seed.node.listening)
+        seed = self.seed.node
+        self.wait("the seed listens and has all", START_S, lambda: seed.complete_at and seed.listening)
         for seat in self.fetchers:
             seat.start([self.seed.addr])
         down = lambda seat: self.switch.bytes(seat.host)[1]
         # Who is refused gets nothing ever: then the other alone is waited for, and the figure says it.
-        self.wait("each is given something", START_S, lambda: all(down(seat) > FIRST_BYTES for seat in self.fetchers))
+        given = lambda: all(down(seat) > FIRST_BYTES for seat in self.fetchers)
+        self.wait("each is given something", START_S, given)
         self.begin()
         for seat in self.seats:
             seat.before = self.switch.bytes(seat.host)

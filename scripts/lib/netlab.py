@@ -26,8 +26,9 @@ NETWORKS = {"private": "10.83", "public": "44.83"}
 # As /proc/net/tcp has it.
 TCP_LISTEN = "0A"
 NEEDED = ("ip", "tc", "setpriv", "taskset")
-# TCP hands over so much at once: two milliseconds of the link. The bucket holds that whole with all its headers: what is
-# larger tbf cuts into packets, each of which then costs as much as the whole, and the CPUs are the limit.
+# TCP hands over so much at once: two milliseconds of the link. The bucket holds that whole with all its
+# headers: what is larger tbf cuts into packets, each of which then costs as much as the whole, and the CPUs are
+# the limit.
 SEND_S, SEND_BYTES_MIN, SEND_BYTES_MAX = 0.002, 3000, 60_000
 BURST_OF_SEND, BURST_BYTES = 1.05, 4096
 
@@ -36,7 +37,8 @@ def check_machine():
     """Ends with what to do unless namespaces can be made."""
     absent = [name for name in NEEDED if not shutil.which(name)]
     if absent:
-        raise SystemExit(f"{', '.join(absent)} not found: scripts/setup installs iproute2; the others are util-linux")
+        names = ", ".join(absent)
+        raise SystemExit(f"{names} not found: scripts/setup installs iproute2, the others are util-linux")
     if os.geteuid() != 0:
         raise SystemExit("network namespaces need root: sudo scripts/swarm --troc PATH ...")
 
@@ -137,18 +139,21 @@ class Lab:
             self.switch = self.namespace("switch")
             address = f"{self.network}.{SWITCH_HOST}"
             self.switch_host = Host(self.switch, None, address, None, None)
-            lines = f"link add name switch type bridge stp_state 0\naddr add {address}/16 dev switch\nlink set switch up\n"
-            ip("-n", self.switch, "-batch", "-", lines=lines)
+            lines = ["link add name switch type bridge stp_state 0", f"addr add {address}/16 dev switch"]
+            ip("-n", self.switch, "-batch", "-", lines="\n".join([*lines, "link set switch up\n"]))
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_):
-        # Each for itself: what cannot be removed must not keep the others.
-        for name in reversed(self.made):
-            with contextlib.suppress(SystemExit):
+        present = namespaces()
+        for name in [name for name in reversed(self.made) if name in present]:
+            # Each for itself: what cannot be removed must not keep the others.
+            try:
                 ip("netns", "del", name)
+            except SystemExit as error:
+                say(f"{name} stays: {error}")
         self.made = []
 
     def namespace(self, what):
@@ -156,20 +161,27 @@ class Lab:
         # Before it is there: one too many to remove is no harm.
         self.made.append(name)
         ip("netns", "add", name)
-        settings = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"
+        self.set(name, "ipv6/conf/all/disable_ipv6", 1)
+        # What the switch forwards is no firewall's business, and each look costs.
+        self.set(name, "bridge/bridge-nf-call-iptables", 0)
         if self.congestion:
-            settings += f" && echo {self.congestion} > /proc/sys/net/ipv4/tcp_congestion_control"
-        run("ip", "netns", "exec", name, "sh", "-c", settings)
+            self.set(name, "ipv4/tcp_congestion_control", self.congestion)
         ip("-n", name, "link", "set", "lo", "up")
         return name
+
+    def set(self, name, setting, value):
+        """A setting of one namespace, if the kernel has it."""
+        file = f"/proc/sys/net/{setting}"
+        run("ip", "netns", "exec", name, "sh", "-c", f"[ ! -e {file} ] || echo {value} > {file}")
 
     def add(self, up, down):
         """A host whose link carries so many bits a second to the switch and from it."""
         at = len(self.hosts) + 1
         name, port, address = self.namespace(f"h{at}"), f"p{at}", f"{self.network}.{at}.1"
-        lines = f"link add name {port} type veth peer name {LINK} netns {name}\nlink set {port} master switch up\n"
-        ip("-n", self.switch, "-batch", "-", lines=lines)
-        ip("-n", name, "-batch", "-", lines=f"addr add {address}/16 dev {LINK}\nlink set {LINK} gso_max_size {send_bytes(up)} up\n")
+        link = f"link add name {port} type veth peer name {LINK} netns {name}"
+        ip("-n", self.switch, "-batch", "-", lines=f"{link}\nlink set {port} master switch up\n")
+        link = f"link set {LINK} gso_max_size {send_bytes(up)} up"
+        ip("-n", name, "-batch", "-", lines=f"addr add {address}/16 dev {LINK}\n{link}\n")
         shape(name, LINK, up, self.queue_ms)
         shape(self.switch, port, down, self.queue_ms)
         self.hosts.append(Host(name, port, address, up, down))

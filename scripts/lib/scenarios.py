@@ -21,7 +21,7 @@ class Bar:
 
     def text(self):
         limit = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"
-        return f"{self.what}: {self.value:.2f}, {limit}: {'met' if self.met() else 'MISSED'}"
+        return f"{self.what}: {self.value:.3f}, {limit}: {'met' if self.met() else 'MISSED'}"
 
 
 class Scenario:

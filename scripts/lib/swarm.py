@@ -107,7 +107,6 @@ class Run:
         swarm = self.swarm
         name = f"swarm-{swarm.size}-{swarm.piece}"
         self.payload = Payload(self.troc, self.home, name, [("", swarm.size)], str(swarm.piece))
-        self.payload.piece = str(swarm.piece)
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(scratch_directory(self.home, f"{netlab.own_prefix()}-"))
             lab = stack.enter_context(netlab.Lab(swarm.network, swarm.queue_ms, swarm.congestion))
