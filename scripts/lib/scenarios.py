@@ -66,7 +66,7 @@ class Eight(Scenario):
 
 
 class FreeRiders(Scenario):
-    """10 hosts, 4 of which give nothing; and the same without the 4"""
+    """10 hosts of 100 Mbit/s, 128 MiB, 4 of which give nothing; and the same without the 4"""
 
     nodes = 6
 
@@ -88,7 +88,7 @@ class FreeRiders(Scenario):
 
 
 class Mixed(Scenario):
-    """half troc, half libtorrent, beside libtorrent alone; libtorrent is the seed of both"""
+    """4 troc and 4 libtorrent, beside 8 libtorrent; the seed of both is libtorrent; 100 Mbit/s"""
 
     def all_swarms(self):
         seed = {"seed": Kind(self.args.seed_client or "libtorrent", self.rate, self.rate, "seed")}
@@ -110,7 +110,7 @@ class Mixed(Scenario):
 
 
 class Heterogeneous(Scenario):
-    """half of the hosts give 10 Mbit/s, half 100; all take 100; finishers stay"""
+    """half of 8 hosts give 10 Mbit/s, half 100, all take 100; 64 MiB; finishers stay"""
 
     size = 64 * MIB
 
@@ -124,8 +124,10 @@ class Heterogeneous(Scenario):
 
 
 class Growth(Scenario):
-    """4, 8 and 16 hosts"""
+    """4, 8 and 16 hosts of 50 Mbit/s, 64 MiB"""
 
+    # More at 16 hosts is more than two CPUs carry.
+    rate, size = 50 * MBIT, 64 * MIB
     COUNTS = (4, 8, 16)
 
     def swarms(self, client):
@@ -143,7 +145,7 @@ class Growth(Scenario):
 
 
 class Departure(Scenario):
-    """the seed and 2 of 8 hosts are killed when it has given 1.5 copies; hosts give a quarter of what they take"""
+    """the seed and 2 of 8 hosts (25 Mbit/s up, 100 down) are killed when it has given 1.5 copies"""
 
     size = 64 * MIB
 
