@@ -6,7 +6,8 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::skip;
+use support::process::Process;
+use support::{poll, skip};
 
 /// Whether Python and `taskset` are there, which all scripts need.
 fn can_run(script: &str) -> bool {
@@ -22,11 +23,16 @@ fn has(program: &str) -> bool {
 }
 
 fn run(script: &str, words: &[&str]) -> Output {
+    command(script, words).output().expect("the script starts")
+}
+
+fn command(script: &str, words: &[&str]) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(script);
     let mut command = Command::new(path);
     command.args(words).args(["--troc", env!("CARGO_BIN_EXE_troc")]);
     // No bytecode beside the sources.
-    command.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("the script starts")
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
 
 /// Runs a script for seconds on 16 MiB; its table and the one file of text that it wrote.
@@ -62,15 +68,16 @@ fn cell(table: &str, what: &str, client: &str, column: &str) -> f64 {
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
     };
-    let mut names = Vec::new();
+    let (mut names, mut above) = (Vec::new(), Vec::new());
     for line in table.lines() {
         let row = cells(line);
-        if row[0] == "what" {
-            names = row;
+        if row[0].starts_with("--") {
+            names = above;
         } else if row[0] == what && row.get(1).is_some_and(|name| name == client) {
             let place = names.iter().position(|name| name == column).expect("the column");
             return row[place].parse().unwrap_or_else(|_| panic!("{what}, {client}, {column}: {line}"));
         }
+        above = row;
     }
     panic!("no row for {what}, {client} in\n{table}");
 }
@@ -210,6 +217,66 @@ fn compare_takes_turns_with_whoever_is_installed() {
     assert!(cell(&table, "fetch", "troc", "cpu_s") > 0.0, "{table}");
 }
 
+/// Whether network namespaces can be made: that needs root with its rights, and iproute2.
+fn can_swarm() -> bool {
+    if !can_run("swarm") {
+        return false;
+    }
+    let output = run("swarm", &["--check"]);
+    if !output.status.success() {
+        skip("swarm", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    output.status.success()
+}
+
+#[test]
+fn a_swarm_ends_with_what_was_sent_and_is_not_faster_than_its_links() {
+    if !can_swarm() {
+        return;
+    }
+    // Later words win.
+    let (table, text) =
+        small("swarm", &["--mix", "troc:3", "--size", "4MiB", "--rates", "40Mbit:3", "--rate", "40Mbit"]);
+    let figure = |column| cell(&table, "own, troc:3", "1", column);
+    assert!(figure("unfinished") < 0.5, "{table}");
+    // The clock starts at the seed's first 64 KiB, and the buckets are full then.
+    assert!(figure("of_bound") > 0.8, "{table}");
+    for node in ["troc-1", "troc-2", "troc-3"] {
+        assert!(cell(&table, node, "troc", "received_mib") > 3.9, "{table}");
+    }
+    assert!(text.contains("- hosts: TCP cubic"), "{text}");
+}
+
+/// The namespaces that a run of the script has.
+fn namespaces(pid: u32) -> Vec<String> {
+    let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(&format!("troc-swarm-{pid}-"))).collect()
+}
+
+#[test]
+fn a_swarm_that_is_ended_leaves_nothing_behind() {
+    if !can_swarm() {
+        return;
+    }
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let scratch = temp.path().to_str().expect("UTF-8");
+    // Would take for minutes.
+    let words =
+        ["--mix", "troc:2", "--size", "16MiB", "--rate", "1Mbit", "--stay-quiet", "--scratch", scratch];
+    let mut process = Process::spawn("swarm", &mut command("swarm", &words), temp.path());
+    let pid = process.id();
+    // The switch, two fetchers and the seed.
+    poll("its namespaces", || (namespaces(pid).len() == 4).then_some(()));
+    let seated = || std::fs::read_dir(temp.path()).expect("scratch").flatten();
+    let runs = || seated().filter(|entry| entry.file_name().to_string_lossy().starts_with("troc-swarm-"));
+    assert_eq!(runs().count(), 1);
+    process.terminate();
+    assert_eq!(process.wait().code(), Some(143));
+    assert_eq!(namespaces(pid), [""; 0]);
+    assert_eq!(runs().count(), 0);
+}
+
 #[test]
 fn strangers_are_not_loaded() {
     if !can_run("load-serve") {
@@ -231,9 +298,16 @@ fn runs_are_bounded() {
     if !can_run("load-serve") {
         return;
     }
-    for script in
-        ["load-serve", "load-fetch", "load-connections", "load-cold", "load-hash", "load-hostile", "compare"]
-    {
+    for script in [
+        "load-serve",
+        "load-fetch",
+        "load-connections",
+        "load-cold",
+        "load-hash",
+        "load-hostile",
+        "compare",
+        "swarm",
+    ] {
         for words in [["--seconds", "601"], ["--seconds", "0"], ["--pairs", "101"], ["--pairs", "0"]] {
             let output = run(script, &words);
             assert_eq!(output.status.code(), Some(2), "{script} {words:?}");

@@ -209,7 +209,7 @@ fn flags_in_the_prose_exist_somewhere() {
         &["bench", "hash"],
     ];
     let mut known: String = verbs.iter().map(|verb| help(verb)).collect();
-    for script in ["quickstart", "test", "setup", "load-serve"] {
+    for script in ["quickstart", "test", "setup", "load-serve", "swarm"] {
         known += &output_of(&root().join("scripts").join(script), &["--help"]);
     }
     let text = readme();

@@ -108,8 +108,8 @@ def prepare(args):
 
 
 @contextlib.contextmanager
-def scratch_directory(home):
-    path = pathlib.Path(tempfile.mkdtemp(dir=home, prefix="run-"))
+def scratch_directory(home, prefix="run-"):
+    path = pathlib.Path(tempfile.mkdtemp(dir=home, prefix=prefix))
     try:
         yield path
     finally:
@@ -123,6 +123,7 @@ class Payload:
         self.dir = home / name
         self.torrent = home / f"{name}.torrent"
         self.name = "payload"
+        self.piece = piece
         self.files = files
         self.total_bytes = sum(length for _, length in files)
         if not self.torrent.exists():

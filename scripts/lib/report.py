@@ -138,22 +138,30 @@ def machine():
     }
 
 
-def write_result(directory, facts, rows, medians, name):
-    name = f"{datetime.date.today()}-{name}"
+def stem(directory, name):
+    """Where a result goes, without its ending."""
     directory.mkdir(parents=True, exist_ok=True)
+    return directory / f"{datetime.date.today()}-{name}"
+
+
+def heading(facts):
+    command = facts["command"].split()[0]
+    title = f"# {command}, {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC\n\n"
+    return title + "".join(f"- {key}: {value}\n" for key, value in facts.items())
+
+
+def write_result(directory, facts, rows, medians, name):
+    path = stem(directory, name).with_suffix(".md")
     raw = io.StringIO()
     writer = csv.DictWriter(raw, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    command = facts["command"].split()[0]
-    text = [f"# {command}, {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC\n\n"]
-    text += [f"- {key}: {value}\n" for key, value in facts.items()]
+    text = [heading(facts)]
     text += ["\nMedians; whoever is compared took turns. Loopback. `first/this`: the first row's figure over this one's.\n\n", tables(medians)]
     for key, unit in PLOTS:
         if svg := plot(medians, key, unit):
-            (directory / f"{name}-{key}.svg").write_text(svg)
-            text += [f"\n![{unit}]({name}-{key}.svg)\n"]
+            (directory / f"{path.stem}-{key}.svg").write_text(svg)
+            text += [f"\n![{unit}]({path.stem}-{key}.svg)\n"]
     text += ["\nEvery run:\n\n```csv\n", raw.getvalue(), "```\n"]
-    path = directory / f"{name}.md"
     path.write_text("".join(text))
     say(f"written: {path}")

@@ -3,7 +3,8 @@
 
 Standard input: `peer ADDR PORT` dials, `quit` (or the end of input) ends.
 Standard output: {"event": "started", ...}, {"event": "listening", "port": ...}, {"event": "connected"} for
-the first peer, {"event": "seeding"}, {"event": "finished"}, {"event": "error", "what": ...}, and with --status one {"event": "status", ...} per second.
+the first peer, {"event": "seeding"}, {"event": "fetched"} when every piece is right and {"event": "finished"} when
+all is flushed too, {"event": "error", "what": ...}, and with --status a {"event": "status", ...} every --status-ms.
 """
 import argparse
 import json
@@ -56,6 +57,9 @@ def settings(args):
             }
         )
         return tuned
+    if args.free_ride:
+        # Nobody is unchoked, and nothing is allowed to who is choked.
+        chosen.update({"unchoke_slots_limit": 0, "allowed_fast_set_size": 0})
     return chosen
 
 
@@ -68,7 +72,9 @@ def arguments():
     parser.add_argument("--seed", action="store_true", help="the payload is in --dir: do not check it")
     parser.add_argument("--tuned", action="store_true", help="settings for load tests")
     parser.add_argument("--exit", action="store_true", help="end when all is fetched and flushed")
-    parser.add_argument("--status", action="store_true", help="one status line per second")
+    parser.add_argument("--free-ride", action="store_true", help="give nothing to anybody")
+    parser.add_argument("--status", action="store_true", help="a status line every --status-ms")
+    parser.add_argument("--status-ms", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--peer", action="append", default=[], metavar="ADDR:PORT")
     return parser.parse_args()
 
@@ -99,6 +105,7 @@ class Node:
             say("listening", port=alert.port)
         elif isinstance(alert, lt.torrent_finished_alert):
             if self.fetched():
+                say("fetched")
                 self.handle.flush_cache()
             else:
                 say("seeding")
@@ -136,6 +143,7 @@ class Node:
             progress=status.progress,
             downloaded_bytes=status.total_payload_download,
             uploaded_bytes=status.total_payload_upload,
+            wasted_bytes=status.total_redundant_bytes + status.total_failed_bytes,
             peers=status.num_peers,
         )
 
@@ -148,7 +156,8 @@ def main():
     node.session.set_alert_fd(writer)
     say("started", version=lt.version, cpu_seconds=time.process_time())
     watched = [reader, sys.stdin]
-    next_status = time.monotonic() + 1
+    interval_s = args.status_ms / 1000
+    next_status = time.monotonic() + interval_s
     while not node.done:
         ready, _, _ = select.select(watched, [], [], max(0.0, next_status - time.monotonic()))
         if reader in ready:
@@ -158,7 +167,7 @@ def main():
         for alert in node.session.pop_alerts():
             node.handle_alert(alert)
         if time.monotonic() >= next_status:
-            next_status += 1
+            next_status += interval_s
             if args.status:
                 node.say_status()
     node.session.pause()

@@ -99,6 +99,11 @@ impl Process {
         }
     }
 
+    /// The kernel's number for it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.child.kill().expect("a child can be killed");
