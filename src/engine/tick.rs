@@ -34,8 +34,8 @@ impl Engine {
         Some(roll.min(tick).min(upload))
     }
 
-    /// When those who wait for their turn may be served, if nothing happens before: what is in flight may stop
-    /// counting, or the upload limit let more pass.
+    /// When those who wait for their turn may be served, if nothing happens before: what is in flight may
+    /// stop counting, or the upload limit let more pass.
     fn upload_due(&self) -> Instant {
         let window = self.scheduler.window.due();
         self.upload_at.map_or(window, |at| at.min(window))

@@ -168,6 +168,10 @@ impl Scheduler {
         self.seats[conn.index as usize] = Some(seat);
         let party = &mut self.parties[seat.party as usize];
         self.links.push_back(&mut party.waiting, conn.index);
+        // The others of the party waited for the same; what changed since holds for all of them.
+        if self.queue.holds(seat.party) && !self.queue.stands(seat.party, place) {
+            self.queue.remove(seat.party);
+        }
         if !self.queue.holds(seat.party) {
             self.queue.push(seat.party, place);
         }

@@ -155,6 +155,22 @@ impl Actor for SharedCore {
     }
 }
 
+impl NodeLog {
+    /// Of a node that starts with what is durable.
+    const fn new(durable: Bitfield) -> Self {
+        Self {
+            durable,
+            written: 0,
+            fetched_twice: Vec::new(),
+            accused: Vec::new(),
+            failed: false,
+            stop_wanted: false,
+            closed: None,
+            dials_left: 0,
+        }
+    }
+}
+
 impl Node {
     /// Starts a node on what its disk holds. An error is the disk's: there is no room for the files.
     pub fn start(run: &mut Run, torrent: &Rc<SimTorrent>, spec: NodeSpec) -> Result<Self, Errno> {
@@ -201,16 +217,7 @@ impl Node {
         for &peer in &spec.peers {
             roster.add(peer, Source::Operator, world.now());
         }
-        let log = Rc::new(RefCell::new(NodeLog {
-            durable,
-            written: 0,
-            fetched_twice: Vec::new(),
-            accused: Vec::new(),
-            failed: false,
-            stop_wanted: false,
-            closed: None,
-            dials_left: 0,
-        }));
+        let log = Rc::new(RefCell::new(NodeLog::new(durable)));
         let control = Control {
             actor: control_id,
             host: spec.host,
