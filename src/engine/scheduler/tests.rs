@@ -233,7 +233,9 @@ fn random_arrivals_and_departures_lose_nobody() {
                 match rig.scheduler.pick(&rig.ledger) {
                     Some((conn, class)) => {
                         assert!(waiting.remove(&conn), "{conn:?} did not wait");
-                        rig.scheduler.charge(conn, class, u64::from(rng.below(1 << 19)), &rig.ledger);
+                        let bytes = u64::from(rng.below(1 << 19));
+                        let begun = rig.scheduler.charge(conn, class, bytes, &rig.ledger).unwrap();
+                        rig.scheduler.window.end(begun);
                     }
                     None => assert!(waiting.is_empty()),
                 }
