@@ -5,10 +5,12 @@ use troc::base::ids::ConnId;
 use troc::base::rng::Rng;
 use troc::base::units::{BLOCK_BYTES, BLOCKS_PER_CHUNK};
 use troc::engine::Expected;
+use troc::engine::scheduler::{Demand, Membership, Scheduler};
 use troc::proto::wire::message::Message;
+use troc::shared::ledger::Ledger;
 
 use super::case::{Case, work};
-use super::fixture::{Have, Node};
+use super::fixture::{Have, NOW, Node};
 
 /// Pieces of a torrent of usual size, one chunk each.
 const PIECES: u32 = 1024;
@@ -29,9 +31,43 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::steady("engine/serve-1-peer", work(BLOCKS_EACH.into(), "blocks"), one_peer, serve),
         Case::steady("engine/serve-1000-peers", work(CROWD.into(), "blocks"), crowd, serve),
+        Case::steady("scheduler/turn", work(TURNS, "turns"), Waiting::new, Waiting::serve),
         Case::consuming("engine/receive", work(received, "blocks"), source, receive),
         Case::consuming("picker/choose", work(PEERS.into(), "chunks"), choked_peers, choose),
     ]
+}
+
+/// Turns of one iteration.
+const TURNS: u64 = 1000;
+
+/// Connections that wait for their turn: a third gave, a third gave and got, a third neither.
+struct Waiting {
+    scheduler: Scheduler,
+    ledger: Ledger,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        let (mut scheduler, ledger) = (Scheduler::new(NOW), Ledger::new(4096));
+        for index in 0..CROWD {
+            let (key, conn) = (u64::from(index) + 1, ConnId { index, generation: 0 });
+            let account = ledger.open(key);
+            ledger.credit(key, u64::from(index % 3) << 20);
+            ledger.debit(account, u64::from(index % 2) << 20);
+            scheduler.enter(conn, Membership { own: account, balance: account, group: account });
+            scheduler.wait(conn, Demand::default(), &ledger);
+        }
+        Self { scheduler, ledger }
+    }
+
+    fn serve(&mut self) {
+        for _ in 0..TURNS {
+            let (conn, class) = self.scheduler.pick(&self.ledger).expect("somebody waits");
+            let begun = self.scheduler.charge(conn, class, BLOCK_BYTES.into(), &self.ledger);
+            self.scheduler.window.end(begun.expect("it has a seat"));
+            self.scheduler.wait(conn, Demand::default(), &self.ledger);
+        }
+    }
 }
 
 /// Connections, and the requests that each sends, as bytes.
@@ -92,7 +128,7 @@ fn receive((node, conn, expected): &mut (Node, ConnId, Vec<Expected>)) {
         node.engine.plan_receive(*conn, None, PLANNED, expected);
         assert!(!expected.is_empty(), "the peer is kept busy");
         for block in &*expected {
-            node.engine.handle_block(*conn, block.chunk, block.index, super::fixture::NOW);
+            node.engine.handle_block(*conn, block.chunk, block.index, NOW);
         }
         left = left.saturating_sub(expected.len() as u32);
         node.run();

@@ -10,6 +10,7 @@ use troc::base::units::BLOCK_BYTES;
 use troc::shared::budget::Budget;
 use troc::shared::cache::{Cache, Growth};
 use troc::shared::chunks::ChunkTable;
+use troc::shared::ledger::Ledger;
 
 use super::case::{Case, work};
 use super::fixture::{NOW, TORRENT};
@@ -39,7 +40,55 @@ pub fn cases() -> Vec<Case> {
         Case::steady("budget/claim", work(CLAIMS, "claims"), budget, |state| claim(&state.0, &mut state.1)),
         Case::steady("budget/claim-4-threads", work(THREADS * CLAIMS, "claims"), budget, claim_by_threads)
             .uncounted("callgrind runs one thread at a time: nothing contends"),
+        Case::steady("ledger/open-close", work(many, "parties"), ledger, open_and_close),
+        Case::steady("ledger/credit-debit", work(CLAIMS, "blocks"), ledger, |ledger| pay(ledger)),
+        Case::steady(
+            "ledger/credit-debit-4-threads",
+            work(THREADS * CLAIMS, "blocks"),
+            ledger,
+            pay_by_threads,
+        )
+        .uncounted("callgrind runs one thread at a time: nothing contends"),
     ]
+}
+
+fn ledger() -> Ledger {
+    let ledger = Ledger::new(4 * MANY as usize);
+    for party in 1..=MANY.into() {
+        black_box(ledger.open(scatter(party)));
+    }
+    ledger
+}
+
+/// Keys are hashes.
+const fn scatter(party: u64) -> u64 {
+    party.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20 | 1 << 60
+}
+
+fn open_and_close(ledger: &mut Ledger) {
+    for party in 1..=MANY.into() {
+        let id = ledger.open(black_box(scatter(party)));
+        ledger.close(id);
+    }
+}
+
+/// What each block costs at most: one credit and one debit of one party.
+fn pay(ledger: &Ledger) {
+    let id = ledger.open(scatter(1));
+    for _ in 0..CLAIMS {
+        ledger.credit(black_box(scatter(1)), BLOCK_BYTES.into());
+        ledger.debit(black_box(id), BLOCK_BYTES.into());
+    }
+    ledger.close(id);
+}
+
+fn pay_by_threads(ledger: &mut Ledger) {
+    let ledger = &*ledger;
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| pay(ledger));
+        }
+    });
 }
 
 fn loaded_table() -> ChunkTable {

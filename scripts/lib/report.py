@@ -34,7 +34,7 @@ class Log:
 
     def finish(self, args, facts, name):
         """Prints the medians and, unless told not to, writes DATE-NAME.md and its plots."""
-        medians = list(with_ratios(median_rows(self.rows)))
+        medians = list(with_ratios(self.rows, median_rows(self.rows)))
         print(tables(medians))
         if self.rows and not args.stay_quiet:
             write_result(args.results, facts, self.rows, medians, name)
@@ -59,17 +59,24 @@ def median_rows(rows):
         yield merged
 
 
-def with_ratios(rows):
-    """Each measurement's first client, which is troc, is the one that others are compared with."""
+def with_ratios(runs, rows):
+    """Each measurement's first client, which is troc, is the one that others are compared with: turn by turn,
+    because what else the machine does changes less within a turn than between turns."""
     first = {}
     for row in rows:
         base = first.setdefault(row["what"], row)
         # Rates by the clock only where there is none by the CPU.
         rate = "gb_per_cpu_s" if row.get("gb_per_cpu_s") else "gb_per_s"
         for key in (rate, "wall_s", "cpu_s"):
-            if row is not base and row.get(key) and base.get(key):
-                row[f"first/this {key}"] = round(base[key] / row[key], 2)
+            ours, theirs = ([run.get(key) for run in runs if matches(run, one)] for one in (base, row))
+            turns = [our / their for our, their in zip(ours, theirs) if our and their]
+            if row is not base and turns:
+                row[f"first/this {key}"] = round(statistics.median(turns), 2)
         yield row
+
+
+def matches(run, row):
+    return (run["what"], run["client"]) == (row["what"], row["client"])
 
 
 def table(rows):
@@ -157,7 +164,7 @@ def write_result(directory, facts, rows, medians, name):
     writer.writeheader()
     writer.writerows(rows)
     text = [heading(facts)]
-    text += ["\nMedians; whoever is compared took turns. Loopback. `first/this`: the first row's figure over this one's.\n\n", tables(medians)]
+    text += ["\nMedians; whoever is compared took turns. Loopback. `first/this`: the first row's figure over this one's, the median of all turns.\n\n", tables(medians)]
     for key, unit in PLOTS:
         if svg := plot(medians, key, unit):
             (directory / f"{path.stem}-{key}.svg").write_text(svg)

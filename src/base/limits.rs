@@ -136,8 +136,8 @@ pub const CANDIDATES_MAX: usize = 2_000;
 /// Banned addresses remembered.
 pub const BANS_MAX: usize = 4_096;
 
-/// Places in which the account of a party may be. More parties than that which hash to one place are all
-/// connected only if somebody chose them, and the hash is secret.
+/// Places in which the account of a party may be. More parties than that hash to one place and are all
+/// connected when the table is full, or if somebody chose them, and the hash is secret.
 pub const LEDGER_PROBES_MAX: usize = 16;
 /// Accounts of parties, connected or remembered: identities and groups. A power of two; 64
 /// bytes each.
@@ -165,7 +165,7 @@ pub const SERVICE_STEP_BYTES: u64 = 64 << 10;
 /// A seed gives by evidence of passing on while fewer others than this hold some piece.
 pub const INJECTION_COPIES: u32 = 2;
 /// How much more a group that passes on weighs than one that does not, while a seed injects.
-pub const SPREAD_WEIGHT_MAX: u64 = 16;
+pub const SPREAD_WEIGHT_MAX: u64 = 8;
 /// How long a seed waits to see a piece elsewhere that it gave to somebody who passes on.
 pub const SPREAD_TIME: Span = Span::from_secs(3);
 /// Requests of a connection that are looked at for one to be served first.
@@ -177,7 +177,7 @@ pub const SPREAD_LOOKS_MAX: usize = 64;
 pub const SEND_UNSENT_BYTES: u32 = 64 << 10;
 /// The same of a connection that is fast enough to send that in no time.
 pub const SEND_UNSENT_BYTES_MAX: u32 = 512 << 10;
-/// How much further than that a core goes when peers are slow.
+/// So many times what a core keeps on its way into the kernel when peers are slow.
 pub const SEND_WINDOW_STRETCH_MAX: u64 = 64;
 /// Least payload that a core keeps on its way into the kernel while others wait.
 pub const SEND_WINDOW_BYTES_MIN: u64 = 256 << 10;

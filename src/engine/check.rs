@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::base::limits::SLOTS_HELD_MAX;
 use crate::shared::chunks::ChunkState;
 
 impl Engine {
@@ -24,10 +25,19 @@ impl Engine {
         }
     }
 
+    /// Panics if blocks were asked for and nothing will ever send them.
+    fn check_turn(&self, peer: &Peer) {
+        let wants = !peer.requests.is_empty() && peer.may_send() && peer.out.segments.is_empty();
+        let full = peer.out.slots_held() >= SLOTS_HELD_MAX;
+        let waits = self.scheduler.holds(peer.conn) || peer.out.throttled || peer.missed || full;
+        assert!(!wants || waits, "{:?} waits for no turn", peer.conn);
+    }
+
     /// Panics if something would wait for nothing once all intentions are carried out.
     pub fn check_settled(&self) {
         for peer in self.peers.iter().filter(|peer| peer.is_open()) {
             let Some(torrent) = peer.torrent.and_then(|id| self.torrent(id)) else { continue };
+            self.check_turn(peer);
             let mute = peer.out.frames.is_empty() || peer.out.in_flight || peer.out.due;
             assert!(mute, "{:?} has messages that nobody sends", peer.conn);
             let willing = peer.flags.unchokes_us && peer.flags.interested && !peer.snubbed;

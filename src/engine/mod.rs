@@ -195,19 +195,14 @@ impl Engine {
         self
     }
 
-    /// The accounts of all parties.
-    pub const fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
-    }
-
     /// What this core counts; the worker adds what is its own.
     pub const fn counters(&self) -> &Arc<CoreCounters> {
         &self.counters
     }
 
-    /// Connections that have something to send and no send in flight.
+    /// Connections that have control frames to send, and parties of which some have blocks to be sent.
     pub fn ready_count(&self) -> usize {
-        self.due.len() + self.scheduler.waiting_count()
+        self.due.len() + self.scheduler.waiting_parties()
     }
 
     /// Chunks handed out to be written and not reported yet.

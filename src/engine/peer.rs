@@ -95,7 +95,7 @@ impl Probe {
         }
     }
 
-    /// The oldest `count` requests moved into the send.
+    /// The first `count` requests moved into the send.
     pub fn note_taken(&mut self, count: usize) {
         if let Self::Queued(before, at) = *self {
             *self = if before < count { Self::Sending(at) } else { Self::Queued(before - count, at) };
@@ -193,11 +193,11 @@ pub struct Peer {
     pub snubbed: bool,
     /// How often it was asked again because one came, since it was last left alone for long.
     pub comebacks: u32,
-    /// Their requests, oldest first.
+    /// Their requests, in the order in which they are served.
     pub requests: VecDeque<BlockRef>,
     /// Times one of them, for the metrics.
     pub probe: Probe,
-    /// The oldest of them waits for its chunk.
+    /// The first of them waits for its chunk.
     pub missed: bool,
     /// What goes out.
     pub out: Outgoing,

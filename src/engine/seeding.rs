@@ -7,71 +7,80 @@
 
 use super::scheduler::{Demand, WEIGHT_ONE};
 use super::*;
+use crate::base::geometry::BlockRef;
 use crate::base::limits::{INJECTION_COPIES, SPREAD_LOOKS_MAX, SPREAD_TIME, SPREAD_WEIGHT_MAX};
-use crate::shared::injection::at_ms;
+use crate::base::units::BLOCK_BYTES;
+use crate::shared::injection::{TICK, at_ticks};
 use crate::shared::ledger::AccountId;
 
 impl Engine {
-    /// How a connection that asks for blocks stands with its torrent. Brings a request to the front that is
-    /// to be served before others.
-    pub(super) fn demand(&mut self, conn: ConnId) -> Demand {
-        let Some(peer) = self.peers.get_mut(conn) else { return Demand::default() };
-        let Some([_, group]) = peer.accounts else { return Demand::default() };
-        let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_ref()) else {
-            return Demand::default();
-        };
-        let shared = &torrent.shared;
+    /// How a connection that asks for blocks stands with its torrent. While a seed injects, the first of its
+    /// requests that is for a piece not being spread comes to the front.
+    pub(super) fn bring_forward(&mut self, conn: ConnId) -> Demand {
+        let Some((group, shared)) = self.client_of_seed(conn) else { return Demand::default() };
         let injection = shared.injection();
-        if !shared.is_complete() || !injection.has_rare(INJECTION_COPIES, |piece| shared.availability(piece))
-        {
+        if !injection.has_rare(INJECTION_COPIES, |piece| shared.availability(piece)) {
             return Demand::default();
         }
+        let now_ticks = at_ticks(self.ticked_at);
         let spreads_soon = |piece| {
-            injection.given(piece).is_some_and(|given| {
-                let fresh =
-                    u64::from(at_ms(self.ticked_at).wrapping_sub(given.at_ms)) * 1_000_000 < SPREAD_TIME.0;
-                given.group != group && fresh && passes_on(&self.ledger, given.group)
+            let given = injection.given(piece).filter(|given| given.group != group);
+            given.is_some_and(|given| {
+                is_fresh(given.at_ticks, now_ticks) && passes_on(&self.ledger, given.group)
             })
         };
+        let Some(peer) = self.peers.get(conn) else { return Demand::default() };
         let looks = peer.requests.len().min(SPREAD_LOOKS_MAX);
         let fresh = (0..looks).find(|&at| !spreads_soon(peer.requests[at].piece));
-        if let Some(at @ 1..) = fresh {
-            // The blocks before it keep their order behind it.
+        let demand = Demand { again: fresh.is_none(), weight: group_weight(&self.ledger, group) };
+        if let Some(at @ 1..) = fresh
+            && let Some(peer) = self.peers.get_mut(conn)
+        {
+            // The blocks before it keep their order behind the others.
             peer.requests.rotate_left(at);
+            peer.missed = false;
             peer.probe.forget();
         }
-        Demand { again: fresh.is_none(), weight: weight(&self.ledger, group) }
+        demand
     }
 
-    /// A block of a piece goes to `conn`.
-    pub(super) fn note_given(&self, conn: ConnId, piece: u32, now: Instant) {
-        let Some(peer) = self.peers.get(conn) else { return };
-        let Some([_, group]) = peer.accounts else { return };
-        let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_ref()) else {
-            return;
-        };
-        if torrent.shared.is_complete() && torrent.shared.availability(piece) == 0 {
-            torrent.shared.injection().note_given(piece, group, now);
+    /// A block goes to `conn`. Only whole ones prove anything: a byte of each piece would be cheap.
+    pub(super) fn note_given(&self, conn: ConnId, block: BlockRef, now: Instant) {
+        let piece = block.piece;
+        if block.length == BLOCK_BYTES
+            && let Some((group, shared)) = self.client_of_seed(conn)
+            && shared.availability(piece) == 0
+        {
+            shared.injection().note_given(piece, group, now);
         }
     }
 
     /// A peer announced a piece that it did not have before.
     pub(super) fn note_announced(&self, conn: ConnId, piece: u32) {
-        let Some(peer) = self.peers.get(conn) else { return };
-        let Some([_, group]) = peer.accounts else { return };
-        let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_ref()) else {
-            return;
-        };
-        if torrent.shared.is_complete()
-            && let Some(giver) = torrent.shared.injection().note_announced(piece, group)
+        if let Some((group, shared)) = self.client_of_seed(conn)
+            && let Some(giver) = shared.injection().note_announced(piece, group)
         {
-            self.ledger.note_spread(giver, torrent.shared.meta.geometry.piece_len(piece).into());
+            self.ledger.note_spread(giver.group, u64::from(giver.blocks) * u64::from(BLOCK_BYTES));
         }
+    }
+
+    /// The group of a connection and its torrent, if that is complete here.
+    fn client_of_seed(&self, conn: ConnId) -> Option<(AccountId, Arc<SharedTorrent>)> {
+        let peer = self.peers.get(conn)?;
+        let [_, group] = peer.accounts?;
+        let shared = &self.torrent(peer.torrent?)?.shared;
+        shared.is_complete().then(|| (group, Arc::clone(shared)))
     }
 }
 
+/// Whether a piece was given away a short while ago. It may have been after the tick whose time is compared.
+const fn is_fresh(given_ticks: u16, now_ticks: u16) -> bool {
+    let passed = now_ticks.wrapping_sub(given_ticks).cast_signed();
+    passed < 0 || (passed as u64) < SPREAD_TIME.0 / TICK.0
+}
+
 /// Weight of a group: one, and up to `SPREAD_WEIGHT_MAX` for who passes on at least half of what it gets.
-fn weight(ledger: &Ledger, group: AccountId) -> u64 {
+fn group_weight(ledger: &Ledger, group: AccountId) -> u64 {
     let (spread, sent) = (ledger.spread_bytes(group), ledger.standing(group).sent_bytes);
     let part = (2 * spread).min(sent);
     WEIGHT_ONE + part.saturating_mul((SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE) / sent.max(1)
@@ -79,7 +88,7 @@ fn weight(ledger: &Ledger, group: AccountId) -> u64 {
 
 /// Whether a group passes most of what it gets on.
 fn passes_on(ledger: &Ledger, group: AccountId) -> bool {
-    weight(ledger, group) > SPREAD_WEIGHT_MAX * WEIGHT_ONE / 2
+    group_weight(ledger, group) > SPREAD_WEIGHT_MAX * WEIGHT_ONE / 2
 }
 
 #[cfg(test)]
@@ -87,18 +96,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_piece_is_awaited_for_so_long_and_no_longer() {
+        let span = (SPREAD_TIME.0 / TICK.0) as u16;
+        for given in [5, u16::MAX - 5] {
+            for (passed, fresh) in [(0, true), (span - 1, true), (span, false), (span + 1, false)] {
+                assert_eq!(is_fresh(given, given.wrapping_add(passed)), fresh, "{passed}");
+            }
+            assert!(is_fresh(given, given.wrapping_sub(1)), "it was given after the last tick");
+        }
+    }
+
+    #[test]
     fn who_passes_half_on_weighs_most_and_who_keeps_all_weighs_one() {
         let ledger = Ledger::new(16);
         let group = ledger.open(1);
-        assert_eq!(weight(&ledger, group), WEIGHT_ONE, "nothing is known");
+        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE, "nothing is known");
         ledger.debit(group, 1_000);
-        assert_eq!(weight(&ledger, group), WEIGHT_ONE);
+        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE);
         ledger.note_spread(group, 250);
-        let half = weight(&ledger, group);
+        let half = group_weight(&ledger, group);
         assert!(half > WEIGHT_ONE * SPREAD_WEIGHT_MAX / 3 && half < WEIGHT_ONE * SPREAD_WEIGHT_MAX);
         ledger.note_spread(group, 250);
-        assert_eq!(weight(&ledger, group), WEIGHT_ONE * SPREAD_WEIGHT_MAX);
+        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE * SPREAD_WEIGHT_MAX);
         ledger.note_spread(group, u64::MAX / 8);
-        assert_eq!(weight(&ledger, group), WEIGHT_ONE * SPREAD_WEIGHT_MAX);
+        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE * SPREAD_WEIGHT_MAX);
     }
 }

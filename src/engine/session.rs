@@ -222,8 +222,8 @@ impl Engine {
         let (own, group) = (self.ledger.open(identity.key), self.ledger.open(identity.group));
         self.ledger.join(own, if identity.group == identity.key { 0 } else { identity.group });
         peer.accounts = Some([own, group]);
-        let counts = if identity.one_machine { group } else { own };
-        self.scheduler.enter(conn, Membership { identity: counts, group });
+        let balance = if identity.one_machine { group } else { own };
+        self.scheduler.enter(conn, Membership { own, balance, group });
         torrent.peers.push(conn);
         torrent.stats(self.config.core).peers.fetch_add(1, Ordering::Relaxed);
         if peer.origin == Origin::Incoming {

@@ -43,8 +43,7 @@ impl Engine {
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Instant) {
-        let waits = !self.scheduler.is_idle();
-        self.scheduler.window.roll(now, waits);
+        self.scheduler.roll(now);
         if now.since(self.ticked_at) >= TICK {
             self.ticked_at = now;
             for conn in std::mem::take(&mut self.throttled) {
@@ -129,6 +128,7 @@ impl Engine {
         }
         self.review_interest(conn);
         self.rank_again(conn);
+        self.make_ready(conn);
     }
 
     /// Takes our interest back when the peer has nothing that we lack, and parts from it when

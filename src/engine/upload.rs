@@ -55,16 +55,16 @@ impl Engine {
     pub(super) fn wait_for_turn(&mut self, conn: ConnId) {
         // Who asks only for what is being spread may have asked for something else by now.
         if self.scheduler.waits_again(conn) {
-            self.scheduler.forget(conn);
-        }
-        if !self.scheduler.holds(conn) {
-            let demand = self.demand(conn);
+            self.rank_again(conn);
+        } else if !self.scheduler.holds(conn) {
+            let demand = self.bring_forward(conn);
             self.scheduler.wait(conn, demand, &self.ledger);
         }
     }
 
     /// Whose blocks are sent next, if any may be sent now.
     pub(super) fn next_upload(&mut self, now: Instant) -> Option<ConnId> {
+        self.upload_at = None;
         if self.scheduler.is_idle() || !self.scheduler.window.is_open() || !self.limit_allows(now) {
             return None;
         }
@@ -117,7 +117,7 @@ impl Engine {
                 }
                 break;
             }
-            self.note_given(conn, block.piece, now);
+            self.note_given(conn, block, now);
             weighs += weight(block.length);
             taken += 1;
         }
@@ -134,17 +134,23 @@ impl Engine {
         }
     }
 
-    /// What the peer gave may have changed its place in the order.
+    /// What the peer gave by now may have changed its place in the order: who has come to deserve better
+    /// rises at its next full chunk, or within a second.
     pub(super) fn rank_again(&mut self, conn: ConnId) {
-        self.scheduler.forget(conn);
-        self.make_ready(conn);
+        if self.scheduler.holds(conn) {
+            let demand = self.bring_forward(conn);
+            self.scheduler.rank_again(conn, demand, &self.ledger);
+        }
     }
 
     /// The connection is over: what was charged and never left is refunded, its accounts are closed.
     pub(super) fn settle_account(&mut self, peer: &mut Peer) {
         if let Some(begun) = peer.out.begun.take() {
             self.scheduler.window.end(begun);
-            self.scheduler.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
+            // How much of a send left that our own closing cut off is not known: nobody is to gain by it.
+            if !peer.out.in_flight {
+                self.scheduler.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
+            }
         }
         self.scheduler.leave(peer.conn);
         peer.accounts.take().into_iter().flatten().for_each(|account| self.ledger.close(account));
@@ -254,7 +260,7 @@ impl Engine {
 /// Turns that fill what may be in flight.
 const TURNS_IN_FLIGHT: u64 = 4;
 
-/// The oldest request, unless the connection pins as many slots as it may.
+/// The request that is served next, unless the connection pins as many slots as it may.
 fn next_request(peer: &Peer, slots_max: usize) -> Option<&BlockRef> {
     let pins_more = peer.out.pins.len() < slots_max && peer.out.slots_held() < SLOTS_HELD_MAX;
     peer.requests.front().filter(|_| pins_more)

@@ -1,12 +1,13 @@
 //! Pieces that exist only here, and what became of those that were given away.
 //!
 //! A seed gets nothing back from those it serves; it can see who passes on. A piece that nobody had and
-//! that it gave to one group alone, and that another group announces later, must have come from the first.
-//! (BEP 16 tests for the same by hiding pieces; here nothing is hidden.)
+//! that it gave to one group alone, and that another group announces later, is taken to have come from the
+//! first. (BEP 16 tests for the same by hiding pieces; here nothing is hidden.) An announcement proves
+//! nothing: two groups that announce for one another get more of a seed while it injects, and nothing else.
 
 use super::ledger::AccountId;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Span};
 
 /// Given to nobody.
 const NOBODY: u64 = 0;
@@ -20,7 +21,7 @@ const LOOKS_MAX: u32 = 64;
 /// One torrent's. See the module.
 #[derive(Debug)]
 pub struct Injection {
-    /// Of each piece: `NOBODY`, `SETTLED`, or the group, plus one, and in the high half when, in ms.
+    /// Of each piece: `NOBODY`, `SETTLED`, or the group, plus one, above it how many blocks, above that when.
     given: Box<[AtomicU64]>,
     /// A piece that was rare when somebody last looked.
     rare: AtomicU32,
@@ -31,21 +32,31 @@ pub struct Injection {
 pub struct Given {
     /// The group.
     pub group: AccountId,
-    /// When, in ms, modulo 2^32.
-    pub at_ms: u32,
+    /// How many blocks; no more are counted than fit.
+    pub blocks: u16,
+    /// When, in ticks of [`at_ticks`].
+    pub at_ticks: u16,
 }
 
 impl Given {
     fn unpack(word: u64) -> Option<Self> {
         let group = (word & u64::from(u32::MAX)) as u32;
         let known = word != NOBODY && word != SETTLED;
-        known.then(|| Self { group: AccountId::from_index(group - 1), at_ms: (word >> 32) as u32 })
+        let (blocks, at_ticks) = ((word >> 32) as u16, (word >> 48) as u16);
+        known.then(|| Self { group: AccountId::from_index(group - 1), blocks, at_ticks })
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.at_ticks) << 48 | u64::from(self.blocks) << 32 | u64::from(self.group.index() + 1)
     }
 }
 
-/// The clock of [`Given::at_ms`].
-pub const fn at_ms(now: Instant) -> u32 {
-    (now.0 / 1_000_000) as u32
+/// One tick: the words that are packed have room for no finer clock.
+pub const TICK: Span = Span::from_ms(64);
+
+/// The clock of [`Given::at_ticks`]. It goes round in an hour.
+pub const fn at_ticks(now: Instant) -> u16 {
+    (now.0 / TICK.0) as u16
 }
 
 impl Injection {
@@ -54,20 +65,21 @@ impl Injection {
         Self { given: (0..pieces).map(|_| AtomicU64::new(NOBODY)).collect(), rare: AtomicU32::new(0) }
     }
 
-    /// Blocks of a piece that nobody else has go to `group`.
+    /// A block of a piece that nobody else has goes to `group`.
     pub fn note_given(&self, piece: u32, group: AccountId, now: Instant) {
         let place = &self.given[piece as usize];
         let word = place.load(Ordering::Relaxed);
-        match Given::unpack(word) {
-            Some(given) if given.group != group => place.store(SETTLED, Ordering::Relaxed),
-            None if word == NOBODY => {
-                let given = u64::from(at_ms(now)) << 32 | u64::from(group.index() + 1);
-                // Another core may have given it to somebody else just now.
-                if place.compare_exchange(NOBODY, given, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-                    place.store(SETTLED, Ordering::Relaxed);
-                }
+        let new = match Given::unpack(word) {
+            Some(given) if given.group == group => {
+                Given { blocks: given.blocks.saturating_add(1), ..given }.pack()
             }
-            _ => {}
+            None if word == NOBODY => Given { group, blocks: 1, at_ticks: at_ticks(now) }.pack(),
+            _ => SETTLED,
+        };
+        // Another core may give it to somebody else just now: then it proves nothing.
+        if word != SETTLED && place.compare_exchange(word, new, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            place.store(SETTLED, Ordering::Relaxed);
         }
     }
 
@@ -76,17 +88,17 @@ impl Injection {
         Given::unpack(self.given[piece as usize].load(Ordering::Relaxed))
     }
 
-    /// Somebody of `group` announced a piece: who must have passed it on.
-    pub fn note_announced(&self, piece: u32, group: AccountId) -> Option<AccountId> {
+    /// Somebody of `group` announced a piece: who is taken to have passed it on.
+    pub fn note_announced(&self, piece: u32, group: AccountId) -> Option<Given> {
         let place = &self.given[piece as usize];
         let word = place.load(Ordering::Relaxed);
         let given = Given::unpack(word).filter(|given| given.group != group)?;
         let won = place.compare_exchange(word, SETTLED, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        won.then_some(given.group)
+        won.then_some(given)
     }
 
     /// Whether some piece is held by fewer than `enough` others. Looks at a bounded number of pieces, from
-    /// the last rare one on, so that several calls may be needed to see the last one spread.
+    /// the last rare one on: says no for up to pieces / 64 calls although one is left.
     pub fn has_rare(&self, enough: u32, availability: impl Fn(u32) -> u32) -> bool {
         let pieces = self.given.len() as u32;
         let first = self.rare.load(Ordering::Relaxed);
@@ -117,9 +129,10 @@ mod tests {
         let injection = Injection::new(4);
         injection.note_given(1, group(0), NOW);
         injection.note_given(1, group(0), NOW);
-        assert_eq!(injection.given(1), Some(Given { group: group(0), at_ms: 5_000 }));
+        let given = Given { group: group(0), blocks: 2, at_ticks: 78 };
+        assert_eq!(injection.given(1), Some(given));
         assert_eq!(injection.note_announced(1, group(0)), None, "its own announcement proves nothing");
-        assert_eq!(injection.note_announced(1, group(7)), Some(group(0)));
+        assert_eq!(injection.note_announced(1, group(7)), Some(given));
         assert_eq!(injection.note_announced(1, group(8)), None, "once");
         assert_eq!(injection.note_announced(2, group(8)), None, "it was given to nobody");
     }

@@ -5,11 +5,10 @@
 //! verified the bytes, debit by the core that submits a send; neither waits for the other.
 //!
 //! The table has a fixed size. A party that is connected is *live* and keeps its account; when a new party
-//! finds its places taken, the one of them that is not live and would lose least makes room.
+//! finds its places taken, the one of them that is not live and gave least makes room.
 //!
 //! Invariants: `received_bytes` counts only verified payload that was asked for, once. `sent_bytes` counts
-//! payload of sends that were submitted, less what was refunded because it never left. Both only matter by
-//! their difference and their ratio; [`Ledger::fade`] halves both, which keeps the sign.
+//! payload of sends that were submitted, less what was refunded because it never left.
 
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::base::limits::LEDGER_PROBES_MAX;
@@ -20,7 +19,7 @@ const CLOSED: u32 = 1 << 31;
 /// Key of an account that belongs to nobody.
 const NOBODY: u64 = 0;
 
-/// Place of an account. Good while its party is live.
+/// Place of an account. Good while its party is live; later it may be another party's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountId(u32);
 
@@ -65,7 +64,8 @@ pub struct Standing {
     pub sent_bytes: u64,
 }
 
-/// One account as it is kept on disk and shown to people.
+/// One account, for checks.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Secret hash of the party.
@@ -85,6 +85,7 @@ pub struct Ledger {
 
 impl Standing {
     /// What we owe the party; negative when it owes us.
+    #[cfg(test)]
     pub const fn balance(&self) -> i64 {
         self.received_bytes as i64 - self.sent_bytes as i64
     }
@@ -128,18 +129,18 @@ impl Account {
 
     /// Gives an account that nobody looks at to `key`, and opens it for whoever did so; false if somebody
     /// looks at it or was faster.
-    fn take(&self, old: u64, key: u64, standing: Standing) -> bool {
+    fn take(&self, old: u64, key: u64) -> bool {
         if self.live.compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return false;
         }
         // Between the look at the key and the closing, the account may have changed hands.
         let same = self.key.load(Ordering::Relaxed) == old;
         if same {
-            self.received_bytes.store(standing.received_bytes, Ordering::Relaxed);
-            self.sent_bytes.store(standing.sent_bytes, Ordering::Relaxed);
-            for word in [&self.group, &self.service, &self.granted_bytes, &self.spread_bytes] {
+            for word in [&self.group, &self.received_bytes, &self.sent_bytes, &self.service] {
                 word.store(0, Ordering::Relaxed);
             }
+            self.granted_bytes.store(0, Ordering::Relaxed);
+            self.spread_bytes.store(0, Ordering::Relaxed);
             self.key.store(key, Ordering::Relaxed);
         }
         // Others may have knocked meanwhile; each takes its own mark back.
@@ -158,15 +159,15 @@ impl Ledger {
     /// The account of a party that has connected; a new one starts with nothing. While all its places are
     /// taken by parties that are connected, it is one of those that share the last account.
     pub fn open(&self, key: u64) -> AccountId {
-        self.open_with(key, Standing::default()).unwrap_or_else(|| {
+        self.open_own(key).unwrap_or_else(|| {
             let shared = AccountId(self.accounts.len() as u32 - 1);
             self.at(shared).live.fetch_add(1, Ordering::Relaxed);
             shared
         })
     }
 
-    /// As `open`; a party that is not known yet starts with what is remembered of it. `None`: no place.
-    pub fn open_with(&self, key: u64, remembered: Standing) -> Option<AccountId> {
+    /// As `open`; `None` if there is no place.
+    fn open_own(&self, key: u64) -> Option<AccountId> {
         debug_assert_ne!(key, NOBODY);
         loop {
             if let Some(id) = self.find(key) {
@@ -178,7 +179,7 @@ impl Ledger {
                 continue;
             }
             let (place, old) = self.least(key)?;
-            if self.at(place).take(old, key, remembered) {
+            if self.at(place).take(old, key) {
                 return self.settle(place, key);
             }
         }
@@ -188,8 +189,8 @@ impl Ledger {
     fn settle(&self, taken: AccountId, key: u64) -> Option<AccountId> {
         let first = self.find(key)?;
         self.close(taken);
-        if first != taken {
-            self.at(taken).take(key, NOBODY, Standing::default());
+        // Whoever looks at it right now keeps it from being given back; it is left for somebody to evict.
+        if first != taken && self.at(taken).take(key, NOBODY) {
             self.close(taken);
         }
         Some(first)
@@ -244,11 +245,9 @@ impl Ledger {
         self.at(id).granted_bytes.load(Ordering::Relaxed)
     }
 
-    /// Weighted service of a group, not less than `floor`: who was away has saved nothing up.
-    pub fn service(&self, id: AccountId, floor: u64) -> u64 {
-        let service = &self.at(id).service;
-        let now = service.load(Ordering::Relaxed);
-        if now >= floor { now } else { service.fetch_max(floor, Ordering::Relaxed).max(floor) }
+    /// Weighted service that a group has had.
+    pub fn service(&self, id: AccountId) -> u64 {
+        self.at(id).service.load(Ordering::Relaxed)
     }
 
     /// A group was served.
@@ -266,18 +265,8 @@ impl Ledger {
         self.at(id).spread_bytes.load(Ordering::Relaxed)
     }
 
-    /// Halves all numbers of all accounts, so that what was long ago weighs less.
-    pub fn fade(&self) {
-        for account in &self.accounts {
-            for word in [&account.received_bytes, &account.sent_bytes, &account.granted_bytes] {
-                let now = word.load(Ordering::Relaxed);
-                // Not a store: what is added meanwhile stays.
-                word.fetch_sub(now - now / 2, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// All accounts that belong to somebody.
+    #[cfg(test)]
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         self.accounts.iter().filter_map(|account| {
             let key = account.key.load(Ordering::Relaxed);
@@ -293,7 +282,8 @@ impl Ledger {
     /// The places in which a party may be.
     fn places(&self, key: u64) -> impl Iterator<Item = AccountId> {
         let mask = self.accounts.len() - 2;
-        let first = key as usize;
+        // The lowest bit of a key is always set.
+        let first = (key >> 1) as usize;
         (0..LEDGER_PROBES_MAX.min(mask + 1))
             .map(move |probe| AccountId((first.wrapping_add(probe) & mask) as u32))
     }
@@ -307,8 +297,10 @@ impl Ledger {
     /// least; and whose it is.
     fn least(&self, key: u64) -> Option<(AccountId, u64)> {
         let idle = self.places(key).filter(|&id| self.at(id).live.load(Ordering::Relaxed) == 0);
-        idle.map(|id| (id, self.at(id).key.load(Ordering::Relaxed)))
-            .min_by_key(|&(id, old)| (old != NOBODY, self.at(id).standing().balance().unsigned_abs()))
+        idle.map(|id| (id, self.at(id).key.load(Ordering::Relaxed))).min_by_key(|&(id, old)| {
+            let Standing { received_bytes, sent_bytes } = self.at(id).standing();
+            (old != NOBODY, received_bytes, sent_bytes)
+        })
     }
 }
 
@@ -382,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_balance_without_connections_makes_room() {
+    fn who_gave_least_and_is_not_connected_makes_room() {
         let ledger = Ledger::new(LEDGER_PROBES_MAX);
         let last = LEDGER_PROBES_MAX as u64;
         for key in 1..=last {
@@ -395,7 +387,7 @@ mod tests {
         ledger.open(last + 1);
         let keys: Vec<u64> = ledger.entries().map(|entry| entry.key).collect();
         assert!(keys.contains(&1), "it is connected");
-        assert!(!keys.contains(&2), "of the others it has the smallest balance");
+        assert!(!keys.contains(&2), "of the others it gave least");
         assert!(keys.contains(&3) && keys.contains(&(last + 1)));
     }
 
@@ -410,25 +402,5 @@ mod tests {
             assert_eq!(opened.iter().filter(|&&id| id == last).count(), shared, "{parties} parties");
             assert_eq!(ledger.entries().count(), parties - shared);
         }
-    }
-
-    #[test]
-    fn fading_keeps_the_sign_and_what_is_remembered_starts_an_account() {
-        let ledger = Ledger::new(16);
-        let id = ledger.open_with(7, Standing { received_bytes: 101, sent_bytes: 40 }).unwrap();
-        ledger.fade();
-        assert_eq!(ledger.standing(id), Standing { received_bytes: 50, sent_bytes: 20 });
-        let same = ledger.open_with(7, Standing { received_bytes: 9, sent_bytes: 9 }).unwrap();
-        assert_eq!(ledger.standing(same).received_bytes, 50, "a known party is not overwritten");
-    }
-
-    #[test]
-    fn who_was_away_has_saved_no_service_up() {
-        let ledger = Ledger::new(16);
-        let id = ledger.open(7);
-        ledger.serve(id, 100);
-        assert_eq!(ledger.service(id, 50), 100);
-        assert_eq!(ledger.service(id, 500), 500);
-        assert_eq!(ledger.service(id, 0), 500);
     }
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::arc_with_non_send_sync, reason = "loom's cells check what Sync would promise")]
 
+mod ledger;
 mod retire;
 mod wake_up;
 

@@ -197,8 +197,14 @@ impl Retirer {
     pub fn handle_filled(&mut self, region: u32) {
         let place = &mut self.regions[region as usize];
         place.memory = Memory::Filled;
-        if place.stage == Stage::Returning {
+        if place.stage != Stage::Returning {
+            return;
+        }
+        // Memory may have become short again meanwhile: then it is given back like any other.
+        if region == self.present() && region < self.target {
             self.make_present(region);
+        } else {
+            self.regions[region as usize].stage = Stage::Leaving;
         }
     }
 
@@ -428,6 +434,19 @@ mod tests {
         assert_eq!(rig.advance(), [Step::Forget(3)], "it holds memory though nothing used it");
         rig.drop_region(3);
         assert_eq!(rig.retirer.handle_touched(3), None, "it is gone");
+    }
+
+    #[test]
+    fn a_region_that_is_not_wanted_any_more_when_it_returns_leaves_again() {
+        let mut rig = Rig::new();
+        rig.load(0..12);
+        assert_eq!(rig.shrink(3), [Step::Forget(3)]);
+        rig.drop_region(3);
+        assert_eq!(rig.shrink(4), [Step::Fill(3)]);
+        rig.shrink(1);
+        rig.retirer.handle_filled(3);
+        assert_ne!(rig.retirer.stage(3), Stage::Present);
+        assert_eq!(rig.cache.present_count(), 3, "one region of three slots");
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl HashQueue {
 
     /// When what waits is hashed though the row is not full.
     pub(super) fn due_at(&self) -> Option<Instant> {
-        self.jobs.front().map(|job| job.since + HASH_WAIT)
+        // A begun piece goes first, but who waits behind it may have come before.
+        self.jobs.iter().take(LANES).map(|job| job.since + HASH_WAIT).min()
     }
 
     /// Bytes that may be hashed now.

@@ -20,7 +20,7 @@ use crate::shared::ledger::Standing;
 /// Buckets of a class.
 pub const BUCKETS: u32 = 64;
 
-/// See the module. In the order of service.
+/// See the module. In the order of service; grants come behind *excess* while their pool is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Out of the pool for newcomers.
@@ -105,14 +105,15 @@ mod tests {
 
     #[test]
     fn larger_debts_go_before_smaller_ones_and_any_debt_before_excess() {
-        let (large, small, even) = (place(9 * MIB, MIB), place(2 * MIB, MIB), place(MIB, MIB));
+        let (large, small, even) =
+            (place(9 * MIB, MIB).unwrap(), place(2 * MIB, MIB).unwrap(), place(MIB, MIB).unwrap());
         assert!(large < small && small < even);
-        assert_eq!(even.unwrap().class, Class::Excess);
+        assert_eq!(even.class, Class::Excess);
     }
 
     #[test]
     fn excess_goes_to_who_got_least_for_what_it_gave_whoever_is_larger() {
-        assert!(place(10 * MIB, 12 * MIB) < place(MIB, 2 * MIB), "1.2 times goes before twice");
+        assert!(place(10 * MIB, 12 * MIB).unwrap() < place(MIB, 2 * MIB).unwrap(), "1.2 times before twice");
         assert_eq!(place(10 * MIB, 20 * MIB), place(MIB, 2 * MIB), "the ratio decides");
     }
 

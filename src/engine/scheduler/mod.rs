@@ -12,8 +12,10 @@
 //! its identity while that has earned a place by what it gave, else in that of its address group: grants
 //! and equal shares are for groups, because addresses of one group cost nothing.
 //!
-//! Places are looked up when a party comes to wait and again when its turn comes; whoever stands wrong by
-//! then moves. Numbers of an account change on all cores at once, so the same party on two cores is paid
+//! Places are looked up when a party comes to wait and again when its turn comes; whoever stands too high by
+//! then moves down. Who has come to deserve better is ranked anew by the engine (`rank_again`). The ring of
+//! *rest* begins elsewhere on each core, while service counts on all: a group on two cores stands behind on
+//! the slower one. Numbers of an account change on all cores at once, so the same party on two cores is paid
 //! once.
 
 pub mod class;
@@ -38,14 +40,16 @@ use window::{Begun, Window};
 /// The party of all whose demand is for what was given away already; it has no account.
 const AGAIN: u32 = 0;
 
-/// Full weight of a group in *rest*: its service counts as it is.
+/// Least weight of a group in *rest*: its service counts as it is.
 pub const WEIGHT_ONE: u64 = 16;
 
 /// Under which accounts a connection is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// Whose balance decides what it has earned.
-    pub identity: AccountId,
+    /// By which it is credited; it is charged, too.
+    pub own: AccountId,
+    /// Whose balance decides what it has earned: its own, or its group's where one machine is behind that.
+    pub balance: AccountId,
     /// Whose grants and equal share it takes from; perhaps the same.
     pub group: AccountId,
 }
@@ -72,12 +76,16 @@ struct Party {
     account: Option<AccountId>,
     members: u32,
     waiting: List,
+    /// The service of its account at which its service on this core began.
+    since_bytes: u64,
 }
 
 /// How one connection stands.
 #[derive(Clone, Copy, Debug)]
 struct Seat {
     conn: ConnId,
+    own: AccountId,
+    /// The party of its balance.
     identity: u32,
     group: u32,
     /// In which of the two it waits.
@@ -109,11 +117,17 @@ impl Scheduler {
             window: Window::new(now),
             links: Links::default(),
             seats: Vec::new(),
-            parties: vec![Party { account: None, members: 1, waiting: List::default() }],
+            parties: vec![Party { account: None, members: 1, waiting: List::default(), since_bytes: 0 }],
             vacant: Vec::new(),
             by_account: HashMap::new(),
             pool_bytes: GRANT_POOL_BYTES_MAX,
         }
+    }
+
+    /// Time has passed.
+    pub fn roll(&mut self, now: Instant) {
+        let waits = self.first().map(|(_, class)| class);
+        self.window.roll(now, waits);
     }
 
     /// Whether nobody waits.
@@ -121,21 +135,28 @@ impl Scheduler {
         self.queue.len() == 0
     }
 
-    /// How many connections wait, those of one party counted once.
-    pub const fn waiting_count(&self) -> usize {
+    /// How many parties wait.
+    pub const fn waiting_parties(&self) -> usize {
         self.queue.len()
     }
 
     /// A connection that may come to wait.
     pub fn enter(&mut self, conn: ConnId, membership: Membership) {
-        let identity = self.party(membership.identity);
+        let identity = self.party(membership.balance);
         let group = self.party(membership.group);
         let index = conn.index as usize;
         if self.seats.len() <= index {
             self.seats.resize(index + 1, None);
         }
         assert!(self.seats[index].is_none(), "connection {index} has a seat");
-        self.seats[index] = Some(Seat { conn, identity, group, party: group, demand: Demand::default() });
+        self.seats[index] = Some(Seat {
+            conn,
+            own: membership.own,
+            identity,
+            group,
+            party: group,
+            demand: Demand::default(),
+        });
     }
 
     /// A connection is gone.
@@ -177,8 +198,21 @@ impl Scheduler {
         }
     }
 
-    /// The connection has nothing to be sent any more, or what it has done may have changed its place:
-    /// then it is to wait anew.
+    /// A connection that waits may have come to stand wrong. It keeps its turn if not.
+    pub fn rank_again(&mut self, conn: ConnId, demand: Demand, ledger: &Ledger) {
+        let Some(mut seat) = self.seat(conn).filter(|_| self.links.is_listed(conn.index)) else { return };
+        let party = seat.party;
+        seat.demand = demand;
+        let place = self.place(&mut seat, ledger);
+        if seat.party == party && (party == AGAIN || self.queue.stands(party, place)) {
+            self.seats[conn.index as usize] = Some(seat);
+        } else {
+            self.forget(conn);
+            self.wait(conn, demand, ledger);
+        }
+    }
+
+    /// The connection has nothing to be sent any more.
     pub fn forget(&mut self, conn: ConnId) {
         let Some(seat) = self.seat(conn).filter(|_| self.links.is_listed(conn.index)) else { return };
         let party = &mut self.parties[seat.party as usize];
@@ -201,8 +235,10 @@ impl Scheduler {
             let mut seat = self.seats[index as usize].expect("who waits has a seat");
             let place = self.place(&mut seat, ledger);
             let stands = seat.party == party && (self.queue.stands(party, place) || place.class < class);
-            if stands || look == SCHEDULER_LOOKS_MAX {
-                if class == Class::Rest {
+            let late = look == SCHEDULER_LOOKS_MAX;
+            if stands || late && may(place.class) {
+                let class = if stands { class } else { place.class };
+                if stands && class == Class::Rest {
                     self.queue.advance_to(party);
                 }
                 self.forget_first(party, index);
@@ -213,6 +249,9 @@ impl Scheduler {
             self.forget_first(party, index);
             self.requeue(party, ledger);
             self.wait(seat.conn, seat.demand, ledger);
+            if late {
+                break;
+            }
         }
         None
     }
@@ -220,9 +259,9 @@ impl Scheduler {
     /// The pick was given so many bytes.
     pub fn charge(&mut self, conn: ConnId, class: Class, bytes: u64, ledger: &Ledger) -> Option<Begun> {
         let seat = self.seat(conn)?;
-        let (identity, group) = (self.account(seat.identity), self.account(seat.group));
-        ledger.debit(identity, bytes);
-        if group != identity {
+        let group = self.account(seat.group);
+        ledger.debit(seat.own, bytes);
+        if group != seat.own {
             ledger.debit(group, bytes);
         }
         ledger.serve(group, bytes * WEIGHT_ONE / seat.demand.weight.max(1));
@@ -235,20 +274,15 @@ impl Scheduler {
         Some(self.window.begin(class, bytes))
     }
 
-    /// Bytes that were charged never left.
+    /// Bytes that were charged never left. The balance gets them back; grants and service are used up, so
+    /// that nobody gains by closing.
     pub fn refund(&self, conn: ConnId, bytes: u64, ledger: &Ledger) {
         let Some(seat) = self.seat(conn) else { return };
-        let (identity, group) = (self.account(seat.identity), self.account(seat.group));
-        ledger.refund(identity, bytes);
-        if group != identity {
+        let group = self.account(seat.group);
+        ledger.refund(seat.own, bytes);
+        if group != seat.own {
             ledger.refund(group, bytes);
         }
-    }
-
-    /// Accounts of a connection.
-    pub fn membership(&self, conn: ConnId) -> Option<Membership> {
-        let seat = self.seat(conn)?;
-        Some(Membership { identity: self.account(seat.identity), group: self.account(seat.group) })
     }
 
     /// The party that is first, and the class in which it is.
@@ -263,7 +297,7 @@ impl Scheduler {
     }
 
     /// Where the connection belongs now; its party is noted in the seat.
-    fn place(&self, seat: &mut Seat, ledger: &Ledger) -> Place {
+    fn place(&mut self, seat: &mut Seat, ledger: &Ledger) -> Place {
         if seat.demand.again {
             seat.party = AGAIN;
             return Place { class: Class::Again, key: 0 };
@@ -277,8 +311,20 @@ impl Scheduler {
         if ledger.granted_bytes(group) < GRANT_GROUP_BYTES {
             return Place { class: Class::Grant, key: 0 };
         }
-        let floor = self.queue.base() * SERVICE_STEP_BYTES;
-        Place { class: Class::Rest, key: ledger.service(group, floor) / SERVICE_STEP_BYTES }
+        Place { class: Class::Rest, key: self.service_key(seat.group, ledger.service(group)) }
+    }
+
+    /// Key of a group in *rest*: what its account was served, on all cores, since it first stood there on
+    /// this one, counted from where the ring was then. Who was away has saved nothing up.
+    fn service_key(&mut self, party: u32, service_bytes: u64) -> u64 {
+        let base_bytes = self.queue.base() * SERVICE_STEP_BYTES;
+        let since_bytes = &mut self.parties[party as usize].since_bytes;
+        let key_bytes = service_bytes.wrapping_sub(*since_bytes);
+        if key_bytes.cast_signed() < base_bytes.cast_signed() {
+            *since_bytes = service_bytes.wrapping_sub(base_bytes);
+            return self.queue.base();
+        }
+        key_bytes / SERVICE_STEP_BYTES
     }
 
     /// Takes the first connection of a party out of it.
@@ -287,7 +333,8 @@ impl Scheduler {
         self.queue.remove(party);
     }
 
-    /// A party of which others wait takes its place anew, behind those that stand there.
+    /// A party of which others wait takes its place anew, behind those that stand there: the place of its
+    /// first member, who moves on when its turn comes if it belongs elsewhere.
     fn requeue(&mut self, party: u32, ledger: &Ledger) {
         let Some(index) = self.parties[party as usize].waiting.first() else { return };
         let mut seat = self.seats[index as usize].expect("who waits has a seat");
@@ -309,7 +356,9 @@ impl Scheduler {
             self.parties[party as usize].members += 1;
             return party;
         }
-        let fresh = Party { account: Some(account), members: 1, waiting: List::default() };
+        // Far ahead of any service: the first look sets it.
+        let fresh =
+            Party { account: Some(account), members: 1, waiting: List::default(), since_bytes: u64::MAX };
         let party = match self.vacant.pop() {
             Some(place) => {
                 self.parties[place as usize] = fresh;
@@ -325,7 +374,7 @@ impl Scheduler {
     }
 
     fn release(&mut self, party: u32) {
-        let Party { account, members, waiting } = &mut self.parties[party as usize];
+        let Party { account, members, waiting, .. } = &mut self.parties[party as usize];
         *members -= 1;
         if *members == 0 {
             assert!(waiting.is_empty());

@@ -77,11 +77,15 @@ impl Window {
         self.counted_bytes.iter().sum::<u64>() < self.limit_bytes()
     }
 
-    /// The worst class of which a send may begin: the best of those in flight. Grants are few and hold
-    /// nobody up.
+    /// The worst class of which a send may begin. When what is in flight of the better ones fills half of the
+    /// window they may fill the link; one slow peer alone does not. Grants are few and hold nobody up.
     pub fn worst_class(&self) -> Class {
-        let in_flight = |class: &Class| self.counted_bytes[*class as usize] > 0;
-        [Class::Owed, Class::Excess, Class::Rest].into_iter().find(in_flight).unwrap_or(Class::Again)
+        let (most_bytes, mut bytes) = (self.limit_bytes() / 2, 0);
+        let fills = |class: &Class| {
+            bytes += self.counted_bytes[*class as usize];
+            bytes >= most_bytes
+        };
+        [Class::Owed, Class::Excess, Class::Rest].into_iter().find(fills).unwrap_or(Class::Again)
     }
 
     /// When the window next looks at the time.
@@ -106,8 +110,9 @@ impl Window {
         }
     }
 
-    /// Time has passed; `waits`: somebody would be served.
-    pub fn roll(&mut self, now: Instant, waits: bool) {
+    /// Time has passed; `waits`: the class that would be served next. Only what is stuck of that class or a
+    /// better one opens the window further: free riders that read slowly must not.
+    pub fn roll(&mut self, now: Instant, waits: Option<Class>) {
         let span = now.since(self.since);
         if span.0 < EPOCH.0 {
             return;
@@ -121,12 +126,12 @@ impl Window {
         for _ in 0..(span.0 / EPOCH.0).min(PATIENCE as u64) {
             self.epoch += 1;
             let oldest = &mut self.bytes_by_epoch[(self.epoch % PATIENCE as u64) as usize];
-            for (counted, bytes) in self.counted_bytes.iter_mut().zip(std::mem::take(oldest)) {
-                *counted -= bytes;
-                stuck_bytes += bytes;
+            for (class, bytes) in std::mem::take(oldest).into_iter().enumerate() {
+                self.counted_bytes[class] -= bytes;
+                stuck_bytes += if waits.is_some_and(|waits| class <= waits as usize) { bytes } else { 0 };
             }
         }
-        self.stretch = if waits && stuck_bytes > ended_bytes / 2 {
+        self.stretch = if stuck_bytes > ended_bytes / 2 {
             (self.stretch + self.stretch.div_ceil(4)).min(SEND_WINDOW_STRETCH_MAX * STRETCH_ONE)
         } else {
             (self.stretch - self.stretch / 32).max(STRETCH_ONE)
@@ -163,15 +168,15 @@ mod tests {
             let begun = window.begin(Class::Rest, 50_000_000);
             window.end(begun);
             now = now + EPOCH;
-            window.roll(now, true);
+            window.roll(now, Some(Class::Rest));
         }
         assert_eq!(window.limit_bytes(), 25_000_000, "25 ms of 1 GB a second");
         now = now + EPOCH;
-        window.roll(now, true);
+        window.roll(now, Some(Class::Rest));
         assert_eq!(window.limit_bytes(), 18_750_000);
         for _ in 0..100 {
             now = now + EPOCH;
-            window.roll(now, true);
+            window.roll(now, Some(Class::Rest));
         }
         assert_eq!(window.limit_bytes(), SEND_WINDOW_BYTES_MIN);
     }
@@ -184,7 +189,7 @@ mod tests {
         for epoch in 1..=PATIENCE {
             assert!(!window.is_open(), "epoch {epoch}");
             now = now + EPOCH;
-            window.roll(now, false);
+            window.roll(now, None);
         }
         assert!(window.is_open());
         let other = window.begin(Class::Rest, 1);
@@ -193,25 +198,34 @@ mod tests {
         assert_eq!((window.counted_bytes, window.bytes_by_epoch), ([0; CLASSES], [[0; CLASSES]; PATIENCE]));
         // A long pause is as good as several epochs.
         window.begin(Class::Rest, SEND_WINDOW_BYTES_MIN);
-        window.roll(now + Span::from_secs(9), true);
+        window.roll(now + Span::from_secs(9), None);
         assert_eq!(window.counted_bytes, [0; CLASSES]);
     }
 
     #[test]
     fn a_worse_class_waits_while_a_better_one_is_in_flight() {
         let mut window = Window::new(START);
-        assert_eq!(window.worst_class(), Class::Again);
-        let grant = window.begin(Class::Grant, 1);
+        let half = SEND_WINDOW_BYTES_MIN / 2;
+        let grant = window.begin(Class::Grant, half);
         assert_eq!(window.worst_class(), Class::Again, "grants hold nobody up");
-        let rest = window.begin(Class::Rest, 1);
-        assert_eq!(window.worst_class(), Class::Rest);
+        let slow = window.begin(Class::Owed, half - 1);
+        assert_eq!(window.worst_class(), Class::Again, "one slow peer does not fill a link");
+        let excess = window.begin(Class::Excess, 1);
+        assert_eq!(window.worst_class(), Class::Excess, "together they may");
         let owed = window.begin(Class::Owed, 1);
         assert_eq!(window.worst_class(), Class::Owed);
-        window.end(owed);
-        assert_eq!(window.worst_class(), Class::Rest);
-        window.end(rest);
-        window.end(grant);
+        [slow, owed, excess, grant].into_iter().for_each(|begun| window.end(begun));
         assert_eq!(window.worst_class(), Class::Again);
+    }
+
+    #[test]
+    fn free_riders_that_read_slowly_open_nothing() {
+        for (waits, opens) in [(Class::Owed, false), (Class::Rest, true)] {
+            let mut window = Window::new(START);
+            window.begin(Class::Rest, SEND_WINDOW_BYTES_MIN);
+            window.roll(START + Span::from_secs(1), Some(waits));
+            assert_eq!(window.limit_bytes() > SEND_WINDOW_BYTES_MIN, opens, "{waits:?} waits");
+        }
     }
 
     #[test]
@@ -227,7 +241,7 @@ mod tests {
                 let (_, begun) = flying.pop_front().unwrap();
                 window.end(begun);
             }
-            window.roll(now, flying.len() < most);
+            window.roll(now, (flying.len() < most).then_some(Class::Rest));
             while window.is_open() && flying.len() < most {
                 flying.push_back((now, window.begin(Class::Rest, 64 << 10)));
             }
