@@ -165,7 +165,7 @@ pub const SERVICE_STEP_BYTES: u64 = 64 << 10;
 /// A seed gives by evidence of passing on while fewer others than this hold some piece.
 pub const INJECTION_COPIES: u32 = 2;
 /// How much more a group that passes on weighs than one that does not, while a seed injects.
-pub const SPREAD_WEIGHT_MAX: u64 = 8;
+pub const SPREAD_WEIGHT_MAX: u64 = 16;
 /// How long a seed waits to see a piece elsewhere that it gave to somebody who passes on.
 pub const SPREAD_TIME: Span = Span::from_secs(3);
 /// Requests of a connection that are looked at for one to be served first.

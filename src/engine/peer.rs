@@ -11,7 +11,7 @@ use super::scheduler::class::Class;
 use super::scheduler::window::Begun;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
-use crate::base::ids::{ConnId, SlotId, TorrentId};
+use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId};
 use crate::base::limits::{COMEBACKS_MAX, REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX};
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
@@ -163,6 +163,8 @@ pub struct Peer {
     pub stage: Stage,
     /// Which torrent, once known.
     pub torrent: Option<TorrentId>,
+    /// What it calls itself; zeros before its handshake.
+    pub peer_id: PeerId,
     /// By which its blocks are attributed and it is banned.
     pub key: u64,
     /// Accounts that it keeps open: its own and its group's, once messages flow.
@@ -247,6 +249,7 @@ impl Peer {
             counted: Counted::Not,
             stage,
             torrent: None,
+            peer_id: PeerId([0; 20]),
             key,
             accounts: None,
             flags: Flags::default(),

@@ -3,6 +3,10 @@
 //! In order: a chunk that some core gave back; a chunk of a piece that is begun, so that pieces get
 //! whole; the rarest of a sample of the missing pieces, with a random start, so that equally rare
 //! ones differ between nodes. Chunks are claimed in the shared table: two cores never collect one.
+//!
+//! Of equally rare pieces a node prefers its own: those for which its peer id, hashed with the piece,
+//! beats the ids of all others that lack pieces (rendezvous hashing, Thaler and Ravishankar 1998). All nodes
+//! of a swarm know the same ids, so without a word they ask a seed for different pieces.
 
 use super::claims::Claim;
 use super::torrent::Torrent;
@@ -53,7 +57,10 @@ impl Engine {
                 Some(_) => {}
             }
         }
-        let piece = pick_missing(torrent, &self.cache, peer, &mut self.rng, self.config.sequential)?;
+        let rivals = Rivals::of(self.config.peer_id, torrent, &self.peers);
+        let torrent = self.torrents[id.0 as usize].as_mut()?;
+        let rng = &mut self.rng;
+        let piece = pick_missing(torrent, &self.cache, peer, rng, self.config.sequential, &rivals)?;
         if !own(torrent, &self.cache, piece, core, now) {
             return None;
         }
@@ -105,6 +112,48 @@ impl Engine {
             self.torrents.get(id.0 as usize)?.as_ref().map(|torrent| &torrent.shared.chunks)
         })
     }
+}
+
+/// Others that lack pieces and may ask for the same ones, by their peer ids.
+struct Rivals {
+    own: u64,
+    ids: [u64; RIVALS_MAX],
+    count: usize,
+}
+
+/// Rivals that are compared with; in a larger swarm pieces are shared out less strictly.
+const RIVALS_MAX: usize = 64;
+
+impl Rivals {
+    fn of(own: PeerId, torrent: &Torrent, peers: &Peers) -> Self {
+        let mut rivals = Self { own: number(own), ids: [0; RIVALS_MAX], count: 0 };
+        let lacking = torrent.peers.iter().filter_map(|&conn| peers.get(conn)).filter(|peer| !peer.is_seed());
+        for (place, peer) in rivals.ids.iter_mut().zip(lacking) {
+            *place = number(peer.peer_id);
+            rivals.count += 1;
+        }
+        rivals
+    }
+
+    /// Whether all rivals leave the piece to us.
+    fn leave(&self, piece: u32) -> bool {
+        let ours = mix(self.own, piece);
+        self.ids[..self.count].iter().all(|&id| mix(id, piece) <= ours)
+    }
+}
+
+/// The part of a peer id that clients choose at random: its end.
+const fn number(id: PeerId) -> u64 {
+    let [.., a, b, c, d, e, f, g, h] = id.0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The finaliser of SplitMix64.
+const fn mix(id: u64, piece: u32) -> u64 {
+    let mut word = id ^ (piece as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ word >> 31
 }
 
 /// Makes `core` the owner of a piece that nobody owns, if the cache has room for all of it. True if
@@ -215,8 +264,9 @@ fn pick_missing(
     peer: &Peer,
     rng: &mut Rng,
     sequential: bool,
+    rivals: &Rivals,
 ) -> Option<u32> {
-    let mut best: Option<(u32, u32)> = None;
+    let mut best: Option<((u32, bool), u32)> = None;
     let all = torrent.missing.as_slice().len();
     let mut at = if sequential { all.wrapping_sub(1) } else { rng.below(all as u32) as usize };
     let (mut seen, mut fits) = (0, 0);
@@ -244,7 +294,7 @@ fn pick_missing(
                 return Some(piece);
             }
             fits += 1;
-            let rarity = torrent.shared.availability(piece);
+            let rarity = (torrent.shared.availability(piece), !rivals.leave(piece));
             if best.is_none_or(|(rarest, _)| rarity < rarest) {
                 best = Some((rarity, piece));
             }
@@ -252,4 +302,28 @@ fn pick_missing(
         at = if at == 0 { last } else { at - 1 };
     }
     best.map(|(_, piece)| piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_know_one_another_share_pieces_out_without_a_word() {
+        let ids: Vec<u64> = (1..=8).map(|id| mix(id, 0)).collect();
+        let mut pieces_of = [0; 8];
+        for piece in 0..8_000 {
+            let owners: Vec<usize> = (0..8)
+                .filter(|&at| {
+                    let mut rivals = Rivals { own: ids[at], ids: [0; RIVALS_MAX], count: 7 };
+                    let others = ids.iter().filter(|&&id| id != ids[at]);
+                    rivals.ids.iter_mut().zip(others).for_each(|(place, &id)| *place = id);
+                    rivals.leave(piece)
+                })
+                .collect();
+            assert_eq!(owners.len(), 1, "piece {piece}");
+            pieces_of[owners[0]] += 1;
+        }
+        assert!(pieces_of.iter().all(|&count| (850..1_150).contains(&count)), "{pieces_of:?}");
+    }
 }

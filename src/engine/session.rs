@@ -215,6 +215,7 @@ impl Engine {
         peer.stage = Stage::Open;
         peer.torrent = Some(id);
         peer.fast = theirs.has_fast();
+        peer.peer_id = theirs.peer_id;
         peer.bits = Bitfield::new(shared.meta.geometry.piece_count());
         peer.since = now;
         peer.have_cursor = torrent.have_log.len();
