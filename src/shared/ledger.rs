@@ -10,7 +10,7 @@
 //! Invariants: `received_bytes` counts only verified payload that was asked for, once. `sent_bytes` counts
 //! payload of sends that were submitted, less what was refunded because it never left.
 
-use super::sync::{AtomicU32, AtomicU64, Ordering};
+use super::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::base::limits::LEDGER_PROBES_MAX;
 
 /// `live` of an account that is being handed to another party.
@@ -81,6 +81,8 @@ pub struct Entry {
 pub struct Ledger {
     /// The last one is for parties that find no place.
     accounts: Box<[Account]>,
+    /// Some core gives a new party a place.
+    admitting: AtomicBool,
 }
 
 impl Standing {
@@ -128,24 +130,20 @@ impl Account {
     }
 
     /// Gives an account that nobody looks at to `key`, and opens it for whoever did so; false if somebody
-    /// looks at it or was faster.
-    fn take(&self, old: u64, key: u64) -> bool {
+    /// looks at it.
+    fn take(&self, key: u64) -> bool {
         if self.live.compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return false;
         }
-        // Between the look at the key and the closing, the account may have changed hands.
-        let same = self.key.load(Ordering::Relaxed) == old;
-        if same {
-            for word in [&self.group, &self.received_bytes, &self.sent_bytes, &self.service] {
-                word.store(0, Ordering::Relaxed);
-            }
-            self.granted_bytes.store(0, Ordering::Relaxed);
-            self.spread_bytes.store(0, Ordering::Relaxed);
-            self.key.store(key, Ordering::Relaxed);
+        for word in [&self.group, &self.received_bytes, &self.sent_bytes, &self.service] {
+            word.store(0, Ordering::Relaxed);
         }
+        self.granted_bytes.store(0, Ordering::Relaxed);
+        self.spread_bytes.store(0, Ordering::Relaxed);
+        self.key.store(key, Ordering::Relaxed);
         // Others may have knocked meanwhile; each takes its own mark back.
-        self.live.fetch_sub(if same { CLOSED - 1 } else { CLOSED }, Ordering::Release);
-        same
+        self.live.fetch_sub(CLOSED - 1, Ordering::Release);
+        true
     }
 }
 
@@ -153,7 +151,8 @@ impl Ledger {
     /// A ledger of `accounts` accounts, a power of two.
     pub fn new(accounts: usize) -> Self {
         assert!(accounts.is_power_of_two() && accounts < 1 << 31);
-        Self { accounts: (0..=accounts).map(|_| Account::new()).collect() }
+        let accounts = (0..=accounts).map(|_| Account::new()).collect();
+        Self { accounts, admitting: AtomicBool::new(false) }
     }
 
     /// The account of a party that has connected; a new one starts with nothing. While all its places are
@@ -169,31 +168,30 @@ impl Ledger {
     /// As `open`; `None` if there is no place.
     fn open_own(&self, key: u64) -> Option<AccountId> {
         debug_assert_ne!(key, NOBODY);
-        loop {
-            if let Some(id) = self.find(key) {
-                return Some(id);
-            }
-            if self.places(key).any(|id| self.at(id).live.load(Ordering::Relaxed) & CLOSED != 0) {
-                // Another core takes one of the places, perhaps for the same party: a few stores.
-                spin();
-                continue;
-            }
-            let (place, old) = self.least(key)?;
-            if self.at(place).take(old, key) {
-                return self.settle(place, key);
-            }
-        }
+        self.find(key).or_else(|| self.admit(key))
     }
 
-    /// Two cores may have taken two places for one party: the first place counts, for both.
-    fn settle(&self, taken: AccountId, key: u64) -> Option<AccountId> {
-        let first = self.find(key)?;
-        self.close(taken);
-        // Whoever looks at it right now keeps it from being given back; it is left for somebody to evict.
-        if first != taken && self.at(taken).take(key, NOBODY) {
-            self.close(taken);
+    /// Gives a new party a place. One at a time, on all cores: two that took two places for one party at once
+    /// might not see one another. Parties are new once per connection, and this takes a few stores.
+    fn admit(&self, key: u64) -> Option<AccountId> {
+        while self.admitting.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            spin();
         }
-        Some(first)
+        let id = self.find(key).or_else(|| self.take_place(key));
+        self.admitting.store(false, Ordering::Release);
+        id
+    }
+
+    /// Takes the place of a new party, under `admitting`. Who looks at an account keeps it for a moment; then
+    /// another may go.
+    fn take_place(&self, key: u64) -> Option<AccountId> {
+        loop {
+            let place = self.least(key)?;
+            if self.at(place).take(key) {
+                return Some(place);
+            }
+            spin();
+        }
     }
 
     /// What members of `group` give from now on is credited to the group, too.
@@ -293,13 +291,13 @@ impl Ledger {
         self.places(key).find(|&id| self.at(id).key.load(Ordering::Relaxed) == key && self.at(id).enter(key))
     }
 
-    /// Where a new party may go: an empty account, or of those that are not live the one whose loss matters
-    /// least; and whose it is.
-    fn least(&self, key: u64) -> Option<(AccountId, u64)> {
+    /// Where a new party may go: an empty account, or of those that are not live the one that gave least.
+    fn least(&self, key: u64) -> Option<AccountId> {
         let idle = self.places(key).filter(|&id| self.at(id).live.load(Ordering::Relaxed) == 0);
-        idle.map(|id| (id, self.at(id).key.load(Ordering::Relaxed))).min_by_key(|&(id, old)| {
+        idle.min_by_key(|&id| {
+            let taken = self.at(id).key.load(Ordering::Relaxed) != NOBODY;
             let Standing { received_bytes, sent_bytes } = self.at(id).standing();
-            (old != NOBODY, received_bytes, sent_bytes)
+            (taken, received_bytes, sent_bytes)
         })
     }
 }
