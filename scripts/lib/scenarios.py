@@ -73,7 +73,7 @@ class FreeRiders(Scenario):
     def swarms(self, client):
         args = self.args
         honest = self.fetchers(client, self.nodes)
-        riders = self.fetchers(args.rider_client, 4 if args.free_riders is None else args.free_riders, "rider")
+        riders = self.fetchers(args.rider_client, args.free_riders or 4, "rider")
         absent = self.swarm(f"riders absent, {client}", client, honest)
         return [self.swarm(f"free-riders, {client}", client, honest + riders), absent]
 
@@ -159,7 +159,7 @@ class Departure(Scenario):
         row = rows[f"departure, {client}"]
         return [
             Bar(f"{client}: hosts that lived and did not finish", row["unfinished"], 0),
-            Bar(f"{client}: killed", row["killed"], None, 3),
+            Bar(f"{client}: killed", row["killed"], None, 1 + (self.args.kill_nodes or 2)),
         ]
 
 

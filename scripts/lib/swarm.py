@@ -219,6 +219,7 @@ class Run:
         seat.start(alive)
 
     def draw(self, now):
+        # What a node has spent is gone with it: looked at while it lives.
         self.spent()
         for seat in self.fetchers:
             have = seat.node.verified_bytes

@@ -124,10 +124,14 @@ struct Rivals {
 /// Rivals that are compared with; in a larger swarm pieces are shared out less strictly.
 const RIVALS_MAX: usize = 64;
 
+/// Connections that are looked at for them: most may be seeds.
+const RIVALS_LOOKS_MAX: usize = 4 * RIVALS_MAX;
+
 impl Rivals {
     fn of(own: PeerId, torrent: &Torrent, peers: &Peers) -> Self {
         let mut rivals = Self { own: number(own), ids: [0; RIVALS_MAX], count: 0 };
-        let lacking = torrent.peers.iter().filter_map(|&conn| peers.get(conn)).filter(|peer| !peer.is_seed());
+        let looked_at = torrent.peers.iter().take(RIVALS_LOOKS_MAX).filter_map(|&conn| peers.get(conn));
+        let lacking = looked_at.filter(|peer| !peer.is_seed());
         for (place, peer) in rivals.ids.iter_mut().zip(lacking) {
             *place = number(peer.peer_id);
             rivals.count += 1;
@@ -294,9 +298,14 @@ fn pick_missing(
                 return Some(piece);
             }
             fits += 1;
-            let rarity = (torrent.shared.availability(piece), !rivals.leave(piece));
-            if best.is_none_or(|(rarest, _)| rarity < rarest) {
-                best = Some((rarity, piece));
+            let rarity = torrent.shared.availability(piece);
+            let (rarest, theirs) = best.map_or((u32::MAX, true), |(rank, _)| rank);
+            // Whose piece it is takes a hash for each rival: only looked at where it decides.
+            if rarity < rarest || rarity == rarest && theirs {
+                let rank = (rarity, !rivals.leave(piece));
+                if best.is_none() || rank < (rarest, theirs) {
+                    best = Some((rank, piece));
+                }
             }
         }
         at = if at == 0 { last } else { at - 1 };

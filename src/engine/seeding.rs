@@ -17,23 +17,8 @@ impl Engine {
     /// How a connection that asks for blocks stands with its torrent. While a seed injects, the first of its
     /// requests that is for a piece not being spread comes to the front.
     pub(super) fn bring_forward(&mut self, conn: ConnId) -> Demand {
-        let Some((group, shared)) = self.client_of_seed(conn) else { return Demand::default() };
-        let injection = shared.injection();
-        if !injection.has_rare(INJECTION_COPIES, |piece| shared.availability(piece)) {
-            return Demand::default();
-        }
-        let now_ticks = at_ticks(self.ticked_at);
-        let spreads_soon = |piece| {
-            let given = injection.given(piece).filter(|given| given.group != group);
-            given.is_some_and(|given| {
-                is_fresh(given.at_ticks, now_ticks) && passes_on(&self.ledger, given.group)
-            })
-        };
-        let Some(peer) = self.peers.get(conn) else { return Demand::default() };
-        let looks = peer.requests.len().min(SPREAD_LOOKS_MAX);
-        let fresh = (0..looks).find(|&at| !spreads_soon(peer.requests[at].piece));
-        let demand = Demand { again: fresh.is_none(), weight: group_weight(&self.ledger, group) };
-        if let Some(at @ 1..) = fresh
+        let Some((demand, at)) = self.demand(conn) else { return Demand::default() };
+        if at > 0
             && let Some(peer) = self.peers.get_mut(conn)
         {
             // The blocks before it keep their order behind the others.
@@ -42,6 +27,26 @@ impl Engine {
             peer.probe.forget();
         }
         demand
+    }
+
+    /// The demand of a seed's client while it injects, and which request is to be served first.
+    fn demand(&self, conn: ConnId) -> Option<(Demand, usize)> {
+        let (group, shared) = self.client_of_seed(conn)?;
+        let injection = shared.injection();
+        if !injection.has_rare(INJECTION_COPIES, |piece| shared.availability(piece)) {
+            return None;
+        }
+        let now_ticks = at_ticks(self.ticked_at);
+        let spreads_soon = |piece| {
+            let given = injection.given(piece).filter(|given| given.group != group);
+            given.is_some_and(|given| {
+                is_fresh(given.at_ticks, now_ticks) && passes_on(&self.ledger, given.group)
+            })
+        };
+        let requests = &self.peers.get(conn)?.requests;
+        let fresh = requests.iter().take(SPREAD_LOOKS_MAX).position(|block| !spreads_soon(block.piece));
+        let demand = Demand { again: fresh.is_none(), weight: group_weight(&self.ledger, group) };
+        Some((demand, fresh.unwrap_or(0)))
     }
 
     /// A block goes to `conn`. Only whole ones prove anything: a byte of each piece would be cheap.
@@ -65,11 +70,11 @@ impl Engine {
     }
 
     /// The group of a connection and its torrent, if that is complete here.
-    fn client_of_seed(&self, conn: ConnId) -> Option<(AccountId, Arc<SharedTorrent>)> {
+    fn client_of_seed(&self, conn: ConnId) -> Option<(AccountId, &SharedTorrent)> {
         let peer = self.peers.get(conn)?;
         let [_, group] = peer.accounts?;
         let shared = &self.torrent(peer.torrent?)?.shared;
-        shared.is_complete().then(|| (group, Arc::clone(shared)))
+        shared.is_complete().then_some((group, &**shared))
     }
 }
 

@@ -105,7 +105,10 @@ impl Injection {
         for look in 0..LOOKS_MAX.min(pieces) {
             let piece = (first + look) % pieces;
             if availability(piece) < enough {
-                self.rare.store(piece, Ordering::Relaxed);
+                // All cores read the word for every turn: it is written when it changes.
+                if look > 0 {
+                    self.rare.store(piece, Ordering::Relaxed);
+                }
                 return true;
             }
         }

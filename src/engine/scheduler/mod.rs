@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Connections wait in *parties*: all that belong to one account take turns in it, and only the party has
-//! a place in the run queue. So a hundred connections get what one would. A connection waits in the party of
+//! a place in the run queue. A hundred connections stand where one would; they still get more, because one
+//! alone does not wait while its send is in flight. A connection waits in the party of
 //! its identity while that has earned a place by what it gave, else in that of its address group: grants
 //! and equal shares are for groups, because addresses of one group cost nothing.
 //!
@@ -223,13 +224,13 @@ impl Scheduler {
     }
 
     /// Whose turn it is; it waits no longer. `None`: nobody waits, or only those of a worse class than what
-    /// is in flight.
+    /// fills the window.
     pub fn pick(&mut self, ledger: &Ledger) -> Option<(ConnId, Class)> {
         let worst = self.window.worst_class();
         // Without a pool grants are no better than what comes behind them in that order.
         let grants = self.pool_bytes > 0 || worst >= Class::Rest;
         let may = |class| class <= worst && (class != Class::Grant || grants);
-        for look in 0.. {
+        for look in 0..=SCHEDULER_LOOKS_MAX {
             let (party, class) = self.first().filter(|&(_, class)| may(class))?;
             let index = self.parties[party as usize].waiting.first().expect("a party that waits has members");
             let mut seat = self.seats[index as usize].expect("who waits has a seat");
@@ -249,9 +250,6 @@ impl Scheduler {
             self.forget_first(party, index);
             self.requeue(party, ledger);
             self.wait(seat.conn, seat.demand, ledger);
-            if late {
-                break;
-            }
         }
         None
     }

@@ -2,7 +2,7 @@
 //!
 //! With every connection's send in flight at once the kernel decides who gets how much of a full link,
 //! and an order of ours decides nothing. So only as much is in flight as the core lately sent in
-//! [`WINDOW`], and nothing of a worse class while something of a better one is; the others wait here, in
+//! [`WINDOW`], and nothing of a worse class while better ones fill half of that; the others wait here, in
 //! order. The kernel keeps some more of each connection (`SEND_UNSENT_BYTES`), so that the link never waits
 //! for us.
 //!
