@@ -160,6 +160,10 @@ pub const GRANT_PART: u64 = 10;
 pub const GRANT_POOL_BYTES_MAX: i64 = 1 << 20;
 /// Parties that one pick looks at whose place has changed since they came to wait.
 pub const SCHEDULER_LOOKS_MAX: usize = 16;
+/// A send may carry so much, however many parties share what may be in flight: shorter ones cost more.
+pub const TURN_BYTES: u64 = 512 << 10;
+/// What a connection gets before the next one of its party has its turn.
+pub const MEMBER_TURN_BYTES: u64 = 256 << 10;
 /// One step of service in the class *rest*; groups that differ by less take turns.
 pub const SERVICE_STEP_BYTES: u64 = 64 << 10;
 /// A seed gives by evidence of passing on while fewer others than this hold some piece.

@@ -6,7 +6,7 @@ use crate::base::units::BLOCK_BYTES;
 
 /// How fast blocks come, and how many requests that warrants.
 ///
-/// Depth = rate x (base latency + 100 ms) + 32, at most what the other side queues. At first
+/// Depth = rate x (base latency + 100 ms), and 300 ms more but at most 32 blocks, at most what the other side queues. At first
 /// the depth doubles each round trip, as it grows by one with each block, until that brings no more or a
 /// block takes 100 ms longer than the fastest did: then the other side's queue is long enough, and more
 /// would only hold slots. (HyStart ends TCP's slow start by the same sign.)
@@ -27,9 +27,12 @@ pub struct Pace {
 /// What blocks may wait in the other side's queue.
 const QUEUEING: Span = Span::from_ms(100);
 
-/// Blocks that wait besides, however slow the other side is: it serves in turns, and whoever asks for nothing
-/// when its turn comes loses it.
-const TURNS_AHEAD_BLOCKS: usize = 32;
+/// What may wait there besides: it serves in turns, and whoever asks for nothing when its turn comes loses it.
+/// Of a slow one less, since blocks that are asked for are not fetched elsewhere.
+const TURNS_AHEAD: Span = Span::from_ms(300);
+
+/// The most of it.
+const TURNS_AHEAD_BLOCKS: u64 = 32;
 
 /// Nobody is late before, however near and fast it is: a lost segment alone takes 200 ms on Linux.
 const LATE_AFTER: Span = Span::from_ms(250);
@@ -96,12 +99,15 @@ impl Pace {
 
     /// Requests to keep outstanding at a peer that queues `reqq`.
     pub fn depth(&self, reqq: usize) -> usize {
-        let window_ns = u128::from(self.base_latency.unwrap_or_default().0 + QUEUEING.0);
-        let under_way = (u128::from(self.rate) * window_ns / 1_000_000_000) as u64 / u64::from(BLOCK_BYTES);
-        let by_rate = under_way as usize + if self.rate == 0 { 0 } else { TURNS_AHEAD_BLOCKS };
+        let under_way = self.blocks_in(Span(self.base_latency.unwrap_or_default().0 + QUEUEING.0));
+        let by_rate = (under_way + self.blocks_in(TURNS_AHEAD).min(TURNS_AHEAD_BLOCKS)) as usize;
         let depth = if self.ramping { self.ramp.max(by_rate) } else { by_rate };
         // A peer may queue fewer than our least: what it says goes before what we want.
         depth.clamp(REQUESTS_OUT_MIN, REQUESTS_OUT_MAX).min(reqq.max(1))
+    }
+
+    fn blocks_in(&self, span: Span) -> u64 {
+        (u128::from(self.rate) * u128::from(span.0) / 1_000_000_000) as u64 / u64::from(BLOCK_BYTES)
     }
 }
 
@@ -186,9 +192,9 @@ mod tests {
             (0..61).for_each(|_| pace.note_block(BLOCK_BYTES, Span::from_ms(10), Span(0)));
             pace.roll(Span::from_secs(1));
         }
-        // About 1 MB/s over 110 ms is 7 blocks.
-        let under_way = pace.depth(500) - TURNS_AHEAD_BLOCKS;
-        assert!((5..=8).contains(&under_way), "{under_way}");
+        // About 1 MB/s over 110 ms is 7 blocks, over 300 ms more 18.
+        let depth = pace.depth(500);
+        assert!((20..=26).contains(&depth), "{depth}");
         assert_eq!(Pace::default().depth(3), 3, "never more than the other side queues");
     }
 

@@ -7,8 +7,7 @@ use super::admission::Counted;
 use super::allowance::{Asks, ColdReads, Drain};
 use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
-use super::scheduler::class::Class;
-use super::scheduler::window::Begun;
+use super::scheduler::{InFlight, Turn};
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId};
@@ -138,10 +137,10 @@ pub struct Outgoing {
     pub in_flight: bool,
     /// The connection is among those whose control frames leave next.
     pub due: bool,
-    /// It is its turn: the next send carries blocks, out of that class.
-    pub turn: Option<Class>,
+    /// It is its turn: the next send carries blocks.
+    pub turn: Option<Turn>,
     /// What the payload of the send was charged as.
-    pub begun: Option<Begun>,
+    pub begun: Option<InFlight>,
     /// It stands among those that the tick makes ready again.
     pub throttled: bool,
     /// How much a send carries.

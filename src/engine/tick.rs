@@ -43,7 +43,7 @@ impl Engine {
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Instant) {
-        self.scheduler.roll(now);
+        self.scheduler.roll(now, &self.ledger);
         if now.since(self.ticked_at) >= TICK {
             self.ticked_at = now;
             for conn in std::mem::take(&mut self.throttled) {

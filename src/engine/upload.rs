@@ -12,7 +12,7 @@ use crate::proto::wire::message::piece_header;
 
 use super::loading::Found;
 use super::peer::{Outgoing, Pin};
-use super::scheduler::class::Class;
+use super::scheduler::Turn;
 use super::session::weight;
 use super::*;
 
@@ -38,8 +38,8 @@ impl Engine {
             if !outbox.is_empty() {
                 peer.out.push(Segment::Outbox { offset: 0, len: outbox.len() as u32 });
             }
-            if let Some(class) = turn {
-                self.take_blocks(conn, class, outbox, now);
+            if let Some(turn) = turn {
+                self.take_blocks(turn, outbox, now);
             }
         }
         let Some(peer) = self.peers.get_mut(conn) else { return false };
@@ -68,12 +68,12 @@ impl Engine {
         if self.scheduler.is_idle() || !self.scheduler.window.is_open() || !self.limit_allows(now) {
             return None;
         }
-        while let Some((conn, class)) = self.scheduler.pick(&self.ledger) {
-            let Some(peer) = self.peers.get_mut(conn) else { continue };
+        while let Some(turn) = self.scheduler.pick(&self.ledger) {
+            let Some(peer) = self.peers.get_mut(turn.conn) else { continue };
             // Who has a send in flight comes to wait again when that ends.
             if peer.may_send() && peer.out.segments.is_empty() && !peer.requests.is_empty() {
-                peer.out.turn = Some(class);
-                return Some(conn);
+                peer.out.turn = Some(turn);
+                return Some(turn.conn);
             }
         }
         None
@@ -87,19 +87,14 @@ impl Engine {
         allows
     }
 
-    /// Blocks of one turn: no more than the connection takes at a time, and a part of what may be in
-    /// flight, so that others have their turn soon.
-    fn turn_blocks(&self, peer: &Peer) -> usize {
-        let part = self.scheduler.window.limit_bytes() / TURNS_IN_FLIGHT / u64::from(BLOCK_BYTES);
-        peer.out.burst.blocks().min(part.max(1) as usize)
-    }
-
-    /// Moves queued requests into the send, as far as their chunks are in memory and limits allow, and
-    /// charges them to the peer.
-    fn take_blocks(&mut self, conn: ConnId, class: Class, outbox: &mut Vec<u8>, now: Instant) {
+    /// Moves queued requests into the send, as far as the turn goes, their chunks are in memory and limits
+    /// allow, and charges them to the peer.
+    fn take_blocks(&mut self, turn: Turn, outbox: &mut Vec<u8>, now: Instant) {
+        let conn = turn.conn;
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
-        let (burst, slots_max) = (self.turn_blocks(peer), self.send_slots_max());
+        let turn_blocks = turn.bytes.div_ceil(BLOCK_BYTES.into()).max(1) as usize;
+        let (burst, slots_max) = (peer.out.burst.blocks().min(turn_blocks), self.send_slots_max());
         let (mut weighs, mut taken, mut limited) = (0, 0, false);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
@@ -127,7 +122,7 @@ impl Engine {
         if bytes > 0 {
             peer.probe.note_taken(taken as usize);
             peer.out.burst.begin(now);
-            peer.out.begun = self.scheduler.charge(conn, class, bytes, &self.ledger);
+            peer.out.begun = self.scheduler.charge(turn, bytes, &self.ledger);
         } else if limited {
             // Another core took the last of the upload limit.
             self.wait_for_turn(conn);
@@ -146,7 +141,7 @@ impl Engine {
     /// The connection is over: what was charged and never left is refunded, its accounts are closed.
     pub(super) fn settle_account(&mut self, peer: &mut Peer) {
         if let Some(begun) = peer.out.begun.take() {
-            self.scheduler.window.end(begun);
+            self.scheduler.end(begun, &self.ledger);
             // How much of a send left that our own closing cut off is not known: nobody is to gain by it.
             if !peer.out.in_flight {
                 self.scheduler.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
@@ -221,8 +216,8 @@ impl Engine {
         peer.asks.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(begun) = peer.out.begun.take() {
-            self.scheduler.window.end(begun);
-            if let Some(unsent_bytes) = peer.out.burst.end(begun.bytes, now) {
+            self.scheduler.end(begun, &self.ledger);
+            if let Some(unsent_bytes) = peer.out.burst.end(begun.bytes(), now) {
                 self.actions.push_back(Action::Unsent { conn, bytes: unsent_bytes });
             }
         }
@@ -256,9 +251,6 @@ impl Engine {
         }
     }
 }
-
-/// Turns that fill what may be in flight.
-const TURNS_IN_FLIGHT: u64 = 4;
 
 /// The request that is served next, unless the connection pins as many slots as it may.
 fn next_request(peer: &Peer, slots_max: usize) -> Option<&BlockRef> {

@@ -49,15 +49,26 @@ impl Links {
     /// Appends a number that is in no list.
     pub fn push_back(&mut self, list: &mut List, number: u32) {
         assert!(!self.is_listed(number), "{number} is in a list already");
-        if self.0.len() <= number as usize {
-            self.0.resize(number as usize + 1, Link { before: NONE, after: NONE, listed: false });
-        }
+        self.reserve(number);
         self.0[number as usize] = Link { before: list.last, after: NONE, listed: true };
         match list.last {
             NONE => list.first = number,
             last => self.0[last as usize].after = number,
         }
         list.last = number;
+    }
+
+    /// Puts a number that is in no list before the others.
+    pub fn push_front(&mut self, list: &mut List, number: u32) {
+        let first = list.first;
+        if first == NONE {
+            return self.push_back(list, number);
+        }
+        assert!(!self.is_listed(number), "{number} is in a list already");
+        self.reserve(number);
+        self.0[number as usize] = Link { before: NONE, after: first, listed: true };
+        self.0[first as usize].before = number;
+        list.first = number;
     }
 
     /// Takes a number out of the list that it is in.
@@ -74,6 +85,12 @@ impl Links {
         }
         self.0[number as usize].listed = false;
     }
+
+    fn reserve(&mut self, number: u32) {
+        if self.0.len() <= number as usize {
+            self.0.resize(number as usize + 1, Link { before: NONE, after: NONE, listed: false });
+        }
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +106,10 @@ mod tests {
         for _ in 0..10_000 {
             let (number, at) = (rng.below(20), rng.below(3) as usize);
             match oracle.iter().position(|list| list.contains(&number)) {
+                None if rng.below(4) == 0 => {
+                    links.push_front(&mut lists[at], number);
+                    oracle[at].insert(0, number);
+                }
                 None => {
                     links.push_back(&mut lists[at], number);
                     oracle[at].push(number);

@@ -5,13 +5,18 @@
 //! queue.rs    parties that wait, by class and bucket, O(1)
 //! lists.rs    the lists of it
 //! window.rs   how much may be in flight, so that the order decides and not the kernel
+//! flight.rs   what is in flight, and for how long it counts
+//! party.rs    connections of one account
 //! ```
 //!
 //! Connections wait in *parties*: all that belong to one account take turns in it, and only the party has
-//! a place in the run queue. A hundred connections stand where one would; they still get more, because one
-//! alone does not wait while its send is in flight. A connection waits in the party of
-//! its identity while that has earned a place by what it gave, else in that of its address group: grants
-//! and equal shares are for groups, because addresses of one group cost nothing.
+//! a place in the run queue. A connection waits in the party of its identity while that has earned a place
+//! by what it gave, else in that of its address group: grants and equal shares are for groups, because
+//! addresses of one group cost nothing.
+//!
+//! A hundred connections of a party get what one would: a party has no more in flight than its share of the
+//! window, and its members do not take turns with every send, but each has a long one. A party at its
+//! share is *parked* until something of it ends or stops counting.
 //!
 //! Places are looked up when a party comes to wait and again when its turn comes; whoever stands too high by
 //! then moves down. Who has come to deserve better is ranked anew by the engine (`rank_again`). The ring of
@@ -20,26 +25,27 @@
 //! once.
 
 pub mod class;
+mod flight;
 mod lists;
+mod party;
 mod queue;
 pub mod window;
 
-use std::collections::HashMap;
-
 use crate::base::ids::ConnId;
 use crate::base::limits::{
-    GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_MAX, SCHEDULER_LOOKS_MAX, SERVICE_STEP_BYTES,
+    GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_MAX, SCHEDULER_LOOKS_MAX, SERVICE_STEP_BYTES, TURN_BYTES,
 };
 use crate::base::time::Instant;
 use crate::shared::ledger::{AccountId, Ledger};
 
 use class::{Class, Place, earned};
 use lists::{Links, List};
+use party::{AGAIN, Parties, PartyId};
 use queue::RunQueue;
 use window::{Begun, Window};
 
-/// The party of all whose demand is for what was given away already; it has no account.
-const AGAIN: u32 = 0;
+/// Turns that fill what may be in flight, while those who wait have earned nothing.
+const TURNS_IN_FLIGHT: u64 = 4;
 
 /// Least weight of a group in *rest*: its service counts as it is.
 pub const WEIGHT_ONE: u64 = 16;
@@ -70,15 +76,29 @@ impl Default for Demand {
     }
 }
 
-/// Connections of one account that wait, in turn.
-#[derive(Debug)]
-struct Party {
-    /// None of `AGAIN` only.
-    account: Option<AccountId>,
-    members: u32,
-    waiting: List,
-    /// The service of its account at which its service on this core began.
-    since_bytes: u64,
+/// One turn of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Whose it is.
+    pub conn: ConnId,
+    /// Out of which class.
+    pub class: Class,
+    /// What its party may still have in flight; a send may carry so much, rounded up to blocks.
+    pub bytes: u64,
+}
+
+/// A send that was charged. Good for the scheduler that gave it out, once.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    begun: Begun,
+    party: PartyId,
+}
+
+impl InFlight {
+    /// Payload of the send.
+    pub const fn bytes(&self) -> u64 {
+        self.begun.bytes
+    }
 }
 
 /// How one connection stands.
@@ -100,12 +120,14 @@ pub struct Scheduler {
     queue: RunQueue,
     /// How much may be in flight.
     pub window: Window,
+    /// Of the connections that wait.
     links: Links,
     /// By index of the connection.
     seats: Vec<Option<Seat>>,
-    parties: Vec<Party>,
-    vacant: Vec<u32>,
-    by_account: HashMap<AccountId, u32>,
+    parties: Parties,
+    /// Parties that wait and have as much in flight as they may.
+    parked: List,
+    parked_links: Links,
     /// Bytes that strangers may be granted. Below zero when they got more because nobody else wanted it.
     pool_bytes: i64,
 }
@@ -118,33 +140,40 @@ impl Scheduler {
             window: Window::new(now),
             links: Links::default(),
             seats: Vec::new(),
-            parties: vec![Party { account: None, members: 1, waiting: List::default(), since_bytes: 0 }],
-            vacant: Vec::new(),
-            by_account: HashMap::new(),
+            parties: Parties::default(),
+            parked: List::default(),
+            parked_links: Links::default(),
             pool_bytes: GRANT_POOL_BYTES_MAX,
         }
     }
 
     /// Time has passed.
-    pub fn roll(&mut self, now: Instant) {
+    pub fn roll(&mut self, now: Instant, ledger: &Ledger) {
+        if now < self.window.due() {
+            return;
+        }
+        // What they have in flight may count no longer; who is at its share still is parked anew.
+        while let Some(party) = self.parked.first() {
+            self.unpark(party, ledger);
+        }
         let waits = self.first().map(|(_, class)| class);
         self.window.roll(now, waits);
     }
 
     /// Whether nobody waits.
     pub const fn is_idle(&self) -> bool {
-        self.queue.len() == 0
+        self.queue.len() == 0 && self.parked.is_empty()
     }
 
-    /// How many parties wait.
+    /// How many parties wait for their turn; those that have theirs in flight are not counted.
     pub const fn waiting_parties(&self) -> usize {
         self.queue.len()
     }
 
     /// A connection that may come to wait.
     pub fn enter(&mut self, conn: ConnId, membership: Membership) {
-        let identity = self.party(membership.balance);
-        let group = self.party(membership.group);
+        let identity = self.parties.join(membership.balance);
+        let group = self.parties.join(membership.group);
         let index = conn.index as usize;
         if self.seats.len() <= index {
             self.seats.resize(index + 1, None);
@@ -165,8 +194,8 @@ impl Scheduler {
         self.forget(conn);
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
-        self.release(seat.identity);
-        self.release(seat.group);
+        self.parties.leave(seat.identity);
+        self.parties.leave(seat.group);
     }
 
     /// Whether the connection waits.
@@ -188,8 +217,11 @@ impl Scheduler {
         seat.demand = demand;
         let place = self.place(&mut seat, ledger);
         self.seats[conn.index as usize] = Some(seat);
-        let party = &mut self.parties[seat.party as usize];
-        self.links.push_back(&mut party.waiting, conn.index);
+        self.parties.at_mut(seat.party).wait(conn.index, &mut self.links);
+        self.parties.review(seat.party);
+        if self.parked_links.is_listed(seat.party) {
+            return;
+        }
         // The others of the party waited for the same; what changed since holds for all of them.
         if self.queue.holds(seat.party) && !self.queue.stands(seat.party, place) {
             self.queue.remove(seat.party);
@@ -205,7 +237,8 @@ impl Scheduler {
         let party = seat.party;
         seat.demand = demand;
         let place = self.place(&mut seat, ledger);
-        if seat.party == party && (party == AGAIN || self.queue.stands(party, place)) {
+        let parked = self.parked_links.is_listed(party);
+        if seat.party == party && (party == AGAIN || parked || self.queue.stands(party, place)) {
             self.seats[conn.index as usize] = Some(seat);
         } else {
             self.forget(conn);
@@ -216,46 +249,59 @@ impl Scheduler {
     /// The connection has nothing to be sent any more.
     pub fn forget(&mut self, conn: ConnId) {
         let Some(seat) = self.seat(conn).filter(|_| self.links.is_listed(conn.index)) else { return };
-        let party = &mut self.parties[seat.party as usize];
+        let party = self.parties.at_mut(seat.party);
         self.links.remove(&mut party.waiting, conn.index);
-        if party.waiting.is_empty() {
+        if !party.waiting.is_empty() {
+            return;
+        }
+        if self.parked_links.is_listed(seat.party) {
+            self.parked_links.remove(&mut self.parked, seat.party);
+        } else {
             self.queue.remove(seat.party);
         }
+        self.parties.review(seat.party);
     }
 
     /// Whose turn it is; it waits no longer. `None`: nobody waits, or only those of a worse class than what
-    /// fills the window.
-    pub fn pick(&mut self, ledger: &Ledger) -> Option<(ConnId, Class)> {
+    /// fills the window, or parties that have their share in flight.
+    pub fn pick(&mut self, ledger: &Ledger) -> Option<Turn> {
         let worst = self.window.worst_class();
         // Without a pool grants are no better than what comes behind them in that order.
         let grants = self.pool_bytes > 0 || worst >= Class::Rest;
         let may = |class| class <= worst && (class != Class::Grant || grants);
-        for look in 0..=SCHEDULER_LOOKS_MAX {
+        let mut looks = 0;
+        loop {
             let (party, class) = self.first().filter(|&(_, class)| may(class))?;
-            let index = self.parties[party as usize].waiting.first().expect("a party that waits has members");
+            let Some(bytes) = self.room(party, class) else {
+                self.park(party);
+                continue;
+            };
+            let index = self.parties.at(party).waiting.first().expect("a party that waits has members");
             let mut seat = self.seats[index as usize].expect("who waits has a seat");
             let place = self.place(&mut seat, ledger);
             let stands = seat.party == party && (self.queue.stands(party, place) || place.class < class);
-            let late = look == SCHEDULER_LOOKS_MAX;
-            if stands || late && may(place.class) {
-                let class = if stands { class } else { place.class };
-                if stands && class == Class::Rest {
-                    self.queue.advance_to(party);
-                }
-                self.forget_first(party, index);
-                self.requeue(party, ledger);
-                return Some((seat.conn, class));
+            let late = looks == SCHEDULER_LOOKS_MAX;
+            let class = if stands { class } else { place.class };
+            if stands && class == Class::Rest {
+                self.queue.advance_to(party);
             }
-            // What it stood for has changed since it came to wait.
             self.forget_first(party, index);
             self.requeue(party, ledger);
+            if stands || late && may(place.class) {
+                return Some(Turn { conn: seat.conn, class, bytes });
+            }
+            // What it stood for has changed since it came to wait.
             self.wait(seat.conn, seat.demand, ledger);
+            if late {
+                return None;
+            }
+            looks += 1;
         }
-        None
     }
 
-    /// The pick was given so many bytes.
-    pub fn charge(&mut self, conn: ConnId, class: Class, bytes: u64, ledger: &Ledger) -> Option<Begun> {
+    /// The turn carries so many bytes.
+    pub fn charge(&mut self, turn: Turn, bytes: u64, ledger: &Ledger) -> Option<InFlight> {
+        let Turn { conn, class, .. } = turn;
         let seat = self.seat(conn)?;
         let group = self.account(seat.group);
         ledger.debit(seat.own, bytes);
@@ -269,7 +315,19 @@ impl Scheduler {
         }
         self.pool_bytes = (self.pool_bytes + (bytes / GRANT_PART) as i64).min(GRANT_POOL_BYTES_MAX);
         self.pool_bytes = self.pool_bytes.max(-GRANT_POOL_BYTES_MAX);
-        Some(self.window.begin(class, bytes))
+        let begun = self.window.begin(class, bytes);
+        let party = self.parties.begin(seat.party, conn.index, begun.epoch, bytes);
+        Some(InFlight { begun, party })
+    }
+
+    /// A send ended, or its connection did.
+    pub fn end(&mut self, sent: InFlight, ledger: &Ledger) {
+        let InFlight { begun, party } = sent;
+        self.window.end(begun);
+        let there = self.parties.end(party, self.window.epoch(), begun.epoch, begun.bytes);
+        if there && self.parked_links.is_listed(party.number) {
+            self.unpark(party.number, ledger);
+        }
     }
 
     /// Bytes that were charged never left. The balance gets them back; grants and service are used up, so
@@ -316,7 +374,7 @@ impl Scheduler {
     /// this one, counted from where the ring was then. Who was away has saved nothing up.
     fn service_key(&mut self, party: u32, service_bytes: u64) -> u64 {
         let base_bytes = self.queue.base() * SERVICE_STEP_BYTES;
-        let since_bytes = &mut self.parties[party as usize].since_bytes;
+        let since_bytes = &mut self.parties.at_mut(party).since_bytes;
         let key_bytes = service_bytes.wrapping_sub(*since_bytes);
         if key_bytes.cast_signed() < base_bytes.cast_signed() {
             *since_bytes = service_bytes.wrapping_sub(base_bytes);
@@ -325,16 +383,46 @@ impl Scheduler {
         key_bytes / SERVICE_STEP_BYTES
     }
 
+    /// What a party may still have in flight; `None` if that is not worth a send. Equal shares of the window
+    /// for all that are busy, but long enough turns; who has earned its place may take half of the window,
+    /// so that it keeps worse classes out.
+    fn room(&mut self, party: u32, class: Class) -> Option<u64> {
+        let window_bytes = self.window.limit_bytes();
+        let turn_bytes = TURN_BYTES.min(window_bytes / TURNS_IN_FLIGHT);
+        let share_bytes = match class {
+            Class::Owed | Class::Excess => window_bytes / 2,
+            Class::Again => window_bytes,
+            Class::Grant | Class::Rest => window_bytes / u64::from(self.parties.busy().max(1)),
+        };
+        let share_bytes = share_bytes.max(turn_bytes);
+        let flight = &mut self.parties.at_mut(party).flight;
+        flight.roll_to(self.window.epoch());
+        let room_bytes = share_bytes.saturating_sub(flight.counted_bytes());
+        (room_bytes >= share_bytes / TURNS_IN_FLIGHT).then_some(room_bytes)
+    }
+
+    /// A party that waits has its share in flight.
+    fn park(&mut self, party: u32) {
+        self.queue.remove(party);
+        self.parked_links.push_back(&mut self.parked, party);
+    }
+
+    fn unpark(&mut self, party: u32, ledger: &Ledger) {
+        self.parked_links.remove(&mut self.parked, party);
+        self.requeue(party, ledger);
+    }
+
     /// Takes the first connection of a party out of it.
     fn forget_first(&mut self, party: u32, index: u32) {
-        self.links.remove(&mut self.parties[party as usize].waiting, index);
+        self.links.remove(&mut self.parties.at_mut(party).waiting, index);
         self.queue.remove(party);
+        self.parties.review(party);
     }
 
     /// A party of which others wait takes its place anew, behind those that stand there: the place of its
     /// first member, who moves on when its turn comes if it belongs elsewhere.
     fn requeue(&mut self, party: u32, ledger: &Ledger) {
-        let Some(index) = self.parties[party as usize].waiting.first() else { return };
+        let Some(index) = self.parties.at(party).waiting.first() else { return };
         let mut seat = self.seats[index as usize].expect("who waits has a seat");
         let place = self.place(&mut seat, ledger);
         self.queue.push(party, place);
@@ -345,42 +433,7 @@ impl Scheduler {
     }
 
     fn account(&self, party: u32) -> AccountId {
-        self.parties[party as usize].account.expect("no seat is of the party without an account")
-    }
-
-    /// The party of an account, with one member more.
-    fn party(&mut self, account: AccountId) -> u32 {
-        if let Some(&party) = self.by_account.get(&account) {
-            self.parties[party as usize].members += 1;
-            return party;
-        }
-        // Far ahead of any service: the first look sets it.
-        let fresh =
-            Party { account: Some(account), members: 1, waiting: List::default(), since_bytes: u64::MAX };
-        let party = match self.vacant.pop() {
-            Some(place) => {
-                self.parties[place as usize] = fresh;
-                place
-            }
-            None => {
-                self.parties.push(fresh);
-                self.parties.len() as u32 - 1
-            }
-        };
-        self.by_account.insert(account, party);
-        party
-    }
-
-    fn release(&mut self, party: u32) {
-        let Party { account, members, waiting, .. } = &mut self.parties[party as usize];
-        *members -= 1;
-        if *members == 0 {
-            assert!(waiting.is_empty());
-            if let Some(account) = account {
-                self.by_account.remove(account);
-            }
-            self.vacant.push(party);
-        }
+        self.parties.at(party).account.expect("no seat is of the party without an account")
     }
 }
 

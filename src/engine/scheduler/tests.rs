@@ -1,9 +1,14 @@
 use super::class::Class::*;
 use super::*;
+use crate::base::limits::MEMBER_TURN_BYTES;
+use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
 
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// What one send carries at most.
+const BURST_BYTES: u64 = 512 << 10;
 
 /// A scheduler, a ledger, and connections of parties numbered from 1.
 struct Rig {
@@ -38,11 +43,23 @@ impl Rig {
 
     /// Who is served next with `bytes`, and waits again.
     fn serve(&mut self, bytes: u64) -> Option<(ConnId, Class)> {
-        let (conn, class) = self.scheduler.pick(&self.ledger)?;
-        let begun = self.scheduler.charge(conn, class, bytes, &self.ledger).unwrap();
-        self.scheduler.window.end(begun);
-        self.wait(conn);
-        Some((conn, class))
+        let turn = self.scheduler.pick(&self.ledger)?;
+        let sent = self.scheduler.charge(turn, bytes, &self.ledger).unwrap();
+        self.scheduler.end(sent, &self.ledger);
+        self.wait(turn.conn);
+        Some((turn.conn, turn.class))
+    }
+
+    /// Who is picked next, and out of which class.
+    fn pick(&mut self) -> Option<(ConnId, Class)> {
+        self.scheduler.pick(&self.ledger).map(|turn| (turn.conn, turn.class))
+    }
+
+    /// A turn of as many bytes as it may carry begins.
+    fn begin(&mut self) -> Option<(ConnId, InFlight)> {
+        let turn = self.scheduler.pick(&self.ledger)?;
+        let sent = self.scheduler.charge(turn, turn.bytes.min(BURST_BYTES), &self.ledger).unwrap();
+        Some((turn.conn, sent))
     }
 
     /// Bytes that each connection gets of `blocks` blocks.
@@ -173,8 +190,10 @@ fn weights_share_out_the_rest() {
     rig.scheduler.wait(light, demand(WEIGHT_ONE), &rig.ledger);
     let mut got = [0; 2];
     for _ in 0..4_000 {
-        let (conn, class) = rig.scheduler.pick(&rig.ledger).unwrap();
-        rig.scheduler.charge(conn, class, BLOCK, &rig.ledger);
+        let turn = rig.scheduler.pick(&rig.ledger).unwrap();
+        let conn = turn.conn;
+        let sent = rig.scheduler.charge(turn, BLOCK, &rig.ledger).unwrap();
+        rig.scheduler.end(sent, &rig.ledger);
         got[conn.index as usize] += 1;
         rig.scheduler.wait(conn, demand([3 * WEIGHT_ONE, WEIGHT_ONE][conn.index as usize]), &rig.ledger);
     }
@@ -188,9 +207,9 @@ fn who_asks_again_for_what_was_given_away_is_served_when_nobody_else_wants_anyth
     rig.ledger.credit(1, MIB);
     rig.scheduler.wait(again, Demand { again: true, weight: WEIGHT_ONE }, &rig.ledger);
     rig.wait(other);
-    assert_eq!(rig.scheduler.pick(&rig.ledger), Some((other, Rest)));
-    assert_eq!(rig.scheduler.pick(&rig.ledger), Some((again, Again)));
-    assert_eq!(rig.scheduler.pick(&rig.ledger), None);
+    assert_eq!(rig.pick(), Some((other, Rest)));
+    assert_eq!(rig.pick(), Some((again, Again)));
+    assert_eq!(rig.pick(), None);
 }
 
 #[test]
@@ -201,15 +220,16 @@ fn who_leaves_or_is_forgotten_waits_no_more_and_a_refund_restores_the_account() 
     rig.scheduler.leave(first);
     rig.scheduler.forget(second);
     assert!(!rig.scheduler.holds(first) && !rig.scheduler.holds(second) && rig.scheduler.holds(third));
-    let (conn, class) = rig.scheduler.pick(&rig.ledger).unwrap();
-    rig.scheduler.charge(conn, class, 5 * BLOCK, &rig.ledger);
+    let turn = rig.scheduler.pick(&rig.ledger).unwrap();
+    let conn = turn.conn;
+    rig.scheduler.charge(turn, 5 * BLOCK, &rig.ledger);
     rig.scheduler.refund(conn, 2 * BLOCK, &rig.ledger);
     let account = rig.ledger.open(2);
     assert_eq!((conn, rig.ledger.standing(account).sent_bytes), (third, 3 * BLOCK));
     assert!(rig.scheduler.is_idle());
     rig.scheduler.leave(second);
     rig.scheduler.leave(third);
-    assert!(rig.scheduler.by_account.is_empty());
+    assert_eq!(rig.scheduler.parties.accounts(), 0);
 }
 
 #[test]
@@ -219,9 +239,18 @@ fn random_arrivals_and_departures_lose_nobody() {
     let mut rig = Rig::new();
     let conns: Vec<ConnId> = (0..40).map(|at| rig.enter_group(1 + at % 13, 100 + at % 5)).collect();
     let mut waiting = std::collections::BTreeSet::new();
-    for _ in 0..20_000 {
+    let (mut sent, mut now): (Vec<InFlight>, _) = (Vec::new(), Instant(0));
+    for _ in 0..40_000 {
         let conn = conns[rng.below(40) as usize];
-        match rng.below(4) {
+        match rng.below(6) {
+            4 => {
+                now = now + Span::from_ms(7);
+                rig.scheduler.roll(now, &rig.ledger);
+            }
+            5 if !sent.is_empty() => {
+                let sent = sent.swap_remove(rng.below(sent.len() as u32) as usize);
+                rig.scheduler.end(sent, &rig.ledger);
+            }
             0 | 1 => {
                 rig.wait(conn);
                 waiting.insert(conn);
@@ -233,16 +262,108 @@ fn random_arrivals_and_departures_lose_nobody() {
             _ => {
                 rig.ledger.credit(u64::from(1 + rng.below(13)), u64::from(rng.below(1 << 20)));
                 match rig.scheduler.pick(&rig.ledger) {
-                    Some((conn, class)) => {
-                        assert!(waiting.remove(&conn), "{conn:?} did not wait");
+                    Some(turn) => {
+                        assert!(waiting.remove(&turn.conn), "{:?} did not wait", turn.conn);
                         let bytes = u64::from(rng.below(1 << 19));
-                        let begun = rig.scheduler.charge(conn, class, bytes, &rig.ledger).unwrap();
-                        rig.scheduler.window.end(begun);
+                        sent.push(rig.scheduler.charge(turn, bytes, &rig.ledger).unwrap());
                     }
-                    None => assert!(waiting.is_empty()),
+                    None => assert!(waiting.is_empty() || !sent.is_empty()),
                 }
             }
         }
         assert_eq!(rig.scheduler.is_idle(), waiting.is_empty());
     }
+}
+
+/// The kernel serves all sends in flight at the same rate each, `rate_bytes` together, as TCP does on a full
+/// link. Bytes of each connection after so long.
+fn on_a_shared_link(rig: &mut Rig, conns: &[ConnId], rate_bytes: u64, time: Span) -> Vec<u64> {
+    const STEP: Span = Span::from_ms(1);
+    conns.iter().for_each(|&conn| rig.wait(conn));
+    let mut got = vec![0; rig.conns as usize];
+    let mut flying: Vec<(ConnId, InFlight, u64)> = Vec::new();
+    let mut now = Instant(0);
+    for _ in 0..time.0 / STEP.0 {
+        while rig.scheduler.window.is_open()
+            && let Some((conn, sent)) = rig.begin()
+        {
+            flying.push((conn, sent, 0));
+        }
+        let each = rate_bytes / 1_000 / flying.len().max(1) as u64;
+        for (conn, sent, out) in &mut flying {
+            *out += each;
+            got[conn.index as usize] += each.min(sent.bytes());
+        }
+        let (ended, rest) = flying.into_iter().partition(|(_, sent, out)| *out >= sent.bytes());
+        flying = rest;
+        for (conn, sent, _) in ended {
+            rig.scheduler.end(sent, &rig.ledger);
+            rig.wait(conn);
+        }
+        now = now + STEP;
+        rig.scheduler.roll(now, &rig.ledger);
+    }
+    got
+}
+
+#[test]
+fn s1_on_a_full_link_500_connections_of_a_group_get_what_one_gets() {
+    let mut rig = Rig::new();
+    let mut conns = vec![rig.enter(1)];
+    conns.extend((0..500).map(|party| rig.enter_group(1_000 + party, 2)));
+    let got = on_a_shared_link(&mut rig, &conns, 12_500_000, Span::from_secs(10));
+    let many: u64 = got[1..].iter().sum();
+    assert!(many <= got[0] * 105 / 100, "{many} against {}", got[0]);
+}
+
+#[test]
+fn a_creditor_alone_keeps_takers_off_a_full_link() {
+    let mut rig = Rig::new();
+    let conns: Vec<ConnId> = (1..=5).map(|party| rig.enter(party)).collect();
+    rig.ledger.credit(1, 1_000 * MIB);
+    let got = on_a_shared_link(&mut rig, &conns, 12_500_000, Span::from_secs(10));
+    let takers: u64 = got[1..].iter().sum();
+    assert!(takers * 10 <= got[0], "{got:?}");
+}
+
+#[test]
+fn a_party_alone_has_all_of_the_window_and_two_have_half_each() {
+    let mut rig = Rig::new();
+    let many: Vec<ConnId> = (0..8).map(|_| rig.enter(1)).collect();
+    many.iter().for_each(|&conn| rig.wait(conn));
+    let window_bytes = rig.scheduler.window.limit_bytes();
+    assert_eq!(rig.scheduler.pick(&rig.ledger).map(|turn| turn.bytes), Some(window_bytes));
+    let other = rig.enter(2);
+    rig.wait(other);
+    let turn = rig.scheduler.pick(&rig.ledger).unwrap();
+    assert_eq!(turn.bytes, window_bytes / 2);
+    // With that in flight the party is parked, until it ends or counts no longer.
+    let sent = rig.scheduler.charge(turn, turn.bytes, &rig.ledger).unwrap();
+    assert_eq!(rig.begin().map(|(conn, _)| conn), Some(other));
+    assert!(rig.pick().is_none() && !rig.scheduler.is_idle());
+    rig.scheduler.end(sent, &rig.ledger);
+    assert!(rig.pick().is_some_and(|(conn, _)| conn != other));
+}
+
+#[test]
+fn what_is_stuck_keeps_its_own_party_waiting_no_longer_than_others() {
+    let mut rig = Rig::new();
+    let conns: Vec<ConnId> = (0..2).map(|_| rig.enter(1)).collect();
+    conns.iter().for_each(|&conn| rig.wait(conn));
+    let turn = rig.scheduler.pick(&rig.ledger).unwrap();
+    rig.scheduler.charge(turn, turn.bytes, &rig.ledger).unwrap();
+    assert_eq!(rig.scheduler.pick(&rig.ledger), None);
+    rig.scheduler.roll(Instant(0) + Span::from_secs(1), &rig.ledger);
+    assert!(rig.scheduler.pick(&rig.ledger).is_some());
+}
+
+#[test]
+fn members_of_a_party_take_long_turns() {
+    let mut rig = Rig::new();
+    let conns: Vec<ConnId> = (0..3).map(|_| rig.enter(1)).collect();
+    conns.iter().for_each(|&conn| rig.wait(conn));
+    let turns = MEMBER_TURN_BYTES / BLOCK;
+    let order: Vec<u32> = (0..3 * turns).map(|_| rig.serve(BLOCK).unwrap().0.index).collect();
+    let changes = order.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert_eq!(changes, 2, "{order:?}");
 }

@@ -2,26 +2,22 @@
 //!
 //! With every connection's send in flight at once the kernel decides who gets how much of a full link,
 //! and an order of ours decides nothing. So only as much is in flight as the core lately sent in
-//! [`WINDOW`], and nothing of a worse class while better ones fill half of that; the others wait here, in
+//! [`WINDOW`], and nothing of a worse class while better ones fill most of half of that; the others wait here, in
 //! order. The kernel keeps some more of each connection (`SEND_UNSENT_BYTES`), so that the link never waits
 //! for us.
 //!
-//! A peer that reads slowly must not keep the others waiting: what has been in flight for [`PATIENCE`]
-//! epochs no longer counts. On a full link of our own sends take about [`WINDOW`]; when most take longer
-//! than our patience, it is the peers that are slow, and the window opens further until nobody waits.
+//! A peer that reads slowly must not keep the others waiting: what has been in flight for long no longer
+//! counts (`flight.rs`), and only what began a moment ago keeps worse classes out. On a full link of our own
+//! sends take about [`WINDOW`]; when most take longer than our patience, it is the peers that are slow, and
+//! the window opens further until nobody waits.
 
 use super::class::{CLASSES, Class};
+use super::flight::{EPOCH, Flight};
 use crate::base::limits::{SEND_WINDOW_BYTES_MIN, SEND_WINDOW_STRETCH_MAX};
 use crate::base::time::{Instant, Span};
 
 /// What is in flight covers so much time.
 const WINDOW: Span = Span::from_ms(25);
-
-/// One epoch: the unit of patience.
-const EPOCH: Span = Span::from_ms(50);
-
-/// Epochs for which a send counts, the one in which it began included.
-const PATIENCE: usize = 4;
 
 /// A stretch of one, in sixteenths.
 const STRETCH_ONE: u64 = 16;
@@ -29,8 +25,10 @@ const STRETCH_ONE: u64 = 16;
 /// When a send began, and what it carries. Good for the window that gave it out.
 #[derive(Clone, Copy, Debug)]
 pub struct Begun {
-    epoch: u64,
-    class: Class,
+    /// The epoch in which it began.
+    pub(super) epoch: u64,
+    /// As what it counts.
+    pub(super) class: Class,
     /// Payload of the send.
     pub bytes: u64,
 }
@@ -38,12 +36,10 @@ pub struct Begun {
 /// See the module.
 #[derive(Debug)]
 pub struct Window {
-    /// In flight, by the epoch in which they began and by class; the newest at `epoch % PATIENCE`.
-    bytes_by_epoch: [[u64; CLASSES]; PATIENCE],
+    /// In flight, by class.
+    flights: [Flight; CLASSES],
     epoch: u64,
     since: Instant,
-    /// In flight and counted, by class.
-    counted_bytes: [u64; CLASSES],
     /// Ended in this epoch.
     ended_bytes: u64,
     /// Bytes a second, smoothed.
@@ -54,12 +50,11 @@ pub struct Window {
 
 impl Window {
     /// Nothing is in flight.
-    pub const fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
-            bytes_by_epoch: [[0; CLASSES]; PATIENCE],
+            flights: [Flight::default(); CLASSES],
             epoch: 0,
             since: now,
-            counted_bytes: [0; CLASSES],
             ended_bytes: 0,
             rate_bytes: 0,
             stretch: STRETCH_ONE,
@@ -74,15 +69,16 @@ impl Window {
 
     /// Whether another send may begin.
     pub fn is_open(&self) -> bool {
-        self.counted_bytes.iter().sum::<u64>() < self.limit_bytes()
+        self.flights.iter().map(Flight::counted_bytes).sum::<u64>() < self.limit_bytes()
     }
 
-    /// The worst class of which a send may begin. When what is in flight of the better ones fills half of the
-    /// window they may fill the link; one slow peer alone does not. Grants are few and hold nobody up.
+    /// The worst class of which a send may begin. While what began a moment ago of the better ones fills most
+    /// of half the window, which one party may have, they may fill the link: who takes longer leaves part of
+    /// it to others. Grants are few and hold nobody up.
     pub fn worst_class(&self) -> Class {
-        let (most_bytes, mut bytes) = (self.limit_bytes() / 2, 0);
+        let (most_bytes, mut bytes) = (self.limit_bytes() / 8 * 3, 0);
         let fills = |class: &Class| {
-            bytes += self.counted_bytes[*class as usize];
+            bytes += self.flights[*class as usize].young_bytes();
             bytes >= most_bytes
         };
         [Class::Owed, Class::Excess, Class::Rest].into_iter().find(fills).unwrap_or(Class::Again)
@@ -93,54 +89,53 @@ impl Window {
         self.since + EPOCH
     }
 
+    /// The epoch that it is.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// A send begins.
-    pub const fn begin(&mut self, class: Class, bytes: u64) -> Begun {
-        self.bytes_by_epoch[(self.epoch % PATIENCE as u64) as usize][class as usize] += bytes;
-        self.counted_bytes[class as usize] += bytes;
+    pub fn begin(&mut self, class: Class, bytes: u64) -> Begun {
+        self.flights[class as usize].begin(self.epoch, bytes);
         Begun { epoch: self.epoch, class, bytes }
     }
 
     /// A send ended, or its connection did.
-    pub const fn end(&mut self, begun: Begun) {
+    pub fn end(&mut self, begun: Begun) {
         self.ended_bytes += begun.bytes;
-        if self.epoch - begun.epoch < PATIENCE as u64 {
-            let class = begun.class as usize;
-            self.bytes_by_epoch[(begun.epoch % PATIENCE as u64) as usize][class] -= begun.bytes;
-            self.counted_bytes[class] -= begun.bytes;
-        }
+        self.flights[begun.class as usize].end(self.epoch, begun.epoch, begun.bytes);
     }
 
     /// Time has passed; `waits`: the class that would be served next. Only what is stuck of that class or a
-    /// better one opens the window further: free riders that read slowly must not.
-    pub fn roll(&mut self, now: Instant, waits: Option<Class>) {
+    /// better one opens the window further: free riders that read slowly must not. Whether a new epoch began.
+    pub fn roll(&mut self, now: Instant, waits: Option<Class>) -> bool {
         let span = now.since(self.since);
         if span.0 < EPOCH.0 {
-            return;
+            return false;
         }
         let rate = (u128::from(self.ended_bytes) * 1_000_000_000 / u128::from(span.0)) as u64;
-        // Up at once when it doubles, else smoothed over about four epochs.
-        self.rate_bytes = if rate / 2 > self.rate_bytes { rate } else { (3 * self.rate_bytes + rate) / 4 };
+        // Up at once when it doubles, else smoothed over about eight epochs.
+        self.rate_bytes = if rate / 2 > self.rate_bytes { rate } else { (7 * self.rate_bytes + rate) / 8 };
         let ended_bytes = std::mem::take(&mut self.ended_bytes);
         self.since = now;
+        self.epoch += span.0 / EPOCH.0;
         let mut stuck_bytes = 0;
-        for _ in 0..(span.0 / EPOCH.0).min(PATIENCE as u64) {
-            self.epoch += 1;
-            let oldest = &mut self.bytes_by_epoch[(self.epoch % PATIENCE as u64) as usize];
-            for (class, bytes) in std::mem::take(oldest).into_iter().enumerate() {
-                self.counted_bytes[class] -= bytes;
-                stuck_bytes += if waits.is_some_and(|waits| class <= waits as usize) { bytes } else { 0 };
-            }
+        for (class, flight) in self.flights.iter_mut().enumerate() {
+            let stuck = flight.roll_to(self.epoch);
+            stuck_bytes += if waits.is_some_and(|waits| class <= waits as usize) { stuck } else { 0 };
         }
         self.stretch = if stuck_bytes > ended_bytes / 2 {
-            (self.stretch + self.stretch.div_ceil(4)).min(SEND_WINDOW_STRETCH_MAX * STRETCH_ONE)
+            (self.stretch + self.stretch.div_ceil(8)).min(SEND_WINDOW_STRETCH_MAX * STRETCH_ONE)
         } else {
-            (self.stretch - self.stretch / 32).max(STRETCH_ONE)
+            (self.stretch - self.stretch / 64).max(STRETCH_ONE)
         };
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::flight::PATIENCE;
     use super::*;
 
     const START: Instant = Instant(1_000);
@@ -165,7 +160,7 @@ mod tests {
         let mut window = Window::new(START);
         let mut now = START;
         for _ in 0..20 {
-            let begun = window.begin(Class::Rest, 50_000_000);
+            let begun = window.begin(Class::Rest, 25_000_000);
             window.end(begun);
             now = now + EPOCH;
             window.roll(now, Some(Class::Rest));
@@ -173,7 +168,7 @@ mod tests {
         assert_eq!(window.limit_bytes(), 25_000_000, "25 ms of 1 GB a second");
         now = now + EPOCH;
         window.roll(now, Some(Class::Rest));
-        assert_eq!(window.limit_bytes(), 18_750_000);
+        assert_eq!(window.limit_bytes(), 21_875_000);
         for _ in 0..100 {
             now = now + EPOCH;
             window.roll(now, Some(Class::Rest));
@@ -195,20 +190,21 @@ mod tests {
         let other = window.begin(Class::Rest, 1);
         window.end(stuck);
         window.end(other);
-        assert_eq!((window.counted_bytes, window.bytes_by_epoch), ([0; CLASSES], [[0; CLASSES]; PATIENCE]));
+        let counted = |window: &Window| window.flights.map(|flight| flight.counted_bytes());
+        assert_eq!(counted(&window), [0; CLASSES]);
         // A long pause is as good as several epochs.
         window.begin(Class::Rest, SEND_WINDOW_BYTES_MIN);
         window.roll(now + Span::from_secs(9), None);
-        assert_eq!(window.counted_bytes, [0; CLASSES]);
+        assert_eq!(counted(&window), [0; CLASSES]);
     }
 
     #[test]
     fn a_worse_class_waits_while_a_better_one_is_in_flight() {
         let mut window = Window::new(START);
-        let half = SEND_WINDOW_BYTES_MIN / 2;
-        let grant = window.begin(Class::Grant, half);
+        let most = SEND_WINDOW_BYTES_MIN / 8 * 3;
+        let grant = window.begin(Class::Grant, most);
         assert_eq!(window.worst_class(), Class::Again, "grants hold nobody up");
-        let slow = window.begin(Class::Owed, half - 1);
+        let slow = window.begin(Class::Owed, most - 1);
         assert_eq!(window.worst_class(), Class::Again, "one slow peer does not fill a link");
         let excess = window.begin(Class::Excess, 1);
         assert_eq!(window.worst_class(), Class::Excess, "together they may");

@@ -1,0 +1,236 @@
+//! Parties: the connections of one account on this core, and what they have in flight together.
+
+use std::collections::HashMap;
+
+use super::flight::Flight;
+use super::lists::{Links, List};
+use crate::base::limits::MEMBER_TURN_BYTES;
+use crate::shared::ledger::AccountId;
+
+/// The party of all whose demand is for what was given away already; it has no account.
+pub const AGAIN: u32 = 0;
+
+/// Connections of one account.
+#[derive(Debug)]
+pub struct Party {
+    /// None of `AGAIN` only.
+    pub account: Option<AccountId>,
+    /// Those that wait, by index, in turn.
+    pub waiting: List,
+    /// The service of its account at which its service on this core began.
+    pub since_bytes: u64,
+    /// Payload of its connections that is in flight.
+    pub flight: Flight,
+    members: u32,
+    sends: u32,
+    busy: bool,
+    /// Tells apart parties that had the same number.
+    generation: u32,
+    /// The connection whose turn it is, by index, and what it got in this turn.
+    turn: (u32, u64),
+}
+
+/// A party, which may be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartyId {
+    pub(super) number: u32,
+    generation: u32,
+}
+
+/// All parties of a core, by number. `AGAIN` is always there.
+#[derive(Debug)]
+pub struct Parties {
+    all: Vec<Party>,
+    vacant: Vec<u32>,
+    by_account: HashMap<AccountId, u32>,
+    busy: u32,
+}
+
+impl Party {
+    fn new(account: Option<AccountId>, generation: u32) -> Self {
+        Self {
+            account,
+            waiting: List::default(),
+            // Far ahead of any service: the first look sets it.
+            since_bytes: u64::MAX,
+            flight: Flight::default(),
+            members: 1,
+            sends: 0,
+            busy: false,
+            generation,
+            turn: (u32::MAX, 0),
+        }
+    }
+
+    /// One of its connections comes to wait: before the others while its turn is not over.
+    pub fn wait(&mut self, conn: u32, links: &mut Links) {
+        let (whose, bytes) = self.turn;
+        if whose == conn && bytes < MEMBER_TURN_BYTES {
+            links.push_front(&mut self.waiting, conn);
+        } else {
+            links.push_back(&mut self.waiting, conn);
+        }
+    }
+}
+
+impl Default for Parties {
+    fn default() -> Self {
+        Self { all: vec![Party::new(None, 0)], vacant: Vec::new(), by_account: HashMap::new(), busy: 0 }
+    }
+}
+
+impl Parties {
+    /// A party that has members.
+    pub fn at(&self, party: u32) -> &Party {
+        &self.all[party as usize]
+    }
+
+    /// See `at`.
+    pub fn at_mut(&mut self, party: u32) -> &mut Party {
+        &mut self.all[party as usize]
+    }
+
+    /// Parties that wait or have something in flight.
+    pub const fn busy(&self) -> u32 {
+        self.busy
+    }
+
+    /// How many accounts have connections.
+    #[cfg(test)]
+    pub fn accounts(&self) -> usize {
+        self.by_account.len()
+    }
+
+    /// The party of an account, with one member more.
+    pub fn join(&mut self, account: AccountId) -> u32 {
+        if let Some(&party) = self.by_account.get(&account) {
+            self.at_mut(party).members += 1;
+            return party;
+        }
+        let party = match self.vacant.pop() {
+            Some(number) => {
+                let generation = self.at(number).generation + 1;
+                *self.at_mut(number) = Party::new(Some(account), generation);
+                number
+            }
+            None => {
+                self.all.push(Party::new(Some(account), 0));
+                self.all.len() as u32 - 1
+            }
+        };
+        self.by_account.insert(account, party);
+        party
+    }
+
+    /// A party has one member less, which does not wait. What it has in flight is forgotten with the last.
+    pub fn leave(&mut self, number: u32) {
+        let party = self.at_mut(number);
+        party.members -= 1;
+        if party.members > 0 {
+            return;
+        }
+        assert!(party.waiting.is_empty());
+        party.sends = 0;
+        if let Some(account) = party.account {
+            self.by_account.remove(&account);
+        }
+        self.review(number);
+        self.vacant.push(number);
+    }
+
+    /// A send of a connection, by index, begins.
+    pub fn begin(&mut self, number: u32, conn: u32, epoch: u64, bytes: u64) -> PartyId {
+        let party = self.at_mut(number);
+        party.flight.begin(epoch, bytes);
+        party.sends += 1;
+        let goes_on = party.turn.0 == conn && party.turn.1 < MEMBER_TURN_BYTES;
+        party.turn = (conn, bytes + if goes_on { party.turn.1 } else { 0 });
+        let generation = party.generation;
+        self.review(number);
+        PartyId { number, generation }
+    }
+
+    /// It ended; false if the party is gone.
+    pub fn end(&mut self, id: PartyId, epoch: u64, begun: u64, bytes: u64) -> bool {
+        let party = self.at_mut(id.number);
+        if party.generation != id.generation || party.sends == 0 {
+            return false;
+        }
+        party.flight.end(epoch, begun, bytes);
+        party.sends -= 1;
+        self.review(id.number);
+        true
+    }
+
+    /// Who waits in the party, or what it has in flight, has changed.
+    pub fn review(&mut self, number: u32) {
+        let party = self.at_mut(number);
+        let busy = party.sends > 0 || !party.waiting.is_empty();
+        match (std::mem::replace(&mut party.busy, busy), busy) {
+            (false, true) => self.busy += 1,
+            (true, false) => self.busy -= 1,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::Rng;
+
+    #[test]
+    fn a_member_goes_on_until_its_turn_is_over() {
+        for (bytes, stays) in
+            [(MEMBER_TURN_BYTES - 1, true), (MEMBER_TURN_BYTES, false), (MEMBER_TURN_BYTES + 1, false)]
+        {
+            let (mut parties, mut links) = (Parties::default(), Links::default());
+            let party = parties.join(AccountId::from_index(7));
+            parties.begin(party, 1, 0, bytes);
+            [2, 1].into_iter().for_each(|conn| parties.at_mut(party).wait(conn, &mut links));
+            let first = if stays { 1 } else { 2 };
+            assert_eq!(parties.at(party).waiting.first(), Some(first), "after {bytes}");
+        }
+    }
+
+    #[test]
+    fn what_a_party_that_is_gone_had_in_flight_ends_nowhere() {
+        let mut parties = Parties::default();
+        let party = parties.join(AccountId::from_index(7));
+        let before = parties.begin(party, 1, 0, 5);
+        parties.leave(party);
+        assert_eq!((parties.busy(), parties.accounts()), (0, 0));
+        assert_eq!(parties.join(AccountId::from_index(8)), party, "the number is used again");
+        let now = parties.begin(party, 2, 0, 6);
+        assert!(!parties.end(before, 0, 0, 5));
+        assert_eq!(parties.at(party).flight.counted_bytes(), 6);
+        assert!(parties.end(now, 0, 0, 6));
+        assert_eq!((parties.at(party).flight.counted_bytes(), parties.busy()), (0, 0));
+    }
+
+    #[test]
+    fn busy_is_who_waits_or_sends() {
+        let (mut parties, mut links, mut rng) = (Parties::default(), Links::default(), Rng::new(9));
+        let numbers: Vec<u32> = (1..9).map(|account| parties.join(AccountId::from_index(account))).collect();
+        let mut sends: Vec<PartyId> = Vec::new();
+        for _ in 0..5_000 {
+            let at = rng.below(8);
+            let number = numbers[at as usize];
+            match rng.below(3) {
+                0 if links.is_listed(at) => links.remove(&mut parties.at_mut(number).waiting, at),
+                0 => parties.at_mut(number).wait(at, &mut links),
+                1 => sends.push(parties.begin(number, at, 0, 1)),
+                _ if !sends.is_empty() => {
+                    let id = sends.swap_remove(rng.below(sends.len() as u32) as usize);
+                    assert!(parties.end(id, 0, 0, 1));
+                }
+                _ => {}
+            }
+            parties.review(number);
+            let busy = |&&number: &&u32| {
+                !parties.at(number).waiting.is_empty() || sends.iter().any(|id| id.number == number)
+            };
+            assert_eq!(parties.busy() as usize, numbers.iter().filter(busy).count());
+        }
+    }
+}
