@@ -175,10 +175,10 @@ pub const SPREAD_TIME: Span = Span::from_secs(3);
 /// Requests of a connection that are looked at for one to be served first.
 pub const SPREAD_LOOKS_MAX: usize = 64;
 /// Payload of one connection that the kernel takes although it cannot send it yet: what it has taken it
-/// sends, whoever should come first by then. Left alone it takes megabytes. One connection alone needs more
-/// than others: with 128 KiB it served a sixth less on loopback, with 512 KiB no less; 1,000 serve more with
-/// less.
-pub const SEND_UNSENT_BYTES: u32 = 64 << 10;
+/// sends, whoever should come first by then: of 500 connections with 64 KiB each that is three seconds of a
+/// link of 100 Mbit/s. Left alone it takes megabytes. One fast connection alone needs more than others: with
+/// 128 KiB it served a sixth less on loopback, with 512 KiB no less.
+pub const SEND_UNSENT_BYTES: u32 = 16 << 10;
 /// The same of a connection that is fast enough to send that in no time.
 pub const SEND_UNSENT_BYTES_MAX: u32 = 512 << 10;
 /// So many times what a core keeps on its way into the kernel when peers are slow.

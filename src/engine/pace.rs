@@ -136,7 +136,7 @@ pub struct Burst {
 }
 
 /// Shorter sends say nothing of how fast they were: the kernel takes them though the link is full.
-const FAST_BYTES_MIN: u64 = 4 * SEND_UNSENT_BYTES as u64;
+const FAST_BYTES_MIN: u64 = 256 << 10;
 
 /// Bytes a second from which on a connection is fast.
 const FAST_RATE: u64 = 64 << 20;

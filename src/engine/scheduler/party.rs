@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::flight::Flight;
 use super::lists::{Links, List};
+use super::window::Reader;
 use crate::base::limits::MEMBER_TURN_BYTES;
 use crate::shared::ledger::AccountId;
 
@@ -21,6 +22,8 @@ pub struct Party {
     pub since_bytes: u64,
     /// Payload of its connections that is in flight.
     pub flight: Flight,
+    /// How it read what it was sent last.
+    pub reader: Reader,
     members: u32,
     sends: u32,
     busy: bool,
@@ -54,6 +57,7 @@ impl Party {
             // Far ahead of any service: the first look sets it.
             since_bytes: u64::MAX,
             flight: Flight::default(),
+            reader: Reader::default(),
             members: 1,
             sends: 0,
             busy: false,

@@ -7,7 +7,7 @@
 //! for us.
 //!
 //! A peer that reads slowly must not keep the others waiting: what has been in flight for long no longer
-//! counts (`flight.rs`), and only what began a moment ago keeps worse classes out. On a full link of our own
+//! counts (`flight.rs`), and only what a prompt reader began to get a moment ago keeps worse classes out. On a full link of our own
 //! sends take about [`WINDOW`]; when most take longer than our patience, it is the peers that are slow, and
 //! the window opens further until nobody waits.
 
@@ -22,6 +22,16 @@ const WINDOW: Span = Span::from_ms(25);
 /// A stretch of one, in sixteenths.
 const STRETCH_ONE: u64 = 16;
 
+/// How a party took what it was sent last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// At once, or as fast as a link that it fills.
+    #[default]
+    Prompt,
+    /// In more than a moment: it does not fill our link.
+    Slow,
+}
+
 /// When a send began, and what it carries. Good for the window that gave it out.
 #[derive(Clone, Copy, Debug)]
 pub struct Begun {
@@ -29,6 +39,8 @@ pub struct Begun {
     pub(super) epoch: u64,
     /// As what it counts.
     pub(super) class: Class,
+    /// Who gets it.
+    pub(super) reader: Reader,
     /// Payload of the send.
     pub bytes: u64,
 }
@@ -38,6 +50,8 @@ pub struct Begun {
 pub struct Window {
     /// In flight, by class.
     flights: [Flight; CLASSES],
+    /// The same, of prompt readers only.
+    prompt: [Flight; CLASSES],
     epoch: u64,
     since: Instant,
     /// Ended in this epoch.
@@ -53,6 +67,7 @@ impl Window {
     pub fn new(now: Instant) -> Self {
         Self {
             flights: [Flight::default(); CLASSES],
+            prompt: [Flight::default(); CLASSES],
             epoch: 0,
             since: now,
             ended_bytes: 0,
@@ -72,13 +87,13 @@ impl Window {
         self.flights.iter().map(Flight::counted_bytes).sum::<u64>() < self.limit_bytes()
     }
 
-    /// The worst class of which a send may begin. While what began a moment ago of the better ones fills most
-    /// of half the window, which one party may have, they may fill the link: who takes longer leaves part of
-    /// it to others. Grants are few and hold nobody up.
+    /// The worst class of which a send may begin. While what prompt readers of the better ones began to get a
+    /// moment ago fills most of half the window, which one party may have, they may fill the link. Grants are
+    /// few and hold nobody up.
     pub fn worst_class(&self) -> Class {
         let (most_bytes, mut bytes) = (self.limit_bytes() / 8 * 3, 0);
         let fills = |class: &Class| {
-            bytes += self.flights[*class as usize].young_bytes();
+            bytes += self.prompt[*class as usize].young_bytes();
             bytes >= most_bytes
         };
         [Class::Owed, Class::Excess, Class::Rest].into_iter().find(fills).unwrap_or(Class::Again)
@@ -95,15 +110,24 @@ impl Window {
     }
 
     /// A send begins.
-    pub fn begin(&mut self, class: Class, bytes: u64) -> Begun {
-        self.flights[class as usize].begin(self.epoch, bytes);
-        Begun { epoch: self.epoch, class, bytes }
+    pub fn begin(&mut self, class: Class, reader: Reader, bytes: u64) -> Begun {
+        let epoch = self.epoch;
+        self.flights[class as usize].begin(epoch, bytes);
+        if reader == Reader::Prompt {
+            self.prompt[class as usize].begin(epoch, bytes);
+        }
+        Begun { epoch, class, reader, bytes }
     }
 
-    /// A send ended, or its connection did.
-    pub fn end(&mut self, begun: Begun) {
+    /// A send ended, or its connection did: how it was read.
+    pub fn end(&mut self, begun: Begun) -> Reader {
         self.ended_bytes += begun.bytes;
-        self.flights[begun.class as usize].end(self.epoch, begun.epoch, begun.bytes);
+        let class = begun.class as usize;
+        self.flights[class].end(self.epoch, begun.epoch, begun.bytes);
+        if begun.reader == Reader::Prompt {
+            self.prompt[class].end(self.epoch, begun.epoch, begun.bytes);
+        }
+        if self.epoch - begun.epoch <= 1 { Reader::Prompt } else { Reader::Slow }
     }
 
     /// Time has passed; `waits`: the class that would be served next. Only what is stuck of that class or a
@@ -122,6 +146,7 @@ impl Window {
         let mut stuck_bytes = 0;
         for (class, flight) in self.flights.iter_mut().enumerate() {
             let stuck = flight.roll_to(self.epoch);
+            self.prompt[class].roll_to(self.epoch);
             stuck_bytes += if waits.is_some_and(|waits| class <= waits as usize) { stuck } else { 0 };
         }
         self.stretch = if stuck_bytes > ended_bytes / 2 {
@@ -148,7 +173,7 @@ mod tests {
             (SEND_WINDOW_BYTES_MIN + 1, false),
         ] {
             let mut window = Window::new(START);
-            let begun = window.begin(Class::Rest, bytes);
+            let begun = window.begin(Class::Rest, Reader::Prompt, bytes);
             assert_eq!(window.is_open(), open, "{bytes}");
             window.end(begun);
             assert!(window.is_open());
@@ -160,7 +185,7 @@ mod tests {
         let mut window = Window::new(START);
         let mut now = START;
         for _ in 0..20 {
-            let begun = window.begin(Class::Rest, 25_000_000);
+            let begun = window.begin(Class::Rest, Reader::Prompt, 25_000_000);
             window.end(begun);
             now = now + EPOCH;
             window.roll(now, Some(Class::Rest));
@@ -179,7 +204,7 @@ mod tests {
     #[test]
     fn what_is_stuck_stops_counting_and_its_end_is_counted_once() {
         let mut window = Window::new(START);
-        let stuck = window.begin(Class::Rest, SEND_WINDOW_BYTES_MIN);
+        let stuck = window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_MIN);
         let mut now = START;
         for epoch in 1..=PATIENCE {
             assert!(!window.is_open(), "epoch {epoch}");
@@ -187,13 +212,13 @@ mod tests {
             window.roll(now, None);
         }
         assert!(window.is_open());
-        let other = window.begin(Class::Rest, 1);
+        let other = window.begin(Class::Rest, Reader::Prompt, 1);
         window.end(stuck);
         window.end(other);
         let counted = |window: &Window| window.flights.map(|flight| flight.counted_bytes());
         assert_eq!(counted(&window), [0; CLASSES]);
         // A long pause is as good as several epochs.
-        window.begin(Class::Rest, SEND_WINDOW_BYTES_MIN);
+        window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_MIN);
         window.roll(now + Span::from_secs(9), None);
         assert_eq!(counted(&window), [0; CLASSES]);
     }
@@ -202,23 +227,40 @@ mod tests {
     fn a_worse_class_waits_while_a_better_one_is_in_flight() {
         let mut window = Window::new(START);
         let most = SEND_WINDOW_BYTES_MIN / 8 * 3;
-        let grant = window.begin(Class::Grant, most);
+        let grant = window.begin(Class::Grant, Reader::Prompt, most);
         assert_eq!(window.worst_class(), Class::Again, "grants hold nobody up");
-        let slow = window.begin(Class::Owed, most - 1);
+        let slow = window.begin(Class::Owed, Reader::Prompt, most - 1);
         assert_eq!(window.worst_class(), Class::Again, "one slow peer does not fill a link");
-        let excess = window.begin(Class::Excess, 1);
+        let excess = window.begin(Class::Excess, Reader::Prompt, 1);
         assert_eq!(window.worst_class(), Class::Excess, "together they may");
-        let owed = window.begin(Class::Owed, 1);
+        let owed = window.begin(Class::Owed, Reader::Prompt, 1);
         assert_eq!(window.worst_class(), Class::Owed);
-        [slow, owed, excess, grant].into_iter().for_each(|begun| window.end(begun));
+        for begun in [slow, owed, excess, grant] {
+            window.end(begun);
+        }
         assert_eq!(window.worst_class(), Class::Again);
+        window.begin(Class::Owed, Reader::Slow, most);
+        assert_eq!(window.worst_class(), Class::Again, "who reads slowly keeps nobody out");
+    }
+
+    #[test]
+    fn a_reader_is_prompt_for_two_epochs() {
+        let mut window = Window::new(START);
+        let begun = [(); 3].map(|()| window.begin(Class::Rest, Reader::Slow, 1));
+        let (mut now, mut readers) = (START, Vec::new());
+        for begun in begun {
+            readers.push(window.end(begun));
+            now = now + EPOCH;
+            window.roll(now, None);
+        }
+        assert_eq!(readers, [Reader::Prompt, Reader::Prompt, Reader::Slow]);
     }
 
     #[test]
     fn free_riders_that_read_slowly_open_nothing() {
         for (waits, opens) in [(Class::Owed, false), (Class::Rest, true)] {
             let mut window = Window::new(START);
-            window.begin(Class::Rest, SEND_WINDOW_BYTES_MIN);
+            window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_MIN);
             window.roll(START + Span::from_secs(1), Some(waits));
             assert_eq!(window.limit_bytes() > SEND_WINDOW_BYTES_MIN, opens, "{waits:?} waits");
         }
@@ -239,7 +281,7 @@ mod tests {
             }
             window.roll(now, (flying.len() < most).then_some(Class::Rest));
             while window.is_open() && flying.len() < most {
-                flying.push_back((now, window.begin(Class::Rest, 64 << 10)));
+                flying.push_back((now, window.begin(Class::Rest, Reader::Prompt, 64 << 10)));
             }
             at_once = flying.len();
         }
