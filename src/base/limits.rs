@@ -170,8 +170,10 @@ pub const SERVICE_STEP_BYTES: u64 = 64 << 10;
 pub const INJECTION_COPIES: u32 = 2;
 /// How much more a group that passes on weighs than one that does not, while a seed injects.
 pub const SPREAD_WEIGHT_MAX: u64 = 16;
-/// How long a seed waits to see a piece elsewhere that it gave to somebody who passes on.
-pub const SPREAD_TIME: Span = Span::from_secs(3);
+/// How long a seed waits to see a piece elsewhere of which it gave a block to somebody who passes on.
+pub const SPREAD_TIME: Span = Span::from_secs(30);
+/// What a group was sent before it is judged by what became of it.
+pub const EVIDENCE_BYTES_MIN: u64 = 1 << 20;
 /// Requests of a connection that are looked at for one to be served first.
 pub const SPREAD_LOOKS_MAX: usize = 64;
 /// Payload of one connection that the kernel takes although it cannot send it yet: what it has taken it
@@ -183,8 +185,11 @@ pub const SEND_UNSENT_BYTES: u32 = 16 << 10;
 pub const SEND_UNSENT_BYTES_MAX: u32 = 512 << 10;
 /// So many times what a core keeps on its way into the kernel when peers are slow.
 pub const SEND_WINDOW_STRETCH_MAX: u64 = 64;
-/// Least payload that a core keeps on its way into the kernel while others wait.
-pub const SEND_WINDOW_BYTES_MIN: u64 = 256 << 10;
+/// Payload that a core keeps on its way into the kernel before it knows how much it sends.
+pub const SEND_WINDOW_BYTES_AT_FIRST: u64 = 256 << 10;
+/// Least payload that a core keeps on its way into the kernel while others wait: a block is on its way while
+/// another one is chosen.
+pub const SEND_WINDOW_BYTES_MIN: u64 = 32 << 10;
 
 /// Shortest send that leaves without a copy, in bytes: two blocks. Below, the notification costs more than
 /// the copy.

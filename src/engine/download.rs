@@ -319,8 +319,10 @@ impl Engine {
             }
         }
         // Endgame: a peer with nothing to do races for a block that another is slow with. Not while only the
-        // disk keeps it from new chunks.
-        if !peer.asked.is_empty() || self.is_disk_behind() {
+        // disk keeps it from new chunks, nor while there are pieces that nobody has begun: others will have
+        // them, and a block that comes twice takes somebody's turn.
+        let is_end = torrent.missing.as_slice().is_empty() && torrent.begun.is_empty();
+        if !peer.asked.is_empty() || !is_end || self.is_disk_behind() {
             return None;
         }
         let (chunk, index) = torrent.claims.iter().filter(open).find_map(|(&chunk, claim)| {

@@ -1,14 +1,16 @@
 //! Whom a seed serves. Nobody can repay it; while pieces are rare it gives by evidence of passing on.
 //!
 //! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. A group weighs the more in the
-//!   class *rest*, the more of what it was given came back as an announcement of others. A piece that was
-//!   given to somebody who passes on is not given again before it was seen elsewhere, for a while.
+//!   class *rest*, the more of what it was given came back as an announcement of others, and the sooner. A
+//!   piece that was given to somebody who passes on, or who is new, is not given again before it was seen
+//!   elsewhere, for a while; and one that others have waits for those that are rarer.
 //! - *Abundance*: everybody weighs the same.
 
 use super::scheduler::{Demand, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
-use crate::base::limits::{INJECTION_COPIES, SPREAD_LOOKS_MAX, SPREAD_TIME, SPREAD_WEIGHT_MAX};
+use crate::base::limits::{EVIDENCE_BYTES_MIN, SPREAD_LOOKS_MAX, SPREAD_TIME, SPREAD_WEIGHT_MAX};
+use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{TICK, at_ticks};
 use crate::shared::ledger::AccountId;
@@ -33,18 +35,17 @@ impl Engine {
     fn demand(&self, conn: ConnId) -> Option<(Demand, usize)> {
         let (group, shared) = self.client_of_seed(conn)?;
         let injection = shared.injection();
-        if !injection.has_rare(INJECTION_COPIES, |piece| shared.availability(piece)) {
-            return None;
-        }
+        let enough = injection.enough(|piece| shared.availability(piece))?;
         let now_ticks = at_ticks(self.ticked_at);
         let spreads_soon = |piece| {
             let given = injection.given(piece).filter(|given| given.group != group);
             given.is_some_and(|given| {
-                is_fresh(given.at_ticks, now_ticks) && passes_on(&self.ledger, given.group)
+                is_fresh(given.at_ticks, now_ticks) && may_pass_on(&self.ledger, given.group)
             })
         };
+        let is_rare = |piece| shared.availability(piece) < enough && !spreads_soon(piece);
         let requests = &self.peers.get(conn)?.requests;
-        let fresh = requests.iter().take(SPREAD_LOOKS_MAX).position(|block| !spreads_soon(block.piece));
+        let fresh = requests.iter().take(SPREAD_LOOKS_MAX).position(|block| is_rare(block.piece));
         let demand = Demand { again: fresh.is_none(), weight: group_weight(&self.ledger, group) };
         Some((demand, fresh.unwrap_or(0)))
     }
@@ -65,7 +66,9 @@ impl Engine {
         if let Some((group, shared)) = self.client_of_seed(conn)
             && let Some(giver) = shared.injection().note_announced(piece, group)
         {
-            self.ledger.note_spread(giver.group, u64::from(giver.blocks) * u64::from(BLOCK_BYTES));
+            let passed = at_ticks(self.ticked_at).wrapping_sub(giver.at_ticks).cast_signed().max(0);
+            let bytes = u64::from(giver.blocks) * u64::from(BLOCK_BYTES);
+            self.ledger.note_spread(giver.group, worth(bytes, Span(TICK.0 * passed as u64)));
         }
     }
 
@@ -84,16 +87,24 @@ const fn is_fresh(given_ticks: u16, now_ticks: u16) -> bool {
     passed < 0 || (passed as u64) < SPREAD_TIME.0 / TICK.0
 }
 
-/// Weight of a group: one, and up to `SPREAD_WEIGHT_MAX` for who passes on at least half of what it gets.
-fn group_weight(ledger: &Ledger, group: AccountId) -> u64 {
-    let (spread, sent) = (ledger.spread_bytes(group), ledger.standing(group).sent_bytes);
-    let part = (2 * spread).min(sent);
-    WEIGHT_ONE + part.saturating_mul((SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE) / sent.max(1)
+/// What it is worth that somebody passed so many bytes on: all if at once, half after a second.
+fn worth(bytes: u64, after: Span) -> u64 {
+    let second = Span::from_secs(1).0;
+    (u128::from(bytes) * u128::from(second) / u128::from(second + after.0)) as u64
 }
 
-/// Whether a group passes most of what it gets on.
-fn passes_on(ledger: &Ledger, group: AccountId) -> bool {
-    group_weight(ledger, group) > SPREAD_WEIGHT_MAX * WEIGHT_ONE / 2
+/// Weight of a group: one, and up to `SPREAD_WEIGHT_MAX` for who passes on at least half of what it gets, by
+/// its worth; a quarter of that for half as much, so that who is slow gets less to pass on.
+fn group_weight(ledger: &Ledger, group: AccountId) -> u64 {
+    let (spread, sent) = (ledger.spread_bytes(group), ledger.standing(group).sent_bytes.max(1));
+    // In 256ths.
+    let part = (u128::from(spread) * 512 / u128::from(sent)).min(256) as u64;
+    WEIGHT_ONE + (SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE * part * part / (256 * 256)
+}
+
+/// Whether a group passes on what it gets, or is so new that nobody can know.
+fn may_pass_on(ledger: &Ledger, group: AccountId) -> bool {
+    ledger.standing(group).sent_bytes < EVIDENCE_BYTES_MIN || group_weight(ledger, group) > 2 * WEIGHT_ONE
 }
 
 #[cfg(test)]
@@ -112,6 +123,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_passed_on_soon_is_worth_more() {
+        let seconds = [0, 1, 3].map(|seconds| worth(1_000, Span::from_secs(seconds)));
+        assert_eq!(seconds, [1_000, 500, 250]);
+    }
+
+    #[test]
+    fn who_is_new_may_pass_on_and_who_kept_all_does_not() {
+        for (sent, may) in
+            [(EVIDENCE_BYTES_MIN - 1, true), (EVIDENCE_BYTES_MIN, false), (EVIDENCE_BYTES_MIN + 1, false)]
+        {
+            let ledger = Ledger::new(16);
+            let group = ledger.open(1);
+            ledger.debit(group, sent);
+            assert_eq!(may_pass_on(&ledger, group), may, "{sent}");
+            ledger.note_spread(group, sent);
+            assert!(may_pass_on(&ledger, group));
+        }
+    }
+
+    #[test]
     fn who_passes_half_on_weighs_most_and_who_keeps_all_weighs_one() {
         let ledger = Ledger::new(16);
         let group = ledger.open(1);
@@ -119,8 +150,7 @@ mod tests {
         ledger.debit(group, 1_000);
         assert_eq!(group_weight(&ledger, group), WEIGHT_ONE);
         ledger.note_spread(group, 250);
-        let half = group_weight(&ledger, group);
-        assert!(half > WEIGHT_ONE * SPREAD_WEIGHT_MAX / 3 && half < WEIGHT_ONE * SPREAD_WEIGHT_MAX);
+        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE + (SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE / 4);
         ledger.note_spread(group, 250);
         assert_eq!(group_weight(&ledger, group), WEIGHT_ONE * SPREAD_WEIGHT_MAX);
         ledger.note_spread(group, u64::MAX / 8);

@@ -7,6 +7,7 @@
 
 use super::ledger::AccountId;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::base::limits::INJECTION_COPIES;
 use crate::base::time::{Instant, Span};
 
 /// Given to nobody.
@@ -21,10 +22,10 @@ const LOOKS_MAX: u32 = 64;
 /// One torrent's. See the module.
 #[derive(Debug)]
 pub struct Injection {
-    /// Of each piece: `NOBODY`, `SETTLED`, or the group, plus one, above it how many blocks, above that when.
+    /// Of each piece: `NOBODY`, `SETTLED`, or the group, plus one, above it how many blocks, above that when the last.
     given: Box<[AtomicU64]>,
-    /// A piece that was rare when somebody last looked.
-    rare: AtomicU32,
+    /// For each number of copies that makes a piece rare: one that was rare when somebody last looked.
+    rare: [AtomicU32; INJECTION_COPIES as usize],
 }
 
 /// To whom a piece was given first.
@@ -34,7 +35,7 @@ pub struct Given {
     pub group: AccountId,
     /// How many blocks; no more are counted than fit.
     pub blocks: u16,
-    /// When, in ticks of [`at_ticks`].
+    /// When the last of them, in ticks of [`at_ticks`].
     pub at_ticks: u16,
 }
 
@@ -62,7 +63,7 @@ pub const fn at_ticks(now: Instant) -> u16 {
 impl Injection {
     /// Nothing of `pieces` pieces was given away.
     pub fn new(pieces: u32) -> Self {
-        Self { given: (0..pieces).map(|_| AtomicU64::new(NOBODY)).collect(), rare: AtomicU32::new(0) }
+        Self { given: (0..pieces).map(|_| AtomicU64::new(NOBODY)).collect(), rare: [(); INJECTION_COPIES as usize].map(|()| AtomicU32::new(0)) }
     }
 
     /// A block of a piece that nobody else has goes to `group`.
@@ -71,7 +72,8 @@ impl Injection {
         let word = place.load(Ordering::Relaxed);
         let new = match Given::unpack(word) {
             Some(given) if given.group == group => {
-                Given { blocks: given.blocks.saturating_add(1), ..given }.pack()
+                let blocks = given.blocks.saturating_add(1);
+                Given { blocks, at_ticks: at_ticks(now), ..given }.pack()
             }
             None if word == NOBODY => Given { group, blocks: 1, at_ticks: at_ticks(now) }.pack(),
             _ => SETTLED,
@@ -97,22 +99,29 @@ impl Injection {
         won.then_some(given)
     }
 
+    /// How many copies a piece has that is one too many: others have it, and some piece is held by fewer. One
+    /// while pieces exist only here, then more, and `None` once all are held by `INJECTION_COPIES` others.
+    pub fn enough(&self, availability: impl Fn(u32) -> u32) -> Option<u32> {
+        (1..=INJECTION_COPIES).find(|&enough| self.has_rare(enough, &availability))
+    }
+
     /// Whether some piece is held by fewer than `enough` others. Looks at a bounded number of pieces, from
     /// the last rare one on: says no for up to pieces / 64 calls although one is left.
-    pub fn has_rare(&self, enough: u32, availability: impl Fn(u32) -> u32) -> bool {
+    fn has_rare(&self, enough: u32, availability: impl Fn(u32) -> u32) -> bool {
         let pieces = self.given.len() as u32;
-        let first = self.rare.load(Ordering::Relaxed);
+        let rare = &self.rare[enough as usize - 1];
+        let first = rare.load(Ordering::Relaxed);
         for look in 0..LOOKS_MAX.min(pieces) {
             let piece = (first + look) % pieces;
             if availability(piece) < enough {
                 // All cores read the word for every turn: it is written when it changes.
                 if look > 0 {
-                    self.rare.store(piece, Ordering::Relaxed);
+                    rare.store(piece, Ordering::Relaxed);
                 }
                 return true;
             }
         }
-        self.rare.store((first + LOOKS_MAX) % pieces, Ordering::Relaxed);
+        rare.store((first + LOOKS_MAX) % pieces, Ordering::Relaxed);
         false
     }
 }
@@ -159,5 +168,17 @@ mod tests {
         assert!(found);
         assert!(injection.has_rare(2, |piece| availability[piece as usize]), "it is remembered");
         assert!((0..100).all(|_| !injection.has_rare(1, |piece| availability[piece as usize])));
+    }
+
+    #[test]
+    fn what_is_enough_grows_with_the_rarest_piece() {
+        let injection = Injection::new(10);
+        for (rarest, enough) in
+            [(0, Some(1)), (INJECTION_COPIES - 1, Some(INJECTION_COPIES)), (INJECTION_COPIES, None)]
+        {
+            let of = |piece| if piece == 4 { rarest } else { 7 };
+            assert_eq!(injection.enough(of), enough, "{rarest}");
+        }
+        assert_eq!(injection.enough(|_| INJECTION_COPIES + 1), None);
     }
 }

@@ -5,8 +5,12 @@
 
 use crate::base::time::Span;
 
-/// One epoch: the unit of patience.
+/// One epoch at least: the unit of patience. On a link so slow that less than `SEND_WINDOW_BYTES_MIN` passes in
+/// it, epochs are longer.
 pub const EPOCH: Span = Span::from_ms(25);
+
+/// The longest epoch.
+pub const EPOCH_MAX: Span = Span::from_ms(250);
 
 /// Epochs for which a send counts.
 pub const PATIENCE: usize = 8;

@@ -12,8 +12,10 @@
 //! the window opens further until nobody waits.
 
 use super::class::{CLASSES, Class};
-use super::flight::{EPOCH, Flight};
-use crate::base::limits::{SEND_WINDOW_BYTES_MIN, SEND_WINDOW_STRETCH_MAX};
+use super::flight::{EPOCH, EPOCH_MAX, Flight};
+use crate::base::limits::{
+    SEND_WINDOW_BYTES_AT_FIRST, SEND_WINDOW_BYTES_MIN, SEND_WINDOW_STRETCH_MAX,
+};
 use crate::base::time::{Instant, Span};
 
 /// What is in flight covers so much time.
@@ -56,8 +58,8 @@ pub struct Window {
     since: Instant,
     /// Ended in this epoch.
     ended_bytes: u64,
-    /// Bytes a second, smoothed.
-    rate_bytes: u64,
+    /// Bytes a second, smoothed; none while nothing was sent.
+    rate_bytes: Option<u64>,
     /// How far the window is open, in sixteenths.
     stretch: u64,
 }
@@ -71,14 +73,15 @@ impl Window {
             epoch: 0,
             since: now,
             ended_bytes: 0,
-            rate_bytes: 0,
+            rate_bytes: None,
             stretch: STRETCH_ONE,
         }
     }
 
     /// Bytes that may be in flight.
     pub fn limit_bytes(&self) -> u64 {
-        let by_rate = (u128::from(self.rate_bytes) * u128::from(WINDOW.0) / 1_000_000_000) as u64;
+        let in_window = |rate| (u128::from(rate) * u128::from(WINDOW.0) / 1_000_000_000) as u64;
+        let by_rate = self.rate_bytes.map_or(SEND_WINDOW_BYTES_AT_FIRST, in_window);
         by_rate.max(SEND_WINDOW_BYTES_MIN) * self.stretch / STRETCH_ONE
     }
 
@@ -101,7 +104,13 @@ impl Window {
 
     /// When the window next looks at the time.
     pub fn due(&self) -> Instant {
-        self.since + EPOCH
+        self.since + self.epoch_span()
+    }
+
+    /// How long an epoch is: what may be in flight at least passes in it.
+    fn epoch_span(&self) -> Span {
+        let passes_ns = |rate: u64| SEND_WINDOW_BYTES_MIN * 1_000_000_000 / rate.max(1);
+        self.rate_bytes.map_or(EPOCH, |rate| Span(passes_ns(rate)).max(EPOCH).min(EPOCH_MAX))
     }
 
     /// The epoch that it is.
@@ -133,16 +142,14 @@ impl Window {
     /// Time has passed; `waits`: the class that would be served next. Only what is stuck of that class or a
     /// better one opens the window further: free riders that read slowly must not. Whether a new epoch began.
     pub fn roll(&mut self, now: Instant, waits: Option<Class>) -> bool {
-        let span = now.since(self.since);
-        if span.0 < EPOCH.0 {
+        let (span, epoch_span) = (now.since(self.since), self.epoch_span());
+        if span.0 < epoch_span.0 {
             return false;
         }
-        let rate = (u128::from(self.ended_bytes) * 1_000_000_000 / u128::from(span.0)) as u64;
-        // Up at once when it doubles, else smoothed over about eight epochs.
-        self.rate_bytes = if rate / 2 > self.rate_bytes { rate } else { (7 * self.rate_bytes + rate) / 8 };
         let ended_bytes = std::mem::take(&mut self.ended_bytes);
+        self.note_rate(ended_bytes, span, waits);
         self.since = now;
-        self.epoch += span.0 / EPOCH.0;
+        self.epoch += span.0 / epoch_span.0;
         let mut stuck_bytes = 0;
         for (class, flight) in self.flights.iter_mut().enumerate() {
             let stuck = flight.roll_to(self.epoch);
@@ -158,6 +165,21 @@ impl Window {
     }
 }
 
+impl Window {
+    /// So much ended in `span`. Up at once when it doubles, else smoothed over about eight epochs; what was
+    /// sent while nobody waited says nothing of the link, and is forgotten when nothing is sent at all.
+    fn note_rate(&mut self, ended_bytes: u64, span: Span, waits: Option<Class>) {
+        let now = (u128::from(ended_bytes) * 1_000_000_000 / u128::from(span.0)) as u64;
+        let idle = waits.is_none() && self.flights.iter().all(|flight| flight.counted_bytes() == 0);
+        self.rate_bytes = match self.rate_bytes {
+            _ if idle && ended_bytes == 0 => None,
+            Some(rate) if now / 2 <= rate => Some((7 * rate + now) / 8),
+            None if ended_bytes == 0 => None,
+            _ => Some(now),
+        };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::flight::PATIENCE;
@@ -168,9 +190,9 @@ mod tests {
     #[test]
     fn a_window_is_open_below_its_limit_and_shut_from_it_on() {
         for (bytes, open) in [
-            (SEND_WINDOW_BYTES_MIN - 1, true),
-            (SEND_WINDOW_BYTES_MIN, false),
-            (SEND_WINDOW_BYTES_MIN + 1, false),
+            (SEND_WINDOW_BYTES_AT_FIRST - 1, true),
+            (SEND_WINDOW_BYTES_AT_FIRST, false),
+            (SEND_WINDOW_BYTES_AT_FIRST + 1, false),
         ] {
             let mut window = Window::new(START);
             let begun = window.begin(Class::Rest, Reader::Prompt, bytes);
@@ -198,13 +220,13 @@ mod tests {
             now = now + EPOCH;
             window.roll(now, Some(Class::Rest));
         }
-        assert_eq!(window.limit_bytes(), SEND_WINDOW_BYTES_MIN);
+        assert_eq!(window.limit_bytes(), SEND_WINDOW_BYTES_AT_FIRST);
     }
 
     #[test]
     fn what_is_stuck_stops_counting_and_its_end_is_counted_once() {
         let mut window = Window::new(START);
-        let stuck = window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_MIN);
+        let stuck = window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_AT_FIRST);
         let mut now = START;
         for epoch in 1..=PATIENCE {
             assert!(!window.is_open(), "epoch {epoch}");
@@ -218,7 +240,7 @@ mod tests {
         let counted = |window: &Window| window.flights.map(|flight| flight.counted_bytes());
         assert_eq!(counted(&window), [0; CLASSES]);
         // A long pause is as good as several epochs.
-        window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_MIN);
+        window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_AT_FIRST);
         window.roll(now + Span::from_secs(9), None);
         assert_eq!(counted(&window), [0; CLASSES]);
     }
@@ -226,7 +248,7 @@ mod tests {
     #[test]
     fn a_worse_class_waits_while_a_better_one_is_in_flight() {
         let mut window = Window::new(START);
-        let most = SEND_WINDOW_BYTES_MIN / 8 * 3;
+        let most = SEND_WINDOW_BYTES_AT_FIRST / 8 * 3;
         let grant = window.begin(Class::Grant, Reader::Prompt, most);
         assert_eq!(window.worst_class(), Class::Again, "grants hold nobody up");
         let slow = window.begin(Class::Owed, Reader::Prompt, most - 1);
@@ -260,9 +282,9 @@ mod tests {
     fn free_riders_that_read_slowly_open_nothing() {
         for (waits, opens) in [(Class::Owed, false), (Class::Rest, true)] {
             let mut window = Window::new(START);
-            window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_MIN);
+            window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_AT_FIRST);
             window.roll(START + Span::from_secs(1), Some(waits));
-            assert_eq!(window.limit_bytes() > SEND_WINDOW_BYTES_MIN, opens, "{waits:?} waits");
+            assert_eq!(window.limit_bytes() > SEND_WINDOW_BYTES_AT_FIRST, opens, "{waits:?} waits");
         }
     }
 
