@@ -220,7 +220,7 @@ mod tests {
             now = now + EPOCH;
             window.roll(now, Some(Class::Rest));
         }
-        assert_eq!(window.limit_bytes(), SEND_WINDOW_BYTES_AT_FIRST);
+        assert_eq!(window.limit_bytes(), SEND_WINDOW_BYTES_MIN);
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_reader_is_prompt_for_two_epochs() {
         let mut window = Window::new(START);
-        let begun = [(); 3].map(|()| window.begin(Class::Rest, Reader::Slow, 1));
+        let begun = [(); 3].map(|()| window.begin(Class::Rest, Reader::Slow, SEND_WINDOW_BYTES_AT_FIRST));
         let (mut now, mut readers) = (START, Vec::new());
         for begun in begun {
             readers.push(window.end(begun));
