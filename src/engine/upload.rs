@@ -54,21 +54,17 @@ impl Engine {
     /// The connection has requests: it waits until they are to be served.
     pub(super) fn wait_for_turn(&mut self, conn: ConnId) {
         // Who asks only for what is being spread may have asked for something else by now.
-        if self.scheduler.waits_again(conn) {
+        if self.egress.waits_again(conn) {
             self.rank_again(conn);
-        } else if !self.scheduler.holds(conn) {
+        } else if !self.egress.holds(conn) {
             let demand = self.bring_forward(conn);
-            self.scheduler.wait(conn, demand, &self.ledger);
+            self.egress.wait(conn, demand, &self.ledger);
         }
     }
 
     /// Whose blocks are sent next, if any may be sent now.
     pub(super) fn next_upload(&mut self, now: Instant) -> Option<ConnId> {
-        self.upload_at = None;
-        if self.scheduler.is_idle() || !self.scheduler.window.is_open() || !self.limit_allows(now) {
-            return None;
-        }
-        while let Some((conn, class)) = self.scheduler.pick(&self.ledger) {
+        while let Some((conn, class)) = self.egress.next(now, &self.ledger) {
             let Some(peer) = self.peers.get_mut(conn) else { continue };
             // Who has a send in flight comes to wait again when that ends.
             if peer.may_send() && peer.out.segments.is_empty() && !peer.requests.is_empty() {
@@ -79,18 +75,10 @@ impl Engine {
         None
     }
 
-    /// Whether the upload limit lets a send begin; if not, the tick knows when to look again.
-    fn limit_allows(&mut self, now: Instant) -> bool {
-        let Some(budget) = &self.config.upload else { return true };
-        let allows = budget.is_open(now);
-        self.upload_at = (!allows).then(|| now + budget.wait());
-        allows
-    }
-
     /// Blocks of one turn: no more than the connection takes at a time, and a part of what may be in
     /// flight, so that others have their turn soon.
     fn turn_blocks(&self, peer: &Peer) -> usize {
-        let part = self.scheduler.window.limit_bytes() / TURNS_IN_FLIGHT / u64::from(BLOCK_BYTES);
+        let part = self.egress.window_bytes(peer.conn) / TURNS_IN_FLIGHT / u64::from(BLOCK_BYTES);
         peer.out.burst.blocks().min(part.max(1) as usize)
     }
 
@@ -105,16 +93,12 @@ impl Engine {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
                 break;
             };
-            if let Some(budget) = &self.config.upload
-                && budget.claim(block.length, now) == 0
-            {
+            if !self.egress.claim(conn, block.length, now) {
                 limited = true;
                 break;
             }
             if !self.take_block(conn, id, block, outbox) {
-                if let Some(budget) = &self.config.upload {
-                    budget.refund(block.length);
-                }
+                self.egress.put_back(conn, block.length);
                 break;
             }
             self.note_given(conn, block, now);
@@ -127,9 +111,9 @@ impl Engine {
         if bytes > 0 {
             peer.probe.note_taken(taken as usize);
             peer.out.burst.begin(now);
-            peer.out.begun = self.scheduler.charge(conn, class, bytes, &self.ledger);
+            peer.out.begun = self.egress.charge(conn, class, bytes, &self.ledger);
         } else if limited {
-            // Another core took the last of the upload limit.
+            // Another core took the last of what its limits let pass.
             self.wait_for_turn(conn);
         }
     }
@@ -137,22 +121,22 @@ impl Engine {
     /// What the peer gave by now may have changed its place in the order: who has come to deserve better
     /// rises at its next full chunk, or within a second.
     pub(super) fn rank_again(&mut self, conn: ConnId) {
-        if self.scheduler.holds(conn) {
+        if self.egress.holds(conn) {
             let demand = self.bring_forward(conn);
-            self.scheduler.rank_again(conn, demand, &self.ledger);
+            self.egress.rank_again(conn, demand, &self.ledger);
         }
     }
 
     /// The connection is over: what was charged and never left is refunded, its accounts are closed.
     pub(super) fn settle_account(&mut self, peer: &mut Peer) {
         if let Some(begun) = peer.out.begun.take() {
-            self.scheduler.window.end(begun);
+            self.egress.end(peer.conn, begun);
             // How much of a send left that our own closing cut off is not known: nobody is to gain by it.
             if !peer.out.in_flight {
-                self.scheduler.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
+                self.egress.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
             }
         }
-        self.scheduler.leave(peer.conn);
+        self.egress.leave(peer.conn);
         peer.accounts.take().into_iter().flatten().for_each(|account| self.ledger.close(account));
     }
 
@@ -221,7 +205,7 @@ impl Engine {
         peer.asks.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(begun) = peer.out.begun.take() {
-            self.scheduler.window.end(begun);
+            self.egress.end(conn, begun);
             if let Some(unsent_bytes) = peer.out.burst.end(begun.bytes, now) {
                 self.actions.push_back(Action::Unsent { conn, bytes: unsent_bytes });
             }

@@ -20,7 +20,7 @@
 //! once.
 
 pub mod class;
-mod lists;
+pub(super) mod lists;
 mod queue;
 pub mod window;
 
