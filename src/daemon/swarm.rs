@@ -110,7 +110,7 @@ impl Swarm {
             return false;
         }
         let (total_bytes, sent_bytes) = (self.total_bytes(), self.sent_bytes());
-        self.seeding.get_or_insert(Seeding::new(goal, now)).note(sent_bytes, total_bytes, now)
+        self.seeding.get_or_insert_with(|| Seeding::new(goal, now)).note(sent_bytes, total_bytes, now)
     }
 
     /// Size without padding.
