@@ -101,11 +101,12 @@ fn every_verb_has_help_that_names_its_flags() {
     assert!(VERBS.iter().all(|verb| top.contains(&format!("\n  {verb}"))), "{top}");
     assert!(top.contains("Exit status: 0 done, 1 failed, 2 wrong usage"));
     let node = "--listen --peer --metrics --cores --cache --state --upload-limit --download-limit \
-                --no-dht --no-lsd --no-pex";
+                --torrent-upload-limit --torrent-download-limit --lan-upload-limit --lan-download-limit \
+                --lan-unlimited --no-dht --no-lsd --no-pex";
     for (verb, flags) in [
         ("create", "--output --piece-size --tracker --web-seed --private --v1 --v2 --hybrid"),
         ("show", "--json --files"),
-        ("get", &format!("{node} --output --seed --sequential --json")),
+        ("get", &format!("{node} --output --seed --seed-ratio --seed-time --sequential --json")),
         ("relay", &format!("{node} --dir --json")),
         ("verify", "--fast --state --json"),
         ("doctor", "--dir --json"),
@@ -121,7 +122,7 @@ fn every_verb_has_help_that_names_its_flags() {
             help.contains(&format!("Usage: troc {verb}")) && !help.contains("--status-interval-ms"),
             "{help}"
         );
-        assert!(!help.contains("NodeArgs"), "{help}");
+        assert!(!help.contains("NodeArgs") && !help.contains("LimitArgs"), "{help}");
     }
     assert!(good(dir.path(), &["--version"]).starts_with("troc "));
 }
@@ -137,6 +138,11 @@ fn wrong_usage_is_one_line_and_status_2() {
         (&["get", "data.torrent"], "--output"),
         (&["get", "data.torrent", "-o", "d", "--upload-limit", "5Mb/s"], "bits or bytes"),
         (&["get", "data.torrent", "-o", "d", "--upload-limit", "0", "--peer", "127.0.0.1:1"], "no limit"),
+        (&["relay", "data.torrent", "--dir", "data", "--lan-upload-limit", "0"], "--lan-upload-limit 0"),
+        (&["get", "data.torrent", "-o", "d", "--torrent-download-limit", "0"], "no limit"),
+        (&["get", "data.torrent", "-o", "d", "--seed-ratio", "0"], "--seed to serve on"),
+        (&["get", "data.torrent", "-o", "d", "--seed-ratio", "1:2"], "1, 1.5 or 2"),
+        (&["get", "data.torrent", "-o", "d", "--seed-time", "5y"], "30m, 2h or 1h30m"),
         (&["get", "data.torrent", "-o", "d", "--cores", "0"], "--cores"),
         (&["get", "data.torrent", "-o", "d", "--listen", "nowhere"], "--listen"),
         (&["get", "data.torrent", "-o", "d", "--peer", "127.0.0.1"], "bad peer"),

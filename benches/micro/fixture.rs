@@ -12,6 +12,7 @@ use troc::engine::action::Action;
 use troc::engine::{Engine, EngineConfig};
 use troc::proto::wire::handshake::Handshake;
 use troc::proto::wire::message::{Frame, Message, next_frame};
+use troc::shared::budget::Budgets;
 use troc::shared::cache::Cache;
 use troc::shared::torrent::{SharedTorrent, TorrentMeta};
 use troc::storage::layout::{FileSpan, Layout};
@@ -69,8 +70,8 @@ impl Node {
             sequential: false,
             seed: 1,
             secret: 1,
-            upload: None,
-            download: None,
+            upload: Budgets::default(),
+            download: Budgets::default(),
         };
         let mut engine = Engine::new(config, Arc::new(Cache::new(2 * pieces)), NOW);
         engine.handle_torrent(shared);

@@ -7,7 +7,7 @@ use troc::base::ids::{ConnId, SlotId};
 use troc::base::slots::Slots;
 use troc::base::time::{Instant, Span};
 use troc::base::units::BLOCK_BYTES;
-use troc::shared::budget::Budget;
+use troc::shared::budget::{Budget, Claimant};
 use troc::shared::cache::{Cache, Growth};
 use troc::shared::chunks::ChunkTable;
 use troc::shared::ledger::Ledger;
@@ -165,7 +165,7 @@ fn budget() -> (Arc<Budget>, Instant) {
 fn claim(budget: &Budget, now: &mut Instant) {
     for _ in 0..CLAIMS {
         *now = *now + Span(u64::from(BLOCK_BYTES) * 1_000_000_000 / RATE + 1);
-        black_box(budget.claim(black_box(BLOCK_BYTES), *now));
+        black_box(budget.claim(black_box(BLOCK_BYTES), BLOCK_BYTES, Claimant::Fresh, *now));
     }
 }
 

@@ -8,6 +8,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::time::Span;
+
 /// Why a size or a rate could not be read. Each message is one line that ends with the remedy.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ParseError {
@@ -31,13 +33,20 @@ pub enum ParseError {
     /// Beyond 2^64 - 1 bytes.
     #[error("too large; the most is 16 EiB")]
     TooLarge,
+    /// Beyond 2^64 - 1 nanoseconds.
+    #[error("too long; the most is 200000 days")]
+    TooLong,
 }
 
 const SIZE_EXAMPLE: &str = "64KiB, 1MiB or 1.5GB";
+const DURATION_EXAMPLE: &str = "90s, 30m, 2h or 1h30m";
+const RATIO_EXAMPLE: &str = "1, 1.5 or 2";
 const RATE_EXAMPLE: &str = "100MiB/s, 20MB/s or 1Gbit/s";
 
 /// Most digits of a number: 10^18 times the largest prefix still fits in 128 bits.
 const DIGITS_MAX: usize = 18;
+
+const NS_PER_S: u128 = 1_000_000_000;
 
 /// Reads a size in bytes: `65536`, `64KiB`, `64K`, `1.5 GB`. Fractions of a byte are dropped.
 pub fn parse_size(text: &str) -> Result<u64, ParseError> {
@@ -85,6 +94,45 @@ pub fn parse_rate(text: &str) -> Result<u64, ParseError> {
     };
     let rate = number.times(multiplier, divisor)?;
     Ok(if rate == 0 && number.mantissa > 0 { 1 } else { rate })
+}
+
+/// Reads a span of time: `90`, `90s`, `30m`, `1.5h`, `1h30m`, `2d`, `500ms`. A lone number is seconds.
+pub fn parse_duration(text: &str) -> Result<Span, ParseError> {
+    let (mut rest, mut sum_ns) = (text.trim(), 0u128);
+    loop {
+        let (number, after) = Decimal::split(rest, DURATION_EXAMPLE)?;
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, next) = after.split_at(end);
+        let alone = rest.len() == text.trim().len() && next.is_empty();
+        let unit_ns = match unit.trim() {
+            "" if alone => NS_PER_S,
+            "ms" => NS_PER_S / 1000,
+            "s" | "sec" | "second" | "seconds" => NS_PER_S,
+            "m" | "min" | "minute" | "minutes" => 60 * NS_PER_S,
+            "h" | "hour" | "hours" => 3600 * NS_PER_S,
+            "d" | "day" | "days" => 86_400 * NS_PER_S,
+            "w" | "week" | "weeks" => 7 * 86_400 * NS_PER_S,
+            unit => {
+                let unit = escape_for_terminal(unit);
+                return Err(ParseError::Unit { unit, example: DURATION_EXAMPLE });
+            }
+        };
+        sum_ns += number.mantissa * unit_ns / 10u128.pow(number.decimals);
+        if next.is_empty() {
+            return u64::try_from(sum_ns).map(Span).map_err(|_| ParseError::TooLong);
+        }
+        rest = next;
+    }
+}
+
+/// Reads a ratio, in thousandths: `1`, `1.5`. One above zero never rounds to zero.
+pub fn parse_ratio(text: &str) -> Result<u64, ParseError> {
+    let (number, unit) = Decimal::split(text, RATIO_EXAMPLE)?;
+    if !unit.is_empty() {
+        return Err(ParseError::Unit { unit: escape_for_terminal(unit), example: RATIO_EXAMPLE });
+    }
+    let thousandths = number.times(1000, 1)?;
+    Ok(if number.mantissa > 0 { thousandths.max(1) } else { 0 })
 }
 
 /// `0 B`, `512 B`, `1.50 GiB`: three digits or so, never more than 1023 of a unit.

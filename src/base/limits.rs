@@ -191,6 +191,12 @@ pub const SEND_WINDOW_BYTES_AT_FIRST: u64 = 256 << 10;
 /// another one is chosen.
 pub const SEND_WINDOW_BYTES_MIN: u64 = 32 << 10;
 
+/// What a core takes of a rate limit at a time, at most: sixteen blocks.
+pub const BUDGET_SLICE_BYTES_MAX: u32 = 256 << 10;
+/// Highest rate limit, 128 GiB/s; a higher one limits no more than this. Beyond, a budget that nobody asked
+/// anything of for two years would seem to be in debt.
+pub const RATE_BYTES_MAX: u64 = 1 << 37;
+
 /// Shortest send that leaves without a copy, in bytes: two blocks. Below, the notification costs more than
 /// the copy.
 pub const ZERO_COPY_BYTES_MIN: u32 = 32 << 10;

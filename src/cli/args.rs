@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use crate::base::human;
 use crate::base::limits::UNSYNCED_BYTES_MAX;
+use crate::base::time::Span;
 use crate::cli::bench::BenchArgs;
 use crate::io::uring::ZeroCopy;
 
@@ -140,12 +141,9 @@ pub struct NodeArgs {
     /// Journals and locks, outside the payload [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
-    /// Most to send to all peers together, such as 100MiB/s or 1Gbit/s
-    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
-    pub upload_limit: Option<u64>,
-    /// Most to receive from all peers together
-    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
-    pub download_limit: Option<u64>,
+    /// See [`LimitArgs`].
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Do not look for peers in the distributed hash table
     #[arg(long, overrides_with = "dht")]
     pub no_dht: bool,
@@ -184,6 +182,32 @@ pub struct NodeArgs {
     pub unsynced: u64,
 }
 
+/// How much is sent and received: the whole node, each torrent, and local networks apart.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LimitArgs {
+    /// Most to send to all peers together, such as 100MiB/s or 1Gbit/s
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
+    pub upload_limit: Option<u64>,
+    /// Most to receive from all peers together
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
+    pub download_limit: Option<u64>,
+    /// Most to send of each torrent
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
+    pub torrent_upload_limit: Option<u64>,
+    /// Most to receive of each torrent
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
+    pub torrent_download_limit: Option<u64>,
+    /// Most to send to peers with private and loopback addresses; no other limit counts them then
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate, conflicts_with = "lan_unlimited")]
+    pub lan_upload_limit: Option<u64>,
+    /// Most to receive from such peers; no other limit counts them then
+    #[arg(long, value_name = "RATE", value_parser = human::parse_rate, conflicts_with = "lan_unlimited")]
+    pub lan_download_limit: Option<u64>,
+    /// No limit counts peers with private and loopback addresses
+    #[arg(long)]
+    pub lan_unlimited: bool,
+}
+
 /// `--zero-copy`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ZeroCopyArg {
@@ -217,6 +241,12 @@ pub struct GetArgs {
     /// Go on serving after all is fetched
     #[arg(long)]
     pub seed: bool,
+    /// Serve until so many times the torrent's size is sent, counted from the start; implies --seed
+    #[arg(long, value_name = "RATIO", value_parser = human::parse_ratio)]
+    pub seed_ratio: Option<u64>,
+    /// Serve for so long after all is fetched, such as 90s, 30m or 2h; implies --seed
+    #[arg(long, value_name = "DURATION", value_parser = human::parse_duration)]
+    pub seed_time: Option<Span>,
     /// Fetch pieces in order instead of rarest first
     #[arg(long)]
     pub sequential: bool,
@@ -285,6 +315,11 @@ mod tests {
             "show magnet:?xt=urn:btih:00 --json",
             "get x -o d --peer 1.2.3.4:5 --peer [::1]:6 --listen 0.0.0.0:0 --seed --cores 2 --cache 1GiB",
             "get x -o d --upload-limit 1MiB/s --download-limit 1Gbit/s --no-dht --no-lsd --no-pex --json",
+            "get x -o d --torrent-upload-limit 1MiB/s --torrent-download-limit 8Mbit/s --lan-unlimited",
+            "get x -o d --lan-upload-limit 1Gbit/s --lan-download-limit 100MiB/s --upload-limit 1MB/s",
+            "get x -o d --seed-ratio 1.5 --seed-time 1h30m",
+            "get x -o d --seed --seed-time 90",
+            "relay --dir d --torrent-upload-limit 1MiB/s --lan-unlimited",
             "get x.torrent -o d --sequential --status-interval-ms 100",
             "relay --dir d",
             "relay a.torrent --dir d --metrics 127.0.0.1:9420",
@@ -315,6 +350,11 @@ mod tests {
             "get x -o d --listen 6881",
             "get x -o d --metrics 9420",
             "get x -o d --upload-limit 5Mb/s",
+            "get x -o d --lan-unlimited --lan-upload-limit 1MB/s",
+            "get x -o d --lan-unlimited --lan-download-limit 1MB/s",
+            "get x -o d --seed-ratio 1:2",
+            "get x -o d --seed-time 5parsecs",
+            "relay --dir d --seed-ratio 1",
             "get x",
             "relay a",
             "verify x",

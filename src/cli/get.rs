@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::daemon::config::Role;
+use crate::daemon::seeding::SeedGoal;
 use crate::proto::metainfo::Metainfo;
 
 use super::args::GetArgs;
@@ -18,6 +19,11 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPEC
 /// Fetches until all is there.
 pub fn run(args: &GetArgs) -> Result<(), CliError> {
     node::check_switches(&args.node)?;
+    if args.seed_ratio == Some(0) {
+        let text =
+            "--seed-ratio 0 is reached at once: leave it out, or give --seed to serve on without an end";
+        return Err(CliError::Usage(text.to_owned()));
+    }
     let metainfo = Source::read_torrent(&args.source)?;
     check_peer_sources(args, &metainfo)?;
     node::check_host()?;
@@ -28,13 +34,19 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
         ))
     })?;
     let plan = Plan {
-        role: Role::Get { seed: args.seed },
+        role: Role::Get { seed: seed_goal(args) },
         torrents: vec![Arc::new(metainfo)],
         dir: &args.output,
         listen: args.node.listen.unwrap_or(LISTEN),
         sequential: args.sequential,
     };
     node::run(plan, &args.node)
+}
+
+/// Whether to serve on, and until when.
+fn seed_goal(args: &GetArgs) -> Option<SeedGoal> {
+    let goal = SeedGoal { ratio_thousandths: args.seed_ratio, time: args.seed_time };
+    (args.seed || goal != SeedGoal::default()).then_some(goal)
 }
 
 /// Without a tracker and a peer nobody is ever asked; only who listens can still be found by others.

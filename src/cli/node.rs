@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::base::time::Span;
 use crate::daemon;
-use crate::daemon::config::{NodeConfig, Role};
+use crate::daemon::config::{LanLimit, NodeConfig, RateLimits, Role};
 use crate::io::uring;
 use crate::proto::metainfo::Metainfo;
 
-use super::args::NodeArgs;
+use super::args::{LimitArgs, NodeArgs};
 use super::error::CliError;
 use super::out;
 use super::progress::NodeProgress;
@@ -46,7 +46,15 @@ pub fn check_switches(args: &NodeArgs) -> Result<(), CliError> {
             return Err(CliError::NotYet(format!("{flag}: leave it out; {remedy}")));
         }
     }
-    for (limit, flag) in [(args.upload_limit, "--upload-limit"), (args.download_limit, "--download-limit")] {
+    let limits = &args.limits;
+    for (limit, flag) in [
+        (limits.upload_limit, "--upload-limit"),
+        (limits.download_limit, "--download-limit"),
+        (limits.torrent_upload_limit, "--torrent-upload-limit"),
+        (limits.torrent_download_limit, "--torrent-download-limit"),
+        (limits.lan_upload_limit, "--lan-upload-limit"),
+        (limits.lan_download_limit, "--lan-download-limit"),
+    ] {
         if limit == Some(0) {
             return Err(CliError::Usage(format!(
                 "{flag} 0 would stop everything: leave it out for no limit"
@@ -104,13 +112,29 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,
         zero_copy: args.zero_copy.into(),
-        upload_limit: args.upload_limit,
-        download_limit: args.download_limit,
+        upload: RateLimits {
+            node: args.limits.upload_limit,
+            torrent: args.limits.torrent_upload_limit,
+            lan: lan_limit(args.limits.lan_upload_limit, &args.limits),
+        },
+        download: RateLimits {
+            node: args.limits.download_limit,
+            torrent: args.limits.torrent_download_limit,
+            lan: lan_limit(args.limits.lan_download_limit, &args.limits),
+        },
         sequential: plan.sequential,
         unsynced_bytes: args.unsynced,
         no_peers_timeout: Span::from_ms(args.no_peers_timeout_ms.into()),
         status_interval,
     })
+}
+
+const fn lan_limit(own: Option<u64>, args: &LimitArgs) -> LanLimit {
+    match own {
+        Some(rate) => LanLimit::Own(rate),
+        None if args.lan_unlimited => LanLimit::Exempt,
+        None => LanLimit::Shared,
+    }
 }
 
 /// Every address of every peer that was named.
@@ -210,6 +234,22 @@ mod tests {
         ] {
             assert_eq!(check_apart(&path(state), &path("payload")).is_ok(), apart, "{state}");
         }
+    }
+
+    #[test]
+    fn local_peers_are_apart_if_they_are_told_to_be() {
+        let args = |lan_unlimited| LimitArgs {
+            upload_limit: Some(1),
+            download_limit: None,
+            torrent_upload_limit: None,
+            torrent_download_limit: None,
+            lan_upload_limit: None,
+            lan_download_limit: None,
+            lan_unlimited,
+        };
+        assert_eq!(lan_limit(None, &args(false)), LanLimit::Shared);
+        assert_eq!(lan_limit(Some(7), &args(false)), LanLimit::Own(7));
+        assert_eq!(lan_limit(None, &args(true)), LanLimit::Exempt);
     }
 
     #[test]

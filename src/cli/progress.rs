@@ -7,7 +7,11 @@ use std::io::{self, IsTerminal};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::base::human::{Escaped, format_eta, format_percent, format_rate, format_size, format_took};
+use crate::base::human::{
+    Escaped, format_duration, format_eta, format_percent, format_rate, format_size, format_took,
+};
+use crate::base::time::Span;
+use crate::daemon::seeding::{SeedEnd, SeedGoal, Seeding};
 use crate::daemon::status::{CacheStatus, NodeStatus, TorrentState, TorrentStatus};
 
 use super::error::CliError;
@@ -148,6 +152,9 @@ fn row(torrent: &TorrentStatus) -> Row {
         TorrentState::Stopped(why) => Some(why),
         _ => torrent.tracker_error.as_ref(),
     };
+    if let Some(goal) = torrent.seeding.as_ref().and_then(|seeding| goal_text(seeding, torrent)) {
+        text = format!("{text}  {goal}");
+    }
     if let Some(problem) = problem {
         text = format!("{text}  ({})", Escaped(problem));
     }
@@ -161,6 +168,39 @@ fn rates_text(done: u64, total: u64, down: u64, up: u64, peers: u64) -> String {
     }
     let noun = if peers == 1 { "peer" } else { "peers" };
     format!("{text}  up {}  {peers} {noun}", format_rate(up))
+}
+
+/// How far a torrent is with what it is served for: `ratio 0.25 of 1.50, 12m 00s of 1h 00m`.
+fn goal_text(seeding: &Seeding, torrent: &TorrentStatus) -> Option<String> {
+    let SeedGoal { ratio_thousandths, time } = seeding.goal;
+    let ratio = ratio_thousandths
+        .map(|goal| format!("ratio {} of {}", format_ratio(ratio(torrent)), format_ratio(goal.into())));
+    let seconds = |span: Span| format_duration(span.0 / NS_PER_SEC);
+    let time = time.map(|goal| format!("{} of {}", seconds(seeding.span), seconds(goal)));
+    let parts: Vec<String> = ratio.into_iter().chain(time).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// What was sent over the torrent's size, in thousandths.
+fn ratio(torrent: &TorrentStatus) -> u128 {
+    u128::from(torrent.uploaded_bytes) * 1000 / u128::from(torrent.total_bytes.max(1))
+}
+
+fn format_ratio(thousandths: u128) -> String {
+    format!("{}.{:02}", thousandths / 1000, thousandths % 1000 / 10)
+}
+
+/// Why a torrent is not served on.
+fn end_text(seeding: &Seeding) -> Option<String> {
+    let SeedGoal { ratio_thousandths, time } = seeding.goal;
+    match seeding.end? {
+        SeedEnd::Ratio => {
+            Some(format!("ended at a ratio of {}", format_ratio(ratio_thousandths.unwrap_or(0).into())))
+        }
+        SeedEnd::Time => {
+            Some(format!("ended after {} as a seed", format_took(time.map_or(0, |time| time.0))))
+        }
+    }
 }
 
 const fn state_name(state: &TorrentState) -> &'static str {
@@ -203,17 +243,16 @@ fn summary(torrent: &TorrentStatus, uptime_ns: u64) -> String {
         let percent = format_percent(torrent.verified_bytes, torrent.total_bytes);
         format!("{percent}% of {}", format_size(torrent.total_bytes))
     };
-    let ratio_hundredths = u128::from(up) * 100 / u128::from(down.max(torrent.total_bytes).max(1));
+    let end = torrent.seeding.as_ref().and_then(end_text).map(|end| format!("; {end}")).unwrap_or_default();
     format!(
-        "{}: {have}, {}; fetched {} at {}, sent {} at {}, ratio {}.{:02}",
+        "{}: {have}, {}; fetched {} at {}, sent {} at {}, ratio {}{end}",
         Escaped(&torrent.name),
         format_took(uptime_ns),
         format_size(down),
         mean(down),
         format_size(up),
         mean(up),
-        ratio_hundredths / 100,
-        ratio_hundredths % 100,
+        format_ratio(ratio(torrent)),
     )
 }
 
@@ -245,6 +284,9 @@ struct TorrentLine<'a> {
     upload_rate: u64,
     peers: u32,
     seeds: u32,
+    /// What ended it, of what was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed_end: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -272,6 +314,10 @@ fn json_line(status: &NodeStatus) -> String {
         upload_rate: torrent.upload_rate,
         peers: torrent.peers,
         seeds: torrent.seeds,
+        seed_end: torrent.seeding.and_then(|seeding| seeding.end).map(|end| match end {
+            SeedEnd::Ratio => "ratio",
+            SeedEnd::Time => "time",
+        }),
     });
     let cores = status
         .per_core_bytes
@@ -294,6 +340,7 @@ fn json_line(status: &NodeStatus) -> String {
 mod tests {
     use super::*;
     use crate::base::ids::InfoHash;
+    use crate::base::time::Instant;
 
     fn status(torrents: usize) -> NodeStatus {
         let torrent = TorrentStatus {
@@ -311,6 +358,7 @@ mod tests {
             peers: 3,
             seeds: 1,
             tracker_error: None,
+            seeding: None,
         };
         NodeStatus {
             uptime_ns: 2 * NS_PER_SEC,
@@ -377,6 +425,30 @@ mod tests {
         );
         (torrent.total_bytes, torrent.downloaded_bytes, torrent.uploaded_bytes) = (0, 0, u64::MAX);
         assert!(summary(torrent, 0).contains("0 B complete"));
+    }
+
+    #[test]
+    fn how_far_a_seed_is_and_why_it_ended_is_told() {
+        let goal = SeedGoal { ratio_thousandths: Some(1_500), time: Some(Span::from_secs(3600)) };
+        let mut seeding = Seeding::new(goal, Instant(0));
+        assert!(!seeding.note(1 << 20, 4 << 20, Instant(725 * NS_PER_SEC)));
+        let mut status = status(1);
+        status.torrents[0].seeding = Some(seeding);
+        let line = rows(&status)[0].line();
+        assert!(line.ends_with("3 peers  ratio 0.25 of 1.50, 12m 05s of 1h 00m"), "{line}");
+        assert!(!json_line(&status).contains("seed_end"));
+        for (sent, at, text, json) in [
+            (6 << 20, 1, "; ended at a ratio of 1.50", r#""seed_end":"ratio""#),
+            (0, 3600, "; ended after 1h 00m as a seed", r#""seed_end":"time""#),
+        ] {
+            let mut seeding = seeding;
+            assert!(seeding.note(sent, 4 << 20, Instant(at * NS_PER_SEC)));
+            status.torrents[0].seeding = Some(seeding);
+            assert!(summary(&status.torrents[0], 1).ends_with(text));
+            assert!(json_line(&status).contains(json));
+        }
+        status.torrents[0].seeding = Some(Seeding::new(SeedGoal::default(), Instant(0)));
+        assert!(rows(&status)[0].line().ends_with("3 peers"), "without a goal there is nothing to tell");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::seeding::SeedGoal;
 use crate::base::time::Span;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
@@ -13,11 +14,34 @@ use crate::proto::metainfo::Metainfo;
 pub enum Role {
     /// `troc get`: end when all is fetched and durable, unless told to seed on.
     Get {
-        /// Stay as a seed after completion.
-        seed: bool,
+        /// Stay as a seed after completion, and until when.
+        seed: Option<SeedGoal>,
     },
     /// `troc relay`: serve until told to stop.
     Relay,
+}
+
+/// Limits of one direction, in bytes per second; `None` is no limit. None of them is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Over all torrents, but for local networks if these are apart.
+    pub node: Option<u64>,
+    /// Of each torrent, with the same exception.
+    pub torrent: Option<u64>,
+    /// See [`LanLimit`].
+    pub lan: LanLimit,
+}
+
+/// What limits the peers of local networks: private, link-local and loopback addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LanLimit {
+    /// What limits all others.
+    #[default]
+    Shared,
+    /// Nothing.
+    Exempt,
+    /// So many bytes per second, and nothing else.
+    Own(u64),
 }
 
 /// Everything that `daemon::run` needs.
@@ -43,10 +67,10 @@ pub struct NodeConfig {
     pub cache_bytes: Option<u64>,
     /// Which sends leave without a copy.
     pub zero_copy: ZeroCopy,
-    /// Bytes per second over all peers; `None` is no limit.
-    pub upload_limit: Option<u64>,
-    /// Bytes per second over all peers; `None` is no limit.
-    pub download_limit: Option<u64>,
+    /// Of payload sent.
+    pub upload: RateLimits,
+    /// Of payload asked for.
+    pub download: RateLimits,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
     /// How often the status is told.

@@ -2,6 +2,7 @@
 
 mod mail;
 mod memory;
+mod role;
 mod sleep;
 
 use std::collections::VecDeque;
@@ -119,6 +120,8 @@ pub struct Control<'a> {
     failure: Option<NodeError>,
     started_at: Instant,
     status_at: Instant,
+    /// When to see whether enough was served.
+    role_at: Option<Instant>,
 }
 
 struct Bell(Arc<Notify>);
@@ -167,6 +170,7 @@ impl<'a> Control<'a> {
             failure: None,
             started_at: now,
             status_at: now,
+            role_at: None,
         }
     }
 
@@ -375,31 +379,6 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// A `get` ends when all is durable, or when there is nobody to get anything from.
-    fn check_role(&mut self, now: Instant) {
-        let Role::Get { seed } = self.config.role else { return };
-        if !seed && self.swarms.iter().all(Swarm::is_done) {
-            self.stop();
-            return;
-        }
-        let connected = |swarm: &Swarm| {
-            let stats = swarm.live.as_ref().map(|live| live.shared.stats.iter());
-            stats.into_iter().flatten().any(|stats| stats.peers.load(Ordering::Relaxed) > 0)
-        };
-        for swarm in &mut self.swarms {
-            if !swarm.is_fetching() || connected(swarm) {
-                swarm.peer_at = now;
-            } else if now.since(swarm.peer_at) >= self.config.no_peers_timeout {
-                let tracker =
-                    swarm.tracker_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
-                let name = crate::proto::text::escape(swarm.metainfo.name.as_bytes(), 255);
-                let seconds = self.config.no_peers_timeout.as_ms() / 1000;
-                self.fail(NodeError::NoPeers { seconds, name, tracker });
-                return;
-            }
-        }
-    }
-
     fn dial(&mut self, id: TorrentId, now: Instant) {
         let swarm = &mut self.swarms[id.0 as usize];
         let Some(live) = swarm.live.as_ref().filter(|_| self.phase == Phase::Running) else { return };
@@ -517,8 +496,9 @@ impl<'a> Control<'a> {
 
     fn wake_at(&self) -> Instant {
         let status = self.status_at + self.config.status_interval;
-        let memory = Some(self.memory.wake_at()).filter(|_| self.phase == Phase::Running);
-        self.agenda.next().into_iter().chain(memory).fold(status, Instant::min)
+        let running = self.phase == Phase::Running;
+        let others = [Some(self.memory.wake_at()), self.role_at].into_iter().flatten();
+        self.agenda.next().into_iter().chain(others.filter(|_| running)).fold(status, Instant::min)
     }
 
     /// When a swarm wants something again though nothing happens to it.

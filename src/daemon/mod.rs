@@ -16,6 +16,7 @@ mod keeping;
 mod metrics;
 pub mod pressure;
 mod run;
+pub mod seeding;
 mod start;
 pub mod status;
 pub mod store;

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::cache_size::{CacheSize, Host, least_bytes};
 use super::clock;
-use super::config::NodeConfig;
+use super::config::{LanLimit, NodeConfig, RateLimits};
 use super::control::{CacheMemory, Control, Shared};
 use super::error::NodeError;
 use super::metrics::{Endpoint, Sources};
@@ -16,12 +16,13 @@ use super::supervisor::{Crew, Workers, allowed_cpus};
 use crate::base::human::format_size;
 use crate::base::ids::CoreId;
 use crate::base::limits::{CORES_MAX, LEDGER_ACCOUNTS};
+use crate::base::time::Instant;
 use crate::engine::EngineConfig;
 use crate::io::arena::Arena;
 use crate::io::sockets;
 use crate::io::uring;
 use crate::proto::wire::peer_id::peer_id;
-use crate::shared::budget::Budget;
+use crate::shared::budget::{Budget, Budgets, LanBudget};
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
 use crate::shared::ledger::Ledger;
@@ -108,8 +109,6 @@ fn engine_config(
     let mut id = [0; 12];
     id.copy_from_slice(&random[..12]);
     let now = clock::now();
-    let budget =
-        |rate: Option<u64>| rate.filter(|&rate| rate > 0).map(|rate| Arc::new(Budget::new(rate, now)));
     EngineConfig {
         core: CoreId(0),
         cores,
@@ -118,9 +117,19 @@ fn engine_config(
         sequential: config.sequential,
         seed: xxh3_64_with_seed(random, 1),
         secret: xxh3_64_with_seed(random, 2),
-        upload: budget(config.upload_limit),
-        download: budget(config.download_limit),
+        upload: budgets(config.upload, now),
+        download: budgets(config.download, now),
     }
+}
+
+fn budgets(limits: RateLimits, now: Instant) -> Budgets {
+    let budget = |rate| Arc::new(Budget::new(rate, now));
+    let lan = match limits.lan {
+        LanLimit::Shared => LanBudget::Shared,
+        LanLimit::Exempt => LanBudget::Exempt,
+        LanLimit::Own(rate) => LanBudget::Own(budget(rate)),
+    };
+    Budgets { node: limits.node.map(budget), lan }
 }
 
 fn random() -> Result<[u8; 32], NodeError> {

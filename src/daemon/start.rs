@@ -17,7 +17,8 @@ use crate::base::ids::TorrentId;
 use crate::base::limits::{CHECKS_MAX, STARTS_MAX, TORRENTS_STARTING_MAX};
 use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
-use crate::shared::torrent::{SharedTorrent, TorrentMeta};
+use crate::shared::budget::Budget;
+use crate::shared::torrent::{SharedTorrent, TorrentLimits, TorrentMeta};
 use crate::storage::durability::SyncPolicy;
 use crate::storage::layout::FileIndex;
 use crate::storage::resume::Resume;
@@ -56,6 +57,10 @@ pub struct StartConfig {
     pub sync: SyncPolicy,
     /// A complete torrent need not be open yet.
     pub may_sleep: bool,
+    /// Most payload to send of it, in bytes per second.
+    pub upload_limit: Option<u64>,
+    /// Most payload of it to ask for.
+    pub download_limit: Option<u64>,
 }
 
 /// How much of starting goes on at once, over all torrents.
@@ -184,7 +189,12 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         layout: layout_of(metainfo),
         private: metainfo.private,
     };
-    let shared = SharedTorrent::new(meta, &have, config.cores);
+    let budget = |rate| Arc::new(Budget::new(rate, clock::now()));
+    let limits = TorrentLimits {
+        upload: config.upload_limit.map(budget),
+        download: config.download_limit.map(budget),
+    };
+    let shared = SharedTorrent::with_limits(meta, &have, config.cores, limits);
     for piece in believed.ones() {
         set_fingerprints(&shared, piece, resume.state.fingerprints(piece));
     }

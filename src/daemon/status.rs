@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::seeding::Seeding;
 use crate::base::ids::InfoHash;
 
 /// Where a torrent stands.
@@ -48,6 +49,8 @@ pub struct TorrentStatus {
     pub seeds: u32,
     /// The last thing a tracker complained about, made safe for a terminal.
     pub tracker_error: Option<String>,
+    /// How long a `get` has served it since all was there, if it is to.
+    pub seeding: Option<Seeding>,
 }
 
 /// The cache of a node.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::keeping::Orders;
+use super::seeding::{SeedGoal, Seeding};
 use super::status::{TorrentState, TorrentStatus};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreConn, PeerId};
@@ -71,6 +72,8 @@ pub struct Swarm {
     pub tracker_error: Option<String>,
     /// When a peer was last connected, or it started.
     pub peer_at: Instant,
+    /// Since all is there, if it is served on.
+    pub seeding: Option<Seeding>,
     complete_told: bool,
     samples: VecDeque<(Instant, u64, u64)>,
 }
@@ -89,6 +92,7 @@ impl Swarm {
             announce_queued: false,
             tracker_error: None,
             peer_at: now,
+            seeding: None,
             complete_told: false,
             samples: VecDeque::new(),
         }
@@ -97,6 +101,26 @@ impl Swarm {
     /// Whether every piece is durable.
     pub fn is_done(&self) -> bool {
         self.is_asleep() || self.live.as_ref().is_some_and(|live| live.durable.is_full())
+    }
+
+    /// Whether all is done that a `get` is to do with it: with `seed`, whether it was served enough.
+    pub fn is_enough(&mut self, seed: Option<SeedGoal>, now: Instant) -> bool {
+        let Some(goal) = seed else { return self.is_done() };
+        if self.seeding.is_none() && !self.is_done() {
+            return false;
+        }
+        let (total_bytes, sent_bytes) = (self.total_bytes(), self.sent_bytes());
+        self.seeding.get_or_insert_with(|| Seeding::new(goal, now)).note(sent_bytes, total_bytes, now)
+    }
+
+    /// Size without padding.
+    fn total_bytes(&self) -> u64 {
+        let pads = self.metainfo.files.iter().filter(|file| file.pad).map(|file| file.length).sum::<u64>();
+        self.metainfo.geometry.total_bytes - pads
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| traffic(&live.shared).1)
     }
 
     /// Whether it is complete and not open.
@@ -186,8 +210,7 @@ impl Swarm {
 
     /// How it goes.
     pub fn status(&mut self, now: Instant) -> TorrentStatus {
-        let pads = self.metainfo.files.iter().filter(|file| file.pad).map(|file| file.length).sum::<u64>();
-        let total_bytes = self.metainfo.geometry.total_bytes - pads;
+        let total_bytes = self.total_bytes();
         let mut status = TorrentStatus {
             info_hash: self.metainfo.info_hash,
             name: crate::proto::text::escape(self.metainfo.name.as_bytes(), 255),
@@ -203,6 +226,7 @@ impl Swarm {
             peers: 0,
             seeds: 0,
             tracker_error: self.tracker_error.clone(),
+            seeding: self.seeding,
         };
         if let Some(live) = &self.live {
             let shared = &live.shared;

@@ -29,7 +29,7 @@ impl Engine {
     fn check_turn(&self, peer: &Peer) {
         let wants = !peer.requests.is_empty() && peer.may_send() && peer.out.segments.is_empty();
         let full = peer.out.slots_held() >= SLOTS_HELD_MAX;
-        let waits = self.scheduler.holds(peer.conn) || peer.out.throttled || peer.missed || full;
+        let waits = self.egress.holds(peer.conn) || peer.out.throttled || peer.missed || full;
         assert!(!wants || waits, "{:?} waits for no turn", peer.conn);
     }
 

@@ -270,20 +270,37 @@ impl Engine {
 
     /// Asks for one more block; false if there is none to ask for or no leave to.
     fn ask_one(&mut self, conn: ConnId, now: Instant) -> bool {
-        let Some((chunk, index)) = self.next_block(conn, now) else { return false };
-        if self.config.download.as_ref().is_some_and(|budget| budget.claim(BLOCK_BYTES, now) == 0) {
+        if !self.claim_ask(conn, now) {
             return false;
         }
-        let Some(peer) = self.peers.get_mut(conn) else { return false };
-        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_mut()) else {
-            return false;
-        };
-        let Some(claim) = torrent.claims.get_mut(&chunk) else { return false };
+        let block = self.next_block(conn, now).and_then(|(chunk, index)| self.ask(conn, chunk, index, now));
+        self.put_ask_back(conn, BLOCK_BYTES - block.map_or(0, |block| block.length));
+        block.is_some()
+    }
+
+    /// Takes a whole block of what limits the peer's blocks; false while that is shut.
+    fn claim_ask(&mut self, conn: ConnId, now: Instant) -> bool {
+        let Some(peer) = self.peers.get(conn) else { return false };
+        let torrent = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_mut());
+        let limit = torrent.and_then(|torrent| torrent.download.as_mut());
+        self.ingress.claim(peer.network(), limit, BLOCK_BYTES, now)
+    }
+
+    fn put_ask_back(&mut self, conn: ConnId, bytes: u32) {
+        let Some(peer) = self.peers.get(conn).filter(|_| bytes > 0) else { return };
+        let torrent = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_mut());
+        self.ingress.put_back(peer.network(), torrent.and_then(|torrent| torrent.download.as_mut()), bytes);
+    }
+
+    fn ask(&mut self, conn: ConnId, chunk: u32, index: u32, now: Instant) -> Option<BlockRef> {
+        let peer = self.peers.get_mut(conn)?;
+        let torrent = self.torrents[peer.torrent?.0 as usize].as_mut()?;
+        let claim = torrent.claims.get_mut(&chunk)?;
         claim.asked[index as usize] += 1;
         peer.asked.push_back(Asked { chunk, block: index, at: now });
         let block = torrent.shared.meta.geometry.block(chunk, index);
         Message::Request(block).encode(&mut peer.out.frames);
-        true
+        Some(block)
     }
 
     /// The next block to ask the peer for: of its current chunk, of a new one, of one that other

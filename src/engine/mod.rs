@@ -15,6 +15,8 @@
 //! upload.rs     what a send carries                tick.rs      everything that time causes
 //! loading.rs    chunks that requests need, from disk
 //! scheduler/    whom to serve next                 identity.rs  who is who
+//! egress.rs     the same under limits, each for those that it is for
+//! ingress.rs    limits of what is asked for        tap.rs       what a core draws from a limit
 //! seeding.rs    whom a seed serves, which nobody can repay
 //! admission.rs  how many connections strangers may bring
 //! parole.rs     who fetches a piece again that several peers spoilt together
@@ -33,8 +35,10 @@ pub mod candidates;
 mod check;
 pub mod claims;
 mod download;
+mod egress;
 mod held;
 pub mod identity;
+mod ingress;
 mod loading;
 pub mod pace;
 mod parole;
@@ -45,6 +49,7 @@ pub mod roster;
 pub mod scheduler;
 mod seeding;
 mod session;
+mod tap;
 mod tick;
 pub mod torrent;
 mod upload;
@@ -57,7 +62,7 @@ use crate::base::ids::{ConnId, CoreConn, CoreId, InfoHash, PeerId, TorrentId};
 use crate::base::limits::{BANS_MAX, LEDGER_ACCOUNTS_OF_ONE};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
-use crate::shared::budget::Budget;
+use crate::shared::budget::Budgets;
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
 use crate::shared::ledger::Ledger;
@@ -67,9 +72,10 @@ use crate::shared::torrent::SharedTorrent;
 use action::{Action, Farewell, Note, Report, To};
 use admission::Strangers;
 use allowance::Pressure;
+use egress::Egress;
 use identity::Identity;
+use ingress::Ingress;
 use peer::{Origin, Peer, Peers, Stage};
-use scheduler::Scheduler;
 use torrent::Torrent;
 
 pub use assembly::piece_chunks as assembly_chunks;
@@ -94,10 +100,10 @@ pub struct EngineConfig {
     pub seed: u64,
     /// Secret under which peers' addresses are hashed; the same on all cores.
     pub secret: u64,
-    /// Limit of payload sent, over all cores.
-    pub upload: Option<Arc<Budget>>,
-    /// Limit of payload asked for, over all cores.
-    pub download: Option<Arc<Budget>>,
+    /// Limits of payload sent, over all cores.
+    pub upload: Budgets,
+    /// Limits of payload asked for, over all cores.
+    pub download: Budgets,
 }
 
 /// One core's decisions. See the module.
@@ -113,10 +119,9 @@ pub struct Engine {
     /// Connections with control frames, or the rest of a short send, and no send in flight.
     due: VecDeque<ConnId>,
     /// Connections with requests, in the order of service.
-    scheduler: Scheduler,
+    egress: Egress,
+    ingress: Ingress,
     ledger: Arc<Ledger>,
-    /// When the upload limit lets the next send begin; none when it does.
-    upload_at: Option<Instant>,
     /// Connections whose next block waits for a slot, or leave to read from disk; each once. The tick
     /// tries again.
     throttled: Vec<ConnId>,
@@ -151,6 +156,7 @@ impl Engine {
     pub fn new(config: EngineConfig, cache: Arc<Cache>, now: Instant) -> Self {
         assert!((config.core.0 as usize) < config.cores);
         let rng = Rng::new(config.seed);
+        let (egress, ingress) = (Egress::new(&config.upload, now), Ingress::new(&config.download));
         Self {
             config,
             cache,
@@ -160,9 +166,9 @@ impl Engine {
             by_hash: HashMap::new(),
             actions: VecDeque::new(),
             due: VecDeque::new(),
-            scheduler: Scheduler::new(now),
+            egress,
+            ingress,
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
-            upload_at: None,
             throttled: Vec::new(),
             hungry: Vec::new(),
             food: false,
@@ -202,7 +208,7 @@ impl Engine {
 
     /// Connections that have control frames to send, and parties of which some have blocks to be sent.
     pub fn ready_count(&self) -> usize {
-        self.due.len() + self.scheduler.waiting_parties()
+        self.due.len() + self.egress.waiting_parties()
     }
 
     /// Chunks handed out to be written and not reported yet.
@@ -263,7 +269,11 @@ impl Engine {
             }
             return Some(Action::Send(conn));
         }
-        self.next_upload(now).map(Action::Send)
+        let upload = self.next_upload(now).map(Action::Send);
+        if upload.is_none() {
+            self.ingress.give_back();
+        }
+        upload
     }
 
     /// A torrent to fetch and serve from now on.
@@ -319,7 +329,7 @@ impl Engine {
         peer.farewell = Some(why);
         peer.requests.clear();
         peer.out.frames.clear();
-        self.scheduler.forget(conn);
+        self.egress.forget(conn);
         self.leeches -= u32::from(std::mem::take(&mut peer.flags.wants_us));
         self.actions.push_back(Action::Close(conn));
         if was_open {

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 
 use super::admission::Counted;
 use super::allowance::{Asks, ColdReads, Drain};
+use super::egress::Network;
 use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::scheduler::{InFlight, Turn};
+use crate::base::address::AddressClass;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId};
@@ -312,6 +314,14 @@ impl Peer {
     /// Whether messages flow.
     pub const fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open)
+    }
+
+    /// Where it is.
+    pub fn network(&self) -> Network {
+        match AddressClass::of(self.address.ip()).is_stranger() {
+            true => Network::Public,
+            false => Network::Local,
+        }
     }
 
     /// Requests to keep outstanding.

@@ -13,6 +13,7 @@ use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::Message;
 use crate::shared::sync::Ordering;
 
+use super::egress::Lane;
 use super::scheduler::Membership;
 use super::*;
 
@@ -224,7 +225,9 @@ impl Engine {
         self.ledger.join(own, if identity.group == identity.key { 0 } else { identity.group });
         peer.accounts = Some([own, group]);
         let balance = if identity.one_machine { group } else { own };
-        self.scheduler.enter(conn, Membership { own, balance, group });
+        let limit = shared.limits.upload.as_ref();
+        let lane = Lane { network: peer.network(), torrent: id, limit };
+        self.egress.enter(conn, Membership { own, balance, group }, lane, now);
         torrent.peers.push(conn);
         torrent.stats(self.config.core).peers.fetch_add(1, Ordering::Relaxed);
         if peer.origin == Origin::Incoming {

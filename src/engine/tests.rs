@@ -3,6 +3,7 @@
 mod asleep;
 mod flood;
 mod held;
+mod limits;
 mod lost;
 mod random;
 mod relief;
@@ -17,7 +18,7 @@ use crate::base::segment::Segment;
 use crate::base::time::Span;
 use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::{Frame, Message, next_frame};
-use crate::shared::torrent::TorrentMeta;
+use crate::shared::torrent::{TorrentLimits, TorrentMeta};
 use crate::storage::layout::{FileSpan, Layout};
 
 const HASH: InfoHash = InfoHash([7; 20]);
@@ -38,6 +39,17 @@ struct Rig {
 impl Rig {
     /// A torrent of `pieces` pieces of 1 MiB and a last one of 100,000 bytes; all of it or none is there.
     fn new(pieces: u32, complete: bool) -> Self {
+        let none = Budgets::default();
+        Self::limited(pieces, complete, (none.clone(), none), TorrentLimits::default())
+    }
+
+    /// The same with limits of what is sent and asked for.
+    fn limited(
+        pieces: u32,
+        complete: bool,
+        (upload, download): (Budgets, Budgets),
+        limits: TorrentLimits,
+    ) -> Self {
         let piece_bytes = 1 << 20;
         let total_bytes = u64::from(pieces - 1) * u64::from(piece_bytes) + 100_000;
         let meta = TorrentMeta {
@@ -49,7 +61,7 @@ impl Rig {
             private: false,
         };
         let have = if complete { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
-        let shared = SharedTorrent::new(meta, &have, 1);
+        let shared = SharedTorrent::with_limits(meta, &have, 1, limits);
         let config = EngineConfig {
             core: CoreId(0),
             cores: 1,
@@ -58,8 +70,8 @@ impl Rig {
             sequential: false,
             seed: 1,
             secret: 2,
-            upload: None,
-            download: None,
+            upload,
+            download,
         };
         let now = Instant(0) + Span::from_secs(1_000);
         let mut engine = Engine::new(config, Arc::new(Cache::new(64)), now);

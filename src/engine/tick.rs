@@ -30,20 +30,15 @@ impl Engine {
         let pressing = !self.throttled.is_empty() || !self.hungry.is_empty();
         let roll = self.rolled_at + ROLL_STEP;
         let tick = if pressing { self.ticked_at + TICK } else { roll };
-        let upload = if self.scheduler.is_idle() { roll } else { self.upload_due() };
-        Some(roll.min(tick).min(upload))
-    }
-
-    /// When those who wait for their turn may be served, if nothing happens before: what is in flight may
-    /// stop counting, or the upload limit let more pass.
-    fn upload_due(&self) -> Instant {
-        let window = self.scheduler.window.due();
-        self.upload_at.map_or(window, |at| at.min(window))
+        let asks = self.ingress.poll_timeout().filter(|_| !self.hungry.is_empty());
+        let limited = self.egress.poll_timeout().into_iter().chain(asks);
+        Some(limited.fold(roll.min(tick), Instant::min))
     }
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Instant) {
-        self.scheduler.roll(now, &self.ledger);
+        self.egress.roll(now, &self.ledger);
+        self.food |= self.ingress.opens(now);
         if now.since(self.ticked_at) >= TICK {
             self.ticked_at = now;
             for conn in std::mem::take(&mut self.throttled) {

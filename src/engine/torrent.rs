@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::claims::Claim;
 use super::parole::Parole;
+use super::tap::Tap;
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{ConnId, CoreId, TorrentId};
 use crate::base::rng::Rng;
@@ -110,12 +111,15 @@ pub struct Torrent {
     pub paroles: IndexMap<Parole>,
     /// When this core last told the others that its peers are idle.
     pub idle_told_at: Instant,
+    /// What limits what is asked for of it.
+    pub download: Option<Tap>,
 }
 
 impl Torrent {
     /// A torrent that this core begins to serve. `sequential` keeps the missing pieces in order.
     pub fn new(shared: Arc<SharedTorrent>, sequential: bool, rng: &mut Rng) -> Self {
         let geometry = shared.meta.geometry;
+        let download = shared.limits.download.clone().map(Tap::exact);
         let mut missing: Vec<u32> = (0..geometry.piece_count()).filter(|&piece| !shared.has(piece)).collect();
         if sequential {
             missing.reverse();
@@ -138,6 +142,7 @@ impl Torrent {
             evidence: IndexMap::default(),
             paroles: IndexMap::default(),
             idle_told_at: Instant(0),
+            download,
         }
     }
 

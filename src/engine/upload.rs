@@ -39,7 +39,7 @@ impl Engine {
                 peer.out.push(Segment::Outbox { offset: 0, len: outbox.len() as u32 });
             }
             if let Some(turn) = turn {
-                self.take_blocks(turn, outbox, now);
+                self.take_blocks(conn, turn, outbox, now);
             }
         }
         let Some(peer) = self.peers.get_mut(conn) else { return false };
@@ -54,43 +54,30 @@ impl Engine {
     /// The connection has requests: it waits until they are to be served.
     pub(super) fn wait_for_turn(&mut self, conn: ConnId) {
         // Who asks only for what is being spread may have asked for something else by now.
-        if self.scheduler.waits_again(conn) {
+        if self.egress.waits_again(conn) {
             self.rank_again(conn);
-        } else if !self.scheduler.holds(conn) {
+        } else if !self.egress.holds(conn) {
             let demand = self.bring_forward(conn);
-            self.scheduler.wait(conn, demand, &self.ledger);
+            self.egress.wait(conn, demand, &self.ledger);
         }
     }
 
     /// Whose blocks are sent next, if any may be sent now.
     pub(super) fn next_upload(&mut self, now: Instant) -> Option<ConnId> {
-        self.upload_at = None;
-        if self.scheduler.is_idle() || !self.scheduler.window.is_open() || !self.limit_allows(now) {
-            return None;
-        }
-        while let Some(turn) = self.scheduler.pick(&self.ledger) {
-            let Some(peer) = self.peers.get_mut(turn.conn) else { continue };
+        while let Some((conn, turn)) = self.egress.next(now, &self.ledger) {
+            let Some(peer) = self.peers.get_mut(conn) else { continue };
             // Who has a send in flight comes to wait again when that ends.
             if peer.may_send() && peer.out.segments.is_empty() && !peer.requests.is_empty() {
                 peer.out.turn = Some(turn);
-                return Some(turn.conn);
+                return Some(conn);
             }
         }
         None
     }
 
-    /// Whether the upload limit lets a send begin; if not, the tick knows when to look again.
-    fn limit_allows(&mut self, now: Instant) -> bool {
-        let Some(budget) = &self.config.upload else { return true };
-        let allows = budget.is_open(now);
-        self.upload_at = (!allows).then(|| now + budget.wait());
-        allows
-    }
-
     /// Moves queued requests into the send, as far as the turn goes, their chunks are in memory and limits
     /// allow, and charges them to the peer.
-    fn take_blocks(&mut self, turn: Turn, outbox: &mut Vec<u8>, now: Instant) {
-        let conn = turn.conn;
+    fn take_blocks(&mut self, conn: ConnId, turn: Turn, outbox: &mut Vec<u8>, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
         let turn_blocks = turn.bytes.div_ceil(BLOCK_BYTES.into()).max(1) as usize;
@@ -100,16 +87,12 @@ impl Engine {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
                 break;
             };
-            if let Some(budget) = &self.config.upload
-                && budget.claim(block.length, now) == 0
-            {
+            if !self.egress.claim(conn, block.length, now) {
                 limited = true;
                 break;
             }
             if !self.take_block(conn, id, block, outbox) {
-                if let Some(budget) = &self.config.upload {
-                    budget.refund(block.length);
-                }
+                self.egress.put_back(conn, block.length);
                 break;
             }
             self.note_given(conn, block, now);
@@ -122,9 +105,9 @@ impl Engine {
         if bytes > 0 {
             peer.probe.note_taken(taken as usize);
             peer.out.burst.begin(now);
-            peer.out.begun = self.scheduler.charge(turn, bytes, &self.ledger);
+            peer.out.begun = self.egress.charge(conn, turn, bytes, &self.ledger);
         } else if limited {
-            // Another core took the last of the upload limit.
+            // Another core took the last of what its limits let pass.
             self.wait_for_turn(conn);
         }
     }
@@ -132,22 +115,22 @@ impl Engine {
     /// What the peer gave by now may have changed its place in the order: who has come to deserve better
     /// rises at its next full chunk, or within a second.
     pub(super) fn rank_again(&mut self, conn: ConnId) {
-        if self.scheduler.holds(conn) {
+        if self.egress.holds(conn) {
             let demand = self.bring_forward(conn);
-            self.scheduler.rank_again(conn, demand, &self.ledger);
+            self.egress.rank_again(conn, demand, &self.ledger);
         }
     }
 
     /// The connection is over: what was charged and never left is refunded, its accounts are closed.
     pub(super) fn settle_account(&mut self, peer: &mut Peer) {
         if let Some(begun) = peer.out.begun.take() {
-            self.scheduler.end(begun, &self.ledger);
+            self.egress.end(peer.conn, begun, &self.ledger);
             // How much of a send left that our own closing cut off is not known: nobody is to gain by it.
             if !peer.out.in_flight {
-                self.scheduler.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
+                self.egress.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
             }
         }
-        self.scheduler.leave(peer.conn);
+        self.egress.leave(peer.conn);
         peer.accounts.take().into_iter().flatten().for_each(|account| self.ledger.close(account));
     }
 
@@ -216,7 +199,7 @@ impl Engine {
         peer.asks.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(begun) = peer.out.begun.take() {
-            self.scheduler.end(begun, &self.ledger);
+            self.egress.end(conn, begun, &self.ledger);
             if let Some(unsent_bytes) = peer.out.burst.end(begun.bytes(), now) {
                 self.actions.push_back(Action::Unsent { conn, bytes: unsent_bytes });
             }

@@ -63,7 +63,10 @@ pub const fn at_ticks(now: Instant) -> u16 {
 impl Injection {
     /// Nothing of `pieces` pieces was given away.
     pub fn new(pieces: u32) -> Self {
-        Self { given: (0..pieces).map(|_| AtomicU64::new(NOBODY)).collect(), rare: [(); INJECTION_COPIES as usize].map(|()| AtomicU32::new(0)) }
+        Self {
+            given: (0..pieces).map(|_| AtomicU64::new(NOBODY)).collect(),
+            rare: [(); INJECTION_COPIES as usize].map(|()| AtomicU32::new(0)),
+        }
     }
 
     /// A block of a piece that nobody else has goes to `group`.

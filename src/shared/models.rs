@@ -17,7 +17,7 @@ use loom::sync::Notify;
 use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 use loom::thread::{self, JoinHandle};
 
-use super::budget::Budget;
+use super::budget::{Budget, Claimant};
 use super::cache::{Cache, Growth};
 use super::chunks::{ChunkState, ChunkTable};
 use super::lane::Parking;
@@ -455,35 +455,41 @@ fn loom_a_piece_lost_and_found_at_once_is_counted_as_it_ends() {
 }
 
 #[test]
-fn loom_claims_exceed_the_tokens_by_less_than_one_grant() {
-    const GRANT: u32 = 16 << 10;
-    // The smallest burst is one grant; a second claim finds the bucket empty.
+fn loom_claims_exceed_what_is_there_by_less_than_one_grant() {
+    const GRANT: u32 = 1000;
     model(3, || {
+        // Two grants less one byte have come: the second goes into debt by it, no third is given.
+        let late = Instant(0) + Span::from_ms(1_999);
         let state = Arc::new((Budget::new(1000, Instant(0)), AtomicU32::new(0)));
-        let core = |(budget, granted): &(Budget, AtomicU32)| {
-            granted.fetch_add(budget.claim(GRANT - 1, Instant(0)), Relaxed);
+        let core = move |(budget, granted): &(Budget, AtomicU32)| {
+            granted.fetch_add(budget.claim(GRANT, GRANT, Claimant::Waiting, late), Relaxed);
         };
         let cores = [spawn(&state, core), spawn(&state, core)];
         core(&state);
         join(cores);
-        assert_eq!(state.1.load(Relaxed), 2 * (GRANT - 1), "one token was left for the second");
+        assert_eq!(state.1.load(Relaxed), 2 * GRANT);
     });
 }
 
 #[test]
-fn loom_time_is_earned_once_however_many_cores_look() {
-    const GRANT: u32 = 16 << 10;
-    model(2, || {
+fn loom_what_cores_claim_and_refund_is_what_they_used() {
+    model(3, || {
+        let late = Instant(0) + Span::from_secs(3);
         let state = Arc::new((Budget::new(1000, Instant(0)), AtomicU32::new(0)));
-        assert_eq!(state.0.claim(GRANT, Instant(0)), GRANT);
-        // Two seconds earn 2,000 bytes: two grants of 1,000.
-        let late = Instant(0) + Span::from_secs(2);
-        let core = move |(budget, granted): &(Budget, AtomicU32)| {
-            granted.fetch_add(budget.claim(1000, late), Relaxed);
+        // Each takes a slice and uses a part of it, whatever the others do meanwhile.
+        let core = |part: u32| {
+            move |(budget, used): &(Budget, AtomicU32)| {
+                let slice = budget.claim(part, 1000, Claimant::Waiting, late);
+                budget.refund(slice - slice.min(part));
+                used.fetch_add(slice.min(part), Relaxed);
+            }
         };
-        let cores = [spawn(&state, core), spawn(&state, core)];
-        core(&state);
+        let cores = [spawn(&state, core(10)), spawn(&state, core(200))];
+        core(300)(&state);
         join(cores);
-        assert!(state.1.load(Relaxed) <= 2000);
+        let (budget, used) = &*state;
+        let used = used.load(Relaxed);
+        assert_eq!(used, 510, "there was enough for all");
+        assert_eq!(budget.claim(1, u32::MAX, Claimant::Waiting, late), 3000 - used, "nothing is lost");
     });
 }

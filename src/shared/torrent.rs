@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 
+use super::budget::Budget;
 use super::chunks::ChunkTable;
 use super::counters::Count;
 use super::injection::Injection;
@@ -57,9 +58,20 @@ pub struct CoreStats {
     pub loaded_bytes: Count,
 }
 
+/// What limits one torrent, beside what limits the whole node.
+#[derive(Clone, Debug, Default)]
+pub struct TorrentLimits {
+    /// Payload sent.
+    pub upload: Option<Arc<Budget>>,
+    /// Payload asked for.
+    pub download: Option<Arc<Budget>>,
+}
+
 /// One torrent as all cores see it.
 #[derive(Debug)]
 pub struct SharedTorrent {
+    /// What limits it.
+    pub limits: TorrentLimits,
     /// What never changes.
     pub meta: TorrentMeta,
     /// Where each chunk's bytes are.
@@ -88,10 +100,16 @@ const _: () = assert!(CORES_MAX as u64 * (CONNECTIONS_PER_CORE_MAX as u64) < u32
 impl SharedTorrent {
     /// A torrent of which `have` is verified and on disk, on `cores` workers.
     pub fn new(meta: TorrentMeta, have: &Bitfield, cores: usize) -> Arc<Self> {
+        Self::with_limits(meta, have, cores, TorrentLimits::default())
+    }
+
+    /// The same with limits of its own.
+    pub fn with_limits(meta: TorrentMeta, have: &Bitfield, cores: usize, limits: TorrentLimits) -> Arc<Self> {
         let geometry = meta.geometry;
         let pieces = geometry.piece_count();
         assert_eq!(have.len(), pieces);
         let torrent = Self {
+            limits,
             chunks: ChunkTable::new(geometry.chunk_count()),
             stats: (0..cores).map(|_| CachePadded::default()).collect(),
             have: (0..pieces.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),

@@ -173,3 +173,54 @@ fn foreign_text_cannot_steer_a_terminal() {
     }
     assert!(escape_for_terminal(&(0..=255u8).map(char::from).collect::<String>()).chars().all(|c| c >= ' '));
 }
+
+#[test]
+fn durations_are_read_as_people_write_them() {
+    for (text, ms) in [
+        ("0", 0),
+        ("90", 90_000),
+        ("90s", 90_000),
+        ("500ms", 500),
+        ("1.5 seconds", 1_500),
+        ("30m", 1_800_000),
+        (" 30 min ", 1_800_000),
+        ("2h", 7_200_000),
+        ("0.5h", 1_800_000),
+        ("1h30m", 5_400_000),
+        ("1h 30m 5s", 5_405_000),
+        ("1d", 86_400_000),
+        ("2 weeks", 1_209_600_000),
+    ] {
+        assert_eq!(parse_duration(text), Ok(Span::from_ms(ms)), "{text}");
+    }
+    for text in ["5parsecs", "1M", "1h30", "30 1h", "1:30", "90%", "1hm", "1µs"] {
+        assert!(matches!(parse_duration(text), Err(ParseError::Unit { .. })), "{text}");
+    }
+    for text in ["", "h", "-1h", "1h-30m", ".5h", "1.h"] {
+        assert!(parse_duration(text).is_err(), "{text}");
+    }
+    assert!(parse_duration("200000d").is_ok());
+    assert_eq!(parse_duration("999999999999999999w"), Err(ParseError::TooLong));
+    assert_eq!(parse_duration("9999999999w 9999999999w"), Err(ParseError::TooLong));
+    let error = parse_duration("1y").unwrap_err().to_string();
+    assert_eq!(error, "unit \"y\" is not known; write it like 90s, 30m, 2h or 1h30m");
+}
+
+#[test]
+fn ratios_are_read_in_thousandths() {
+    for (text, thousandths) in [
+        ("0", 0),
+        ("1", 1_000),
+        ("1.5", 1_500),
+        ("2.0", 2_000),
+        ("0.25", 250),
+        ("0.0001", 1),
+        ("1000", 1_000_000),
+    ] {
+        assert_eq!(parse_ratio(text), Ok(thousandths), "{text}");
+    }
+    for text in ["", "-1", "1:2", "50%", "1/2", "one"] {
+        assert!(parse_ratio(text).is_err(), "{text}");
+    }
+    assert_eq!(parse_ratio("999999999999999999"), Err(ParseError::TooLarge));
+}

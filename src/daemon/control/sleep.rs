@@ -49,6 +49,8 @@ impl Control<'_> {
             gates: Arc::clone(&self.gates),
             sync: SyncPolicy { bytes: self.config.unsynced_bytes, ..SyncPolicy::default() },
             may_sleep: may_sleep && self.lets_sleep(),
+            upload_limit: self.config.upload.torrent,
+            download_limit: self.config.download.torrent,
         };
         let tell = self.tell.clone();
         tokio_uring::spawn(async move {

@@ -28,7 +28,7 @@
 pub mod class;
 mod flight;
 mod lead;
-mod lists;
+pub(super) mod lists;
 mod party;
 mod queue;
 pub mod window;
@@ -134,6 +134,7 @@ pub struct Scheduler {
     /// Parties that wait and have as much in flight as they may.
     parked: List,
     parked_links: Links,
+    parked_count: usize,
     /// Bytes that strangers may be granted. Below zero when they got more because nobody else wanted it.
     pool_bytes: i64,
 }
@@ -150,6 +151,7 @@ impl Scheduler {
             lead: Lead::default(),
             parked: List::default(),
             parked_links: Links::default(),
+            parked_count: 0,
             pool_bytes: GRANT_POOL_BYTES_MAX,
         }
     }
@@ -169,12 +171,12 @@ impl Scheduler {
 
     /// Whether nobody waits.
     pub const fn is_idle(&self) -> bool {
-        self.queue.len() == 0 && self.parked.is_empty()
+        self.waiting_parties() == 0
     }
 
-    /// How many parties wait for their turn; those that have theirs in flight are not counted.
+    /// How many parties wait, parked ones included.
     pub const fn waiting_parties(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.parked_count
     }
 
     /// A connection that may come to wait.
@@ -263,6 +265,7 @@ impl Scheduler {
         }
         if self.parked_links.is_listed(seat.party) {
             self.parked_links.remove(&mut self.parked, seat.party);
+            self.parked_count -= 1;
         } else {
             self.queue.remove(seat.party);
         }
@@ -436,10 +439,12 @@ impl Scheduler {
     fn park(&mut self, party: u32) {
         self.queue.remove(party);
         self.parked_links.push_back(&mut self.parked, party);
+        self.parked_count += 1;
     }
 
     fn unpark(&mut self, party: u32, ledger: &Ledger) {
         self.parked_links.remove(&mut self.parked, party);
+        self.parked_count -= 1;
         self.requeue(party, ledger);
     }
 

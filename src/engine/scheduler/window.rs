@@ -13,9 +13,7 @@
 
 use super::class::{CLASSES, Class};
 use super::flight::{EPOCH, EPOCH_MAX, Flight};
-use crate::base::limits::{
-    SEND_WINDOW_BYTES_AT_FIRST, SEND_WINDOW_BYTES_MIN, SEND_WINDOW_STRETCH_MAX,
-};
+use crate::base::limits::{SEND_WINDOW_BYTES_AT_FIRST, SEND_WINDOW_BYTES_MIN, SEND_WINDOW_STRETCH_MAX};
 use crate::base::time::{Instant, Span};
 
 /// What is in flight covers so much time.

@@ -85,8 +85,8 @@ impl World {
                 sequential: seed.is_multiple_of(3),
                 seed,
                 secret: 1,
-                upload: None,
-                download: None,
+                upload: Budgets::default(),
+                download: Budgets::default(),
             };
             let mut engine = Engine::new(config, Arc::clone(&cache), now);
             engine.handle_torrent(Arc::clone(&shared));

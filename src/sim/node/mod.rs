@@ -18,7 +18,7 @@ use crate::hash::fingerprint::Fingerprint;
 use crate::hash::sha1;
 use crate::io::Errno;
 use crate::io::arena::Arena;
-use crate::shared::budget::Budget;
+use crate::shared::budget::{Budget, Budgets, LanBudget};
 use crate::shared::cache::Cache;
 use crate::shared::chunks::ChunkState;
 use crate::shared::ledger::Ledger;
@@ -386,7 +386,10 @@ fn fingerprint() -> Fingerprint {
 fn engine_config(world: &World, spec: &NodeSpec) -> EngineConfig {
     let mut peer_id = PeerId(*b"-TR0000-000000000000");
     peer_id.0[12..].copy_from_slice(&world.with_rng(|rng| rng.next_u64()).to_be_bytes());
-    let budget = |rate: Option<u64>| rate.map(|rate| Arc::new(Budget::new(rate, world.now())));
+    let budgets = |rate: Option<u64>| Budgets {
+        node: rate.map(|rate| Arc::new(Budget::new(rate, world.now()))),
+        lan: LanBudget::Shared,
+    };
     EngineConfig {
         core: CoreId(0),
         cores: spec.cores,
@@ -395,8 +398,8 @@ fn engine_config(world: &World, spec: &NodeSpec) -> EngineConfig {
         sequential: spec.sequential,
         seed: spec.seed,
         secret: spec.seed,
-        upload: budget(spec.limits.0),
-        download: budget(spec.limits.1),
+        upload: budgets(spec.limits.0),
+        download: budgets(spec.limits.1),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::engine::action::{Action, Note, To};
 use crate::engine::{Admission, Engine, EngineConfig, Landing, assembly_chunks};
 use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
 use crate::proto::wire::message::{Frame, next_frame};
-use crate::shared::budget::Budget;
+use crate::shared::budget::Budgets;
 use crate::shared::cache::Cache;
 use crate::shared::ledger::Ledger;
 use crate::shared::torrent::SharedTorrent;
@@ -58,7 +58,7 @@ pub struct TrocSpec {
     /// Of its choices.
     pub seed: u64,
     /// Limit of what it sends.
-    pub upload: Option<Arc<Budget>>,
+    pub upload: Budgets,
 }
 
 impl TrocNode {
@@ -80,7 +80,7 @@ impl TrocNode {
                 seed: spec.seed.wrapping_add(core as u64),
                 secret: spec.seed,
                 upload: spec.upload.clone(),
-                download: None,
+                download: Budgets::default(),
             };
             let mut engine = Engine::new(config, Arc::clone(&cache), now).with_ledger(Arc::clone(&ledger));
             engine.handle_torrent(Arc::clone(&shared));

@@ -3,6 +3,7 @@
 mod disk;
 mod greedy;
 mod io;
+mod limits;
 mod net;
 mod shrink;
 mod swarm;

@@ -9,7 +9,7 @@ use crate::sim::profile::PPM;
 use crate::sim::{Behaviour, Canary, Node, NodeSpec, Outcome, Peer, Run, SimTorrent};
 
 /// A node on `host` that nothing limits; the operator names `peers`.
-fn spec(world: &World, host: HostId, cores: usize, peers: &[HostId], seed: u64) -> NodeSpec {
+pub(super) fn spec(world: &World, host: HostId, cores: usize, peers: &[HostId], seed: u64) -> NodeSpec {
     NodeSpec {
         host,
         cores,

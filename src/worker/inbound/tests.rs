@@ -15,6 +15,7 @@ use crate::engine::action::Action;
 use crate::engine::{Admission, EngineConfig};
 use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
 use crate::proto::wire::message::Message;
+use crate::shared::budget::Budgets;
 use crate::shared::cache::Cache;
 use crate::shared::chunks::ChunkState;
 use crate::shared::torrent::{SharedTorrent, TorrentMeta};
@@ -93,8 +94,8 @@ impl World {
             sequential: false,
             seed,
             secret: 1,
-            upload: None,
-            download: None,
+            upload: Budgets::default(),
+            download: Budgets::default(),
         };
         let now = Instant(1_000_000_000);
         let engine = Engine::new(config, Arc::new(Cache::new(arena.slot_count())), now);
