@@ -69,6 +69,7 @@ impl Node {
             sequential: false,
             seed: 1,
             secret: 1,
+            identity: None,
             upload: None,
             download: None,
         };

@@ -146,6 +146,9 @@ pub struct NodeArgs {
     /// Most to receive from all peers together
     #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
     pub download_limit: Option<u64>,
+    /// Do not tell other nodes of troc by a lasting key who this one is
+    #[arg(long)]
+    pub no_identity: bool,
     /// Do not look for peers in the distributed hash table
     #[arg(long, overrides_with = "dht")]
     pub no_dht: bool,
@@ -285,7 +288,7 @@ mod tests {
             "show magnet:?xt=urn:btih:00 --json",
             "get x -o d --peer 1.2.3.4:5 --peer [::1]:6 --listen 0.0.0.0:0 --seed --cores 2 --cache 1GiB",
             "get x -o d --upload-limit 1MiB/s --download-limit 1Gbit/s --no-dht --no-lsd --no-pex --json",
-            "get x.torrent -o d --sequential --status-interval-ms 100",
+            "get x.torrent -o d --sequential --no-identity --status-interval-ms 100",
             "relay --dir d",
             "relay a.torrent --dir d --metrics 127.0.0.1:9420",
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::time::Span;
 use crate::daemon;
-use crate::daemon::config::{NodeConfig, Role};
+use crate::daemon::config::{Identity, NodeConfig, Role};
 use crate::io::uring;
 use crate::proto::metainfo::Metainfo;
 
@@ -106,6 +106,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         zero_copy: args.zero_copy.into(),
         upload_limit: args.upload_limit,
         download_limit: args.download_limit,
+        identity: if args.no_identity { Identity::Address } else { Identity::Signed },
         sequential: plan.sequential,
         unsynced_bytes: args.unsynced,
         no_peers_timeout: Span::from_ms(args.no_peers_timeout_ms.into()),

@@ -20,6 +20,15 @@ pub enum Role {
     Relay,
 }
 
+/// Whether other nodes are told who this one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// It proves a key that it keeps, so that its credit survives a change of address.
+    Signed,
+    /// It is known by its address alone.
+    Address,
+}
+
 /// Everything that `daemon::run` needs.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -47,6 +56,8 @@ pub struct NodeConfig {
     pub upload_limit: Option<u64>,
     /// Bytes per second over all peers; `None` is no limit.
     pub download_limit: Option<u64>,
+    /// See [`Identity`].
+    pub identity: Identity,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
     /// How often the status is told.

@@ -16,6 +16,7 @@
 //! loading.rs    chunks that requests need, from disk
 //! scheduler/    whom to serve next                 identity.rs  who is who
 //! seeding.rs    whom a seed serves, which nobody can repay
+//! proof.rs      who proves a key
 //! admission.rs  how many connections strangers may bring
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
@@ -40,6 +41,7 @@ pub mod pace;
 mod parole;
 pub mod peer;
 mod picker;
+pub mod proof;
 mod relief;
 pub mod roster;
 pub mod scheduler;
@@ -57,6 +59,7 @@ use crate::base::ids::{ConnId, CoreConn, CoreId, InfoHash, PeerId, TorrentId};
 use crate::base::limits::{BANS_MAX, LEDGER_ACCOUNTS_OF_ONE};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
+use crate::hash::signature::NodeKey;
 use crate::shared::budget::Budget;
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
@@ -92,8 +95,10 @@ pub struct EngineConfig {
     pub sequential: bool,
     /// Seed of choices that nobody gains from guessing.
     pub seed: u64,
-    /// Secret under which peers' addresses are hashed; the same on all cores.
+    /// Secret under which peers' addresses and keys are hashed; the same on all cores.
     pub secret: u64,
+    /// By which we prove to other nodes who we are; the same on all cores. `None`: we do not.
+    pub identity: Option<Arc<NodeKey>>,
     /// Limit of payload sent, over all cores.
     pub upload: Option<Arc<Budget>>,
     /// Limit of payload asked for, over all cores.
@@ -115,6 +120,8 @@ pub struct Engine {
     /// Connections with requests, in the order of service.
     scheduler: Scheduler,
     ledger: Arc<Ledger>,
+    /// What proofs of identity cost.
+    steps: proof::Steps,
     /// When the upload limit lets the next send begin; none when it does.
     upload_at: Option<Instant>,
     /// Connections whose next block waits for a slot, or leave to read from disk; each once. The tick
@@ -162,6 +169,7 @@ impl Engine {
             due: VecDeque::new(),
             scheduler: Scheduler::new(now),
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
+            steps: proof::Steps::default(),
             upload_at: None,
             throttled: Vec::new(),
             hungry: Vec::new(),
@@ -304,7 +312,7 @@ impl Engine {
         self.torrents.iter().flatten().any(|torrent| !torrent.writing.is_empty())
     }
 
-    /// By what a peer's blocks are attributed and it is banned.
+    /// By what a peer is blamed for its blocks, and banned.
     pub fn peer_key(&self, address: SocketAddr) -> u64 {
         Identity::of(address, self.config.secret).key
     }

@@ -3,6 +3,7 @@
 mod asleep;
 mod flood;
 mod held;
+mod identity;
 mod lost;
 mod random;
 mod relief;
@@ -58,6 +59,7 @@ impl Rig {
             sequential: false,
             seed: 1,
             secret: 2,
+            identity: None,
             upload: None,
             download: None,
         };

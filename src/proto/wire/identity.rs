@@ -5,14 +5,14 @@
 //! proof   version 1, kind 1, signature (64)                        each side, to the other's hello
 //! ```
 //!
-//! What is signed is [`statement`]: both hellos, the torrent, and which side of the connection signs. Nothing
-//! of it serves on another connection (nonces), for another torrent, or sent back to its signer (sides, keys).
+//! What is signed is [`statement`]: both hellos, the torrent, and which side of the connection signs. It is
+//! of no use on another connection (nonces), for another torrent, or sent back to its signer (sides, keys).
 //!
 //! It names no address. Behind a NAT neither side knows how the other sees it, so that a check would refuse
-//! honest nodes, and without one the address would only be told to strangers. Hence one attack is left: who is
-//! dialled by one node, and dials the other itself, may pass hellos and proofs on and is served as the first
-//! while the connection lasts. It cannot do so later or elsewhere, it is blamed under its own address, and what
-//! it gives counts for the node that it poses as, whose credit with that one peer it may use up.
+//! honest nodes, and without one the address would only be told to strangers. Hence one attack is left: who
+//! is dialled by one node, and dials another itself, may pass hellos and proofs on; he is served as the first
+//! while the connection lasts. He cannot do so later or elsewhere, he is blamed under his own address, and
+//! what he gives counts for the node that he poses as, whose credit with that one peer he may use up.
 
 use super::WireError;
 use crate::base::ids::InfoHash;

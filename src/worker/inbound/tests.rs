@@ -93,6 +93,7 @@ impl World {
             sequential: false,
             seed,
             secret: 1,
+            identity: None,
             upload: None,
             download: None,
         };
