@@ -133,6 +133,7 @@ fn figures_move_during_a_transfer_add_up_after_it_and_are_those_of_the_readme() 
         TOTAL_BYTES
     );
     assert_eq!(received.sum("troc_blocks_received_total"), blocks);
+    assert_eq!((sent.sum("troc_identities_total"), received.sum("troc_identities_total")), (1, 1));
     assert!(sent.sum("troc_blocks_sent_total") >= blocks);
     assert_eq!(
         sent.sum("troc_cache_hits_total") + sent.sum("troc_cache_misses_total"),

@@ -70,6 +70,7 @@ impl Node {
             sequential: false,
             seed: 1,
             secret: 1,
+            identity: None,
             upload: Budgets::default(),
             download: Budgets::default(),
         };

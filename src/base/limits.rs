@@ -150,6 +150,9 @@ pub const LEDGER_ACCOUNTS_OF_ONE: usize = 1 << 10;
 
 /// Verified payload from which on a party counts as one that gives: a block.
 pub const CONTRIBUTION_BYTES_MIN: u64 = 16 << 10;
+/// Signatures of other nodes' identities that a core makes and checks in a second, 50 to 100 us each;
+/// the connections of the others are served under their address meanwhile.
+pub const IDENTITY_STEPS_PER_SEC: u32 = 128;
 /// Who got so many times more than it gave has earned nothing more.
 pub const EXCESS_RATIO_MAX: u64 = 8;
 /// What a group of addresses is granted before it has given anything.

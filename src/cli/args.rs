@@ -144,6 +144,9 @@ pub struct NodeArgs {
     /// See [`LimitArgs`].
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// Do not tell other nodes of troc by a lasting key who this one is
+    #[arg(long)]
+    pub no_identity: bool,
     /// Do not look for peers in the distributed hash table
     #[arg(long, overrides_with = "dht")]
     pub no_dht: bool,
@@ -320,7 +323,7 @@ mod tests {
             "get x -o d --seed-ratio 1.5 --seed-time 1h30m",
             "get x -o d --seed --seed-time 90",
             "relay --dir d --torrent-upload-limit 1MiB/s --lan-unlimited",
-            "get x.torrent -o d --sequential --status-interval-ms 100",
+            "get x.torrent -o d --sequential --no-identity --status-interval-ms 100",
             "relay --dir d",
             "relay a.torrent --dir d --metrics 127.0.0.1:9420",
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",

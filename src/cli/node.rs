@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::time::Span;
 use crate::daemon;
-use crate::daemon::config::{LanLimit, NodeConfig, RateLimits, Role};
+use crate::daemon::config::{Identity, LanLimit, NodeConfig, RateLimits, Role};
 use crate::io::uring;
 use crate::proto::metainfo::Metainfo;
 
@@ -122,6 +122,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
             torrent: args.limits.torrent_download_limit,
             lan: lan_limit(args.limits.lan_download_limit, &args.limits),
         },
+        identity: if args.no_identity { Identity::Address } else { Identity::Signed },
         sequential: plan.sequential,
         unsynced_bytes: args.unsynced,
         no_peers_timeout: Span::from_ms(args.no_peers_timeout_ms.into()),

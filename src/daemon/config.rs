@@ -44,6 +44,15 @@ pub enum LanLimit {
     Own(u64),
 }
 
+/// Whether other nodes are told who this one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// It proves a key that it keeps, so that its credit survives a change of address.
+    Signed,
+    /// It is known by its address alone.
+    Address,
+}
+
 /// Everything that `daemon::run` needs.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -71,6 +80,8 @@ pub struct NodeConfig {
     pub upload: RateLimits,
     /// Of payload asked for.
     pub download: RateLimits,
+    /// See [`Identity`].
+    pub identity: Identity,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
     /// How often the status is told.

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::cache_size::{CacheSize, Host, least_bytes};
 use super::clock;
-use super::config::{LanLimit, NodeConfig, RateLimits};
+use super::config::{Identity, LanLimit, NodeConfig, RateLimits};
 use super::control::{CacheMemory, Control, Shared};
 use super::error::NodeError;
 use super::metrics::{Endpoint, Sources};
@@ -48,7 +48,10 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let arena = Arc::new(Arena::new(cache_size.bytes)?);
     let cache = Arc::new(Cache::with_regions(arena.slot_count(), arena.slots_per_region()));
     let random = random()?;
-    let engine = engine_config(&config, &random, cpus.len(), listen.map(|address| address.port()));
+    let mut engine = engine_config(&config, &random, cpus.len(), listen.map(|address| address.port()));
+    if config.identity == Identity::Signed {
+        engine.identity = Some(Arc::new(state.node_key(&self::random()?)?));
+    }
     let mailbox = Arc::new(Mailbox::new());
     let shared = Shared {
         peer_id: engine.peer_id,
@@ -117,6 +120,7 @@ fn engine_config(
         sequential: config.sequential,
         seed: xxh3_64_with_seed(random, 1),
         secret: xxh3_64_with_seed(random, 2),
+        identity: None,
         upload: budgets(config.upload, now),
         download: budgets(config.download, now),
     }

@@ -1,5 +1,5 @@
-//! The state directory: journals with their locks, the .torrent files of what was relayed, and the node's
-//! secret.
+//! The state directory: journals with their locks, the .torrent files of what was relayed, the node's
+//! secret, and the seed of its key pair.
 //!
 //! One journal per torrent and download directory, named after both, so that the same torrent
 //! may lie in two places. State never lies inside a download directory, where a torrent could name it
@@ -20,6 +20,7 @@ use crate::base::geometry::Geometry;
 use crate::base::ids::InfoHash;
 use crate::base::limits::JOURNAL_BYTES_MAX;
 use crate::hash::fingerprint::Fingerprint;
+use crate::hash::signature::NodeKey;
 use crate::storage::journal::{Corrupt, Replay, Subject, replay};
 
 mod glance;
@@ -34,6 +35,7 @@ pub use library::{Library, Remembered};
 
 const SECRET_BYTES: usize = 32;
 const SECRET_NAME: &str = "secret";
+const IDENTITY_NAME: &str = "identity";
 
 /// What can go wrong with the state directory: one line each.
 #[derive(Debug, Error)]
@@ -42,6 +44,12 @@ pub enum StoreError {
     #[error("{}: is damaged: delete it, and all torrents will be checked again", shown(path))]
     BadSecret {
         /// Of the secret.
+        path: PathBuf,
+    },
+    /// The seed of the node's key pair has the wrong size.
+    #[error("{}: is damaged: delete it, and other nodes will take this one for a new one", shown(path))]
+    BadIdentity {
+        /// Of the seed.
         path: PathBuf,
     },
     /// Another process has the torrent in the same directory.
@@ -119,7 +127,7 @@ impl StateDir {
         let at = |source| StoreError::Other { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
         let path = path.canonicalize().map_err(at)?;
-        let secret = Secret(load_secret(&path)?);
+        let secret = Secret(load_secret(&path, SECRET_NAME)?);
         Ok(Self { path, secret })
     }
 
@@ -135,6 +143,15 @@ impl StateDir {
     /// The function that makes this node's fingerprints of chunks.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::new(xxh3_64_with_seed(&self.secret.0, 1))
+    }
+
+    /// The node's key pair, made when it is first asked for. `session` is random.
+    pub fn node_key(&self, session: &[u8; SECRET_BYTES]) -> Result<NodeKey, StoreError> {
+        let seed = load_secret(&self.path, IDENTITY_NAME).map_err(|error| match error {
+            StoreError::BadSecret { path } => StoreError::BadIdentity { path },
+            other => other,
+        })?;
+        Ok(NodeKey::new(&seed, session))
     }
 
     /// Opens and locks the journal of a torrent in `download_dir`, which must exist. A journal that
@@ -197,9 +214,9 @@ fn private() -> OpenOptions {
     options
 }
 
-/// The secret, made at the first start. Two nodes that start at once end up with the same.
-fn load_secret(dir: &Path) -> Result<[u8; SECRET_BYTES], StoreError> {
-    let path = dir.join(SECRET_NAME);
+/// A secret, made when it is first needed. Two nodes that start at once end up with the same.
+fn load_secret(dir: &Path, name: &str) -> Result<[u8; SECRET_BYTES], StoreError> {
+    let path = dir.join(name);
     let at = |source| StoreError::Other { path: path.clone(), source };
     if !path.try_exists().map_err(at)? {
         make_secret(dir, &path).map_err(at)?;
@@ -213,7 +230,7 @@ fn load_secret(dir: &Path) -> Result<[u8; SECRET_BYTES], StoreError> {
 fn make_secret(dir: &Path, path: &Path) -> io::Result<()> {
     let mut secret = [0; SECRET_BYTES];
     getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
-    let temp = dir.join(format!("{SECRET_NAME}.{}", std::process::id()));
+    let temp = path.with_extension(std::process::id().to_string());
     let _ = std::fs::remove_file(&temp);
     let mut file = private().write(true).create_new(true).open(&temp)?;
     let written = file.write_all(&secret).and_then(|()| file.sync_all());

@@ -106,7 +106,7 @@ impl Engine {
             let slot = shared.chunks.view(chunk).slot;
             for block in 0..shared.meta.geometry.chunk_blocks(chunk) {
                 let print = prints.get(blocks.len()).copied().unwrap_or(0);
-                blocks.push((print, self.cache.source(slot, block)));
+                blocks.push((print, self.cache.giver(slot, block).blame));
             }
         }
         if shared.has(piece) {
@@ -286,10 +286,10 @@ fn credit_givers(shared: &SharedTorrent, cache: &Cache, ledger: &Ledger, chunks:
     for &chunk in chunks {
         let slot = shared.chunks.view(chunk).slot;
         for block in 0..geometry.chunk_blocks(chunk) {
-            let source = cache.source(slot, block);
-            if source != giver {
+            let account = cache.giver(slot, block).account;
+            if account != giver {
                 ledger.credit(giver, bytes);
-                (giver, bytes) = (source, 0);
+                (giver, bytes) = (account, 0);
             }
             bytes += u64::from(geometry.block(chunk, block).length);
         }

@@ -6,6 +6,7 @@ use crate::base::limits::{REQUEST_FRAMES_WAITING_MAX, UNSOLICITED_BYTES_MAX};
 use crate::base::time::Span;
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::Message;
+use crate::shared::cache::Giver;
 
 use super::claims::Claim;
 use super::peer::Asked;
@@ -188,7 +189,8 @@ impl Engine {
         debug_assert!(!claim.has(index), "landing guards against a second copy");
         claim.unask(index);
         claim.got |= 1 << index;
-        self.cache.note_block(claim.slot, index, peer.key);
+        let giver = Giver { blame: peer.key, account: peer.account_key };
+        self.cache.note_block(claim.slot, index, giver);
         let (rivals, full) = (claim.asked[index as usize] > 0, claim.is_full());
         if rivals {
             self.cancel_rivals(id, conn, chunk, index);

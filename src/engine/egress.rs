@@ -149,6 +149,11 @@ impl Egress {
         self.domains[domain as usize].scheduler.enter(number, membership);
     }
 
+    /// A connection belongs elsewhere from now on. See [`Scheduler::reseat`].
+    pub fn reseat(&mut self, conn: ConnId, membership: Membership) {
+        self.on(conn, |scheduler, number| scheduler.reseat(number, membership));
+    }
+
     /// A connection is gone.
     pub fn leave(&mut self, conn: ConnId) {
         self.on(conn, Scheduler::leave);

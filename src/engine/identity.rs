@@ -9,6 +9,9 @@
 //!
 //! Many machines behind one public address are one party; in a local network every machine is one, since
 //! a fleet in one subnet is honest neighbours. On loopback whoever connects is a party of its own.
+//!
+//! Who proves a key (`proof.rs`) is credited under it wherever it is, and so is the balance; blame, ban,
+//! grants and equal shares stay with its address.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -37,6 +40,12 @@ impl Identity {
             _ => hash(&group_bytes(group_key(address.ip())), secret),
         };
         Self { key, group, one_machine: !class.is_stranger() }
+    }
+
+    /// The account of whoever has the key pair of `public`. Never zero.
+    pub fn of_key(public: &[u8; 32], secret: u64) -> u64 {
+        // Of another length than what is hashed of addresses, so that no address is a key.
+        hash(public, secret)
     }
 }
 

@@ -18,6 +18,7 @@
 //! egress.rs     the same under limits, each for those that it is for
 //! ingress.rs    limits of what is asked for        tap.rs       what a core draws from a limit
 //! seeding.rs    whom a seed serves, which nobody can repay
+//! proof.rs      who proves a key
 //! admission.rs  how many connections strangers may bring
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
@@ -44,6 +45,7 @@ pub mod pace;
 mod parole;
 pub mod peer;
 mod picker;
+pub mod proof;
 mod relief;
 pub mod roster;
 pub mod scheduler;
@@ -62,6 +64,7 @@ use crate::base::ids::{ConnId, CoreConn, CoreId, InfoHash, PeerId, TorrentId};
 use crate::base::limits::{BANS_MAX, LEDGER_ACCOUNTS_OF_ONE};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
+use crate::hash::signature::NodeKey;
 use crate::shared::budget::Budgets;
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
@@ -98,8 +101,10 @@ pub struct EngineConfig {
     pub sequential: bool,
     /// Seed of choices that nobody gains from guessing.
     pub seed: u64,
-    /// Secret under which peers' addresses are hashed; the same on all cores.
+    /// Secret under which peers' addresses and keys are hashed; the same on all cores.
     pub secret: u64,
+    /// By which we prove to other nodes who we are; the same on all cores. `None`: we do not.
+    pub identity: Option<Arc<NodeKey>>,
     /// Limits of payload sent, over all cores.
     pub upload: Budgets,
     /// Limits of payload asked for, over all cores.
@@ -122,6 +127,8 @@ pub struct Engine {
     egress: Egress,
     ingress: Ingress,
     ledger: Arc<Ledger>,
+    /// What proofs of identity cost.
+    steps: proof::Steps,
     /// Connections whose next block waits for a slot, or leave to read from disk; each once. The tick
     /// tries again.
     throttled: Vec<ConnId>,
@@ -169,6 +176,7 @@ impl Engine {
             egress,
             ingress,
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
+            steps: proof::Steps::default(),
             throttled: Vec::new(),
             hungry: Vec::new(),
             food: false,
@@ -314,7 +322,7 @@ impl Engine {
         self.torrents.iter().flatten().any(|torrent| !torrent.writing.is_empty())
     }
 
-    /// By what a peer's blocks are attributed and it is banned.
+    /// By what a peer is blamed for its blocks, and banned.
     pub fn peer_key(&self, address: SocketAddr) -> u64 {
         Identity::of(address, self.config.secret).key
     }

@@ -8,6 +8,7 @@ use super::allowance::{Asks, ColdReads, Drain};
 use super::egress::Network;
 use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
+use super::proof::Proof;
 use super::scheduler::{InFlight, Turn};
 use crate::base::address::AddressClass;
 use crate::base::bitfield::Bitfield;
@@ -166,8 +167,12 @@ pub struct Peer {
     pub torrent: Option<TorrentId>,
     /// What it calls itself; zeros before its handshake.
     pub peer_id: PeerId,
-    /// By which its blocks are attributed and it is banned.
+    /// By which it is blamed for its blocks, and banned: of its address.
     pub key: u64,
+    /// By which it is credited for them: the same, or of the key that it proved.
+    pub account_key: u64,
+    /// How far that proof is.
+    pub proof: Proof,
     /// Accounts that it keeps open: its own and its group's, once messages flow.
     pub accounts: Option<[AccountId; 2]>,
     /// Who wants and serves whom.
@@ -252,6 +257,8 @@ impl Peer {
             torrent: None,
             peer_id: PeerId([0; 20]),
             key,
+            account_key: key,
+            proof: Proof::default(),
             accounts: None,
             flags: Flags::default(),
             bits: Bitfield::new(0),

@@ -8,12 +8,13 @@ use crate::base::limits::{
     STRIKES_MAX, VAIN_REQUESTS_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
-use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake};
+use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
 use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::Message;
 use crate::shared::sync::Ordering;
 
 use super::egress::Lane;
+use super::proof::TROC_ID;
 use super::scheduler::Membership;
 use super::*;
 
@@ -312,6 +313,7 @@ impl Engine {
             }
             Message::Reject(block) => self.rejected(conn, block),
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => self.greeted(conn, payload),
+            Message::Extended { id: TROC_ID, payload } => self.identified(conn, payload, now),
             Message::Extended { .. } => idle(peer),
         }
     }
@@ -457,7 +459,11 @@ impl Engine {
             let report = Report::Listens { torrent, conn, port };
             self.actions.push_back(Action::Report(report));
         }
-        idle(peer)
+        idle(peer)?;
+        if let Some(id) = theirs.messages.troc_id {
+            self.say_hello(conn, id);
+        }
+        Ok(())
     }
 }
 
@@ -487,7 +493,9 @@ fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
 
 /// Our extension handshake (BEP 10).
 fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer) {
+    let troc_id = config.identity.as_ref().map(|_| TROC_ID);
     let ours = ExtensionHandshake {
+        messages: ExtensionIds { troc_id, ..ExtensionIds::default() },
         reqq: Some(REQUESTS_QUEUED_MAX as u32),
         version: Some(concat!("troc ", env!("CARGO_PKG_VERSION")).to_owned()),
         your_ip: Some(peer.address.ip()),

@@ -3,6 +3,7 @@
 mod asleep;
 mod flood;
 mod held;
+mod identity;
 mod limits;
 mod lost;
 mod random;
@@ -70,6 +71,7 @@ impl Rig {
             sequential: false,
             seed: 1,
             secret: 2,
+            identity: None,
             upload,
             download,
         };

@@ -89,7 +89,13 @@ impl Engine {
                     self.close(conn, Farewell::TimedOut);
                 }
             }
-            Stage::Open => self.look_after_open(conn, now),
+            Stage::Open => {
+                if self.prove(conn, now).is_err() {
+                    self.close(conn, Farewell::Misbehaved);
+                    return;
+                }
+                self.look_after_open(conn, now);
+            }
             Stage::Closing => {}
         }
         self.hear_again(conn);

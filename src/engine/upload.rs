@@ -12,6 +12,7 @@ use crate::proto::wire::message::piece_header;
 
 use super::loading::Found;
 use super::peer::{Outgoing, Pin};
+use super::proof::Proof;
 use super::scheduler::Turn;
 use super::session::weight;
 use super::*;
@@ -210,6 +211,7 @@ impl Engine {
         if whole {
             peer.out.hold_burst();
         }
+        let proven = whole && matches!(peer.proof, Proof::Good(_));
         // Taken out and put back, to keep the allocation.
         let mut pins = std::mem::take(&mut peer.out.pins);
         if let Some(id) = peer.torrent
@@ -223,6 +225,9 @@ impl Engine {
         }
         if let Some(peer) = self.peers.get_mut(conn) {
             peer.out.pins = pins;
+        }
+        if proven {
+            self.take_identity(conn);
         }
         self.hear_again(conn);
         self.make_ready(conn);

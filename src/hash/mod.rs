@@ -1,4 +1,5 @@
-//! Digests: SHA-1 pieces, and secret-seeded XXH3 fingerprints of chunks.
+//! Digests: SHA-1 pieces, secret-seeded XXH3 fingerprints of chunks, and Ed25519 signatures of nodes.
 
 pub mod fingerprint;
 pub mod sha1;
+pub mod signature;

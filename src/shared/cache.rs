@@ -49,10 +49,20 @@ pub struct SlotInfo {
     waiters: AtomicU64,
     /// Blocks received so far, one bit each. Written only by the core that fills the slot.
     got: AtomicU32,
-    /// Who gave each block: a key of the peer. Written only by the core that fills the slot.
-    sources: [AtomicU64; BLOCKS_PER_CHUNK as usize],
+    /// Who gave each block. Written only by the core that fills the slot.
+    blames: [AtomicU64; BLOCKS_PER_CHUNK as usize],
+    accounts: [AtomicU64; BLOCKS_PER_CHUNK as usize],
     /// Next slot in the free stack.
     next: AtomicU32,
+}
+
+/// Who gave a block: secret hashes, zero for nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Giver {
+    /// Who is banned if it is bad: an address.
+    pub blame: u64,
+    /// Whose account is credited if it is good: an address's, or a key's.
+    pub account: u64,
 }
 
 /// The slots of the arena, shared by all cores and torrents.
@@ -93,7 +103,8 @@ impl Cache {
             home: AtomicU64::new(u64::MAX),
             waiters: AtomicU64::new(0),
             got: AtomicU32::new(0),
-            sources: std::array::from_fn(|_| AtomicU64::new(0)),
+            blames: std::array::from_fn(|_| AtomicU64::new(0)),
+            accounts: std::array::from_fn(|_| AtomicU64::new(0)),
             next: AtomicU32::new(NIL),
         };
         Self {
@@ -445,16 +456,19 @@ impl Cache {
         self.slots[slot.0 as usize].got.load(Ordering::Relaxed) as u16
     }
 
-    /// Notes that `source` gave block `block` of `slot`. Only the core that fills the slot calls it.
-    pub fn note_block(&self, slot: SlotId, block: u32, source: u64) {
+    /// Notes that `giver` gave block `block` of `slot`. Only the core that fills the slot calls it.
+    pub fn note_block(&self, slot: SlotId, block: u32, giver: Giver) {
         let info = &self.slots[slot.0 as usize];
-        info.sources[block as usize].store(source, Ordering::Relaxed);
+        info.blames[block as usize].store(giver.blame, Ordering::Relaxed);
+        info.accounts[block as usize].store(giver.account, Ordering::Relaxed);
         info.got.fetch_or(1 << block, Ordering::Relaxed);
     }
 
     /// Who gave block `block` of `slot`. Visible to whoever saw the chunk `Filled` or `Partial`.
-    pub fn source(&self, slot: SlotId, block: u32) -> u64 {
-        self.slots[slot.0 as usize].sources[block as usize].load(Ordering::Relaxed)
+    pub fn giver(&self, slot: SlotId, block: u32) -> Giver {
+        let info = &self.slots[slot.0 as usize];
+        let read = |words: &[AtomicU64]| words[block as usize].load(Ordering::Relaxed);
+        Giver { blame: read(&info.blames), account: read(&info.accounts) }
     }
 }
 
@@ -545,8 +559,9 @@ mod tests {
     fn got_and_sources_start_afresh_in_a_reused_slot() {
         let (cache, table) = (Cache::new(1), ChunkTable::new(2));
         let slot = cache.allocate((TORRENT, 0), Growth::Late, |_| Some(&table)).unwrap();
-        cache.note_block(slot, 15, 42);
-        assert_eq!((cache.got(slot), cache.source(slot, 15)), (1 << 15, 42));
+        let giver = Giver { blame: 42, account: 43 };
+        cache.note_block(slot, 15, giver);
+        assert_eq!((cache.got(slot), cache.giver(slot, 15)), (1 << 15, giver));
         cache.release(slot);
         let again = cache.allocate((TORRENT, 1), Growth::Late, |_| Some(&table)).unwrap();
         assert_eq!((again, cache.got(again)), (slot, 0));

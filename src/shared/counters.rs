@@ -121,6 +121,8 @@ pub struct CoreCounters {
     pub copied_bytes: Count,
     /// Connections whose handshake was accepted.
     pub handshakes: Count,
+    /// Connections that proved a key.
+    pub identities: Count,
     /// Peers banned because of what they gave to this core's pieces.
     pub bans: Count,
     /// Pieces whose hash was wrong.
@@ -158,6 +160,7 @@ impl CoreCounters {
             blocks_received: zero(),
             copied_bytes: zero(),
             handshakes: zero(),
+            identities: zero(),
             bans: zero(),
             hash_failures: zero(),
             // About 16 µs to 34 s.

@@ -45,6 +45,7 @@ const CORE_COUNTERS: &[Row<CoreCounters>] = &[
         core.zero_copy_copied.get()
     }),
     ("troc_handshakes", "Connections whose handshake was accepted", |core| core.handshakes.get()),
+    ("troc_identities", "Connections whose peer proved its key", |core| core.identities.get()),
     ("troc_connections_refused", "Connections closed because the table was full", |core| core.refused.get()),
     ("troc_accept_failures", "Accepts that failed", |core| core.accept_failures.get()),
     ("troc_bans", "Peers banned for what they gave", |core| core.bans.get()),

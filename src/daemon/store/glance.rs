@@ -28,7 +28,7 @@ impl StateDir {
             return Ok(None);
         }
         let path = path.canonicalize().map_err(at)?;
-        let secret = Secret(load_secret(&path)?);
+        let secret = Secret(load_secret(&path, SECRET_NAME)?);
         Ok(Some(Self { path, secret }))
     }
 

@@ -232,6 +232,25 @@ fn state_is_for_this_user_alone_and_the_secret_stays() {
 }
 
 #[test]
+fn the_key_pair_is_made_when_asked_for_stays_and_is_for_this_user_alone() {
+    let above = tempfile::tempdir().unwrap();
+    let path = above.path().join("state");
+    let state = StateDir::open(&path).unwrap();
+    assert!(!path.join("identity").exists(), "who wants no identity has none");
+    let key = |state: &StateDir| state.node_key(&[1; 32]).map(|key| key.public());
+    let first = key(&state).unwrap();
+    assert_eq!(std::fs::metadata(path.join("identity")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(key(&StateDir::open(&path).unwrap()).unwrap(), first);
+    assert_ne!(key(&StateDir::open(&above.path().join("b")).unwrap()).unwrap(), first);
+    assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2, "no temporary file is left");
+    for len in [0, 31, 33] {
+        std::fs::write(path.join("identity"), vec![1; len]).unwrap();
+        let error = key(&state).unwrap_err().to_string();
+        assert!(error.contains("identity: is damaged: delete it, and other nodes"), "{error}");
+    }
+}
+
+#[test]
 fn a_new_secret_has_everything_checked_again() {
     let node = Node::new();
     tokio_uring::start(async {

@@ -207,6 +207,17 @@ impl Scheduler {
         self.parties.leave(seat.group);
     }
 
+    /// A connection belongs elsewhere from now on; it waits no longer. Charges go with it only from here on.
+    pub fn reseat(&mut self, conn: ConnId, membership: Membership) {
+        self.forget(conn);
+        let Some(seat) = self.seat(conn) else { return };
+        self.seats[conn.index as usize] = None;
+        // First the new parties: a group that it is alone in keeps its place in the ring.
+        self.enter(conn, membership);
+        self.parties.leave(seat.identity);
+        self.parties.leave(seat.group);
+    }
+
     /// Whether the connection waits.
     pub fn holds(&self, conn: ConnId) -> bool {
         self.seat(conn).is_some() && self.links.is_listed(conn.index)

@@ -233,6 +233,27 @@ fn who_leaves_or_is_forgotten_waits_no_more_and_a_refund_restores_the_account() 
 }
 
 #[test]
+fn who_is_reseated_waits_anew_for_the_new_account_and_its_group_stands_where_it_stood() {
+    let mut rig = Rig::new();
+    let (moved, other) = (rig.enter_group(1, 10), rig.enter_group(2, 20));
+    rig.wait(moved);
+    rig.serve(64 * BLOCK).unwrap();
+    let (old, own, group) = (rig.ledger.open(1), rig.ledger.open(3), rig.ledger.open(10));
+    rig.scheduler.reseat(moved, Membership { own, balance: own, group });
+    assert!(rig.scheduler.is_idle());
+    [moved, other].into_iter().for_each(|conn| rig.wait(conn));
+    for block in 0..32 {
+        assert_eq!(rig.serve(BLOCK), Some((other, Rest)), "block {block}");
+    }
+    rig.scheduler.forget(other);
+    assert_eq!(rig.serve(BLOCK), Some((moved, Rest)));
+    let sent = |account| rig.ledger.standing(account).sent_bytes / BLOCK;
+    assert_eq!((sent(old), sent(own), sent(group)), (64, 1, 65));
+    [moved, other].into_iter().for_each(|conn| rig.scheduler.leave(conn));
+    assert_eq!(rig.scheduler.parties.accounts(), 0);
+}
+
+#[test]
 fn random_arrivals_and_departures_lose_nobody() {
     use crate::base::rng::Rng;
     let mut rng = Rng::new(3);

@@ -21,6 +21,8 @@ pub struct ExtensionIds {
     pub ut_pex: Option<u8>,
     /// A piece that is gone again (BEP 54).
     pub lt_donthave: Option<u8>,
+    /// Proof of identity between nodes of `troc`; see [`super::identity`].
+    pub troc_id: Option<u8>,
 }
 
 /// What one side tells of itself. Every field is optional on the wire; one that is absent or
@@ -56,8 +58,12 @@ impl ExtensionHandshake {
     /// The payload of extended message 0.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let ids = self.messages;
-        let named =
-            [("lt_donthave", ids.lt_donthave), ("ut_metadata", ids.ut_metadata), ("ut_pex", ids.ut_pex)];
+        let named = [
+            ("lt_donthave", ids.lt_donthave),
+            ("troc_id", ids.troc_id),
+            ("ut_metadata", ids.ut_metadata),
+            ("ut_pex", ids.ut_pex),
+        ];
         let messages = named.into_iter().filter_map(|(name, id)| Some((name, Item::Int(id?.into()))));
         let address = self.your_ip.map(address_bytes);
         let mut entries = vec![("m", Item::dict(messages))];
@@ -93,13 +99,15 @@ impl ExtensionIds {
         let mut ids = Self::default();
         for (name, value) in messages.as_dict().into_iter().flatten() {
             let id = value.as_int().and_then(|id| u8::try_from(id).ok()).filter(|&id| id != 0);
-            if id.is_some() && [ids.ut_metadata, ids.ut_pex, ids.lt_donthave].contains(&id) {
+            let taken = [ids.ut_metadata, ids.ut_pex, ids.lt_donthave, ids.troc_id];
+            if id.is_some() && taken.contains(&id) {
                 continue;
             }
             match name {
                 b"ut_metadata" => ids.ut_metadata = id,
                 b"ut_pex" => ids.ut_pex = id,
                 b"lt_donthave" => ids.lt_donthave = id,
+                b"troc_id" => ids.troc_id = id,
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@
 
 pub mod extension;
 pub mod handshake;
+pub mod identity;
 pub mod message;
 pub mod peer_id;
 
@@ -41,4 +42,10 @@ pub enum WireError {
     /// The extension handshake (BEP 10) is not the bencode of a dictionary.
     #[error("the extension handshake is malformed: {0}")]
     Extension(#[from] BencodeError),
+    /// No message of `troc_id` is like that.
+    #[error("an identity message of {length} bytes is malformed")]
+    Identity {
+        /// Its payload.
+        length: usize,
+    },
 }

@@ -16,6 +16,7 @@ use crate::engine::roster::Roster;
 use crate::engine::{Engine, EngineConfig, assembly_chunks};
 use crate::hash::fingerprint::Fingerprint;
 use crate::hash::sha1;
+use crate::hash::signature::NodeKey;
 use crate::io::Errno;
 use crate::io::arena::Arena;
 use crate::shared::budget::{Budget, Budgets, LanBudget};
@@ -398,9 +399,17 @@ fn engine_config(world: &World, spec: &NodeSpec) -> EngineConfig {
         sequential: spec.sequential,
         seed: spec.seed,
         secret: spec.seed,
+        identity: Some(Arc::new(node_key(spec.seed))),
         upload: budgets(spec.limits.0),
         download: budgets(spec.limits.1),
     }
+}
+
+/// Another for each seed, as a node has one for each state directory.
+fn node_key(seed: u64) -> NodeKey {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    NodeKey::new(&bytes, &bytes)
 }
 
 /// A start, as `daemon::start` does it: what the journal says, what must be hashed, room for the rest.

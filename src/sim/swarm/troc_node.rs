@@ -79,6 +79,7 @@ impl TrocNode {
                 sequential: false,
                 seed: spec.seed.wrapping_add(core as u64),
                 secret: spec.seed,
+                identity: None,
                 upload: spec.upload.clone(),
                 download: Budgets::default(),
             };

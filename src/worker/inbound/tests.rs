@@ -94,6 +94,7 @@ impl World {
             sequential: false,
             seed,
             secret: 1,
+            identity: None,
             upload: Budgets::default(),
             download: Budgets::default(),
         };
