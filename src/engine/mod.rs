@@ -14,6 +14,8 @@
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     what a send carries                tick.rs      everything that time causes
 //! loading.rs    chunks that requests need, from disk
+//! choker.rs     whom to unchoke                    unchoking.rs the same carried out
+//! allowed_fast.rs  what may be asked for while choked
 //! scheduler/    whom to serve next                 identity.rs  who is who
 //! seeding.rs    whom a seed serves, which nobody can repay
 //! admission.rs  how many connections strangers may bring
@@ -26,11 +28,13 @@
 pub mod action;
 mod admission;
 pub mod allowance;
+pub mod allowed_fast;
 pub mod announcer;
 mod assembly;
 pub mod candidates;
 #[cfg(test)]
 mod check;
+pub mod choker;
 pub mod claims;
 mod download;
 mod held;
@@ -47,6 +51,7 @@ mod seeding;
 mod session;
 mod tick;
 pub mod torrent;
+mod unchoking;
 mod upload;
 
 use std::collections::{HashMap, VecDeque};
@@ -67,6 +72,7 @@ use crate::shared::torrent::SharedTorrent;
 use action::{Action, Farewell, Note, Report, To};
 use admission::Strangers;
 use allowance::Pressure;
+use choker::Choker;
 use identity::Identity;
 use peer::{Origin, Peer, Peers, Stage};
 use scheduler::Scheduler;
@@ -114,6 +120,7 @@ pub struct Engine {
     due: VecDeque<ConnId>,
     /// Connections with requests, in the order of service.
     scheduler: Scheduler,
+    choker: Choker,
     ledger: Arc<Ledger>,
     /// When the upload limit lets the next send begin; none when it does.
     upload_at: Option<Instant>,
@@ -161,6 +168,7 @@ impl Engine {
             actions: VecDeque::new(),
             due: VecDeque::new(),
             scheduler: Scheduler::new(now),
+            choker: Choker::new(now),
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
             upload_at: None,
             throttled: Vec::new(),
@@ -192,6 +200,12 @@ impl Engine {
     /// The same engine, with accounts that other cores share.
     pub fn with_ledger(mut self, ledger: Arc<Ledger>) -> Self {
         self.ledger = ledger;
+        self
+    }
+
+    /// The same engine, with another choker.
+    pub fn with_choker(mut self, choker: Choker) -> Self {
+        self.choker = choker;
         self
     }
 
@@ -315,6 +329,8 @@ impl Engine {
             return;
         }
         let was_open = peer.is_open();
+        self.leave_choker(conn);
+        let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.stage = Stage::Closing;
         peer.farewell = Some(why);
         peer.requests.clear();
@@ -416,7 +432,8 @@ impl Engine {
         if due && !std::mem::replace(&mut peer.out.due, true) {
             self.due.push_back(conn);
         }
-        if !peer.requests.is_empty() && peer.out.segments.is_empty() {
+        let wants = !peer.requests.is_empty() && peer.out.segments.is_empty();
+        if wants && (peer.flags.unchoked || self.peers.get(conn).is_some_and(|peer| self.has_grant(peer))) {
             self.wait_for_turn(conn);
         }
     }

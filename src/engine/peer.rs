@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::admission::Counted;
 use super::allowance::{Asks, ColdReads, Drain};
+use super::allowed_fast::Offered;
 use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::scheduler::class::Class;
@@ -12,7 +13,9 @@ use super::scheduler::window::Begun;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId};
-use crate::base::limits::{COMEBACKS_MAX, REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX};
+use crate::base::limits::{
+    ALLOWED_FAST_KEPT_MAX, COMEBACKS_MAX, REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX,
+};
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
 use crate::shared::ledger::AccountId;
@@ -117,6 +120,15 @@ impl Probe {
     }
 }
 
+/// A connection's turn to be sent blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Out of which class.
+    pub class: Class,
+    /// How many at most.
+    pub blocks: usize,
+}
+
 /// What is on its way to the peer.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -138,8 +150,8 @@ pub struct Outgoing {
     pub in_flight: bool,
     /// The connection is among those whose control frames leave next.
     pub due: bool,
-    /// It is its turn: the next send carries blocks, out of that class.
-    pub turn: Option<Class>,
+    /// It is its turn: the next send carries blocks.
+    pub turn: Option<Turn>,
     /// What the payload of the send was charged as.
     pub begun: Option<Begun>,
     /// It stands among those that the tick makes ready again.
@@ -171,6 +183,12 @@ pub struct Peer {
     pub accounts: Option<[AccountId; 2]>,
     /// Who wants and serves whom.
     pub flags: Flags,
+    /// While it is unchoked: it is not choked before.
+    pub kept_until: Instant,
+    /// What it may ask for while it is choked.
+    pub offered: Option<Box<Offered>>,
+    /// Pieces that it gives us while we are choked; at most `ALLOWED_FAST_KEPT_MAX`.
+    pub allowed: Vec<u32>,
     /// What they have.
     pub bits: Bitfield,
     /// Bits may still come as one message (BEP 3: only first).
@@ -197,6 +215,8 @@ pub struct Peer {
     pub comebacks: u32,
     /// Their requests, in the order in which they are served.
     pub requests: VecDeque<BlockRef>,
+    /// Since when the first of them waits, or when some of them were last sent.
+    pub waits_since: Instant,
     /// Times one of them, for the metrics.
     pub probe: Probe,
     /// The first of them waits for its chunk.
@@ -253,6 +273,9 @@ impl Peer {
             key,
             accounts: None,
             flags: Flags::default(),
+            kept_until: now,
+            offered: None,
+            allowed: Vec::new(),
             bits: Bitfield::new(0),
             fresh: true,
             fast: false,
@@ -266,6 +289,7 @@ impl Peer {
             snubbed: false,
             comebacks: 0,
             requests: VecDeque::new(),
+            waits_since: now,
             probe: Probe::default(),
             missed: false,
             out: Outgoing::default(),
@@ -310,6 +334,12 @@ impl Peer {
         !self.bits.is_empty() && self.bits.is_full()
     }
 
+    /// Whether it gives blocks of a piece: it has that, and lets us ask for it.
+    pub fn gives(&self, piece: u32) -> bool {
+        let lets = self.flags.unchokes_us || self.allowed.contains(&piece);
+        lets && self.is_open() && !self.snubbed && self.bits.get(piece)
+    }
+
     /// Whether messages flow.
     pub const fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open)
@@ -333,6 +363,7 @@ impl Peer {
             ("requests queued", self.requests.len(), REQUESTS_QUEUED_MAX),
             ("requests out", self.asked.len(), REQUESTS_OUT_MAX),
             ("rejects waiting", self.rejects_waiting as usize, REJECTS_WAITING_MAX as usize),
+            ("allowed pieces", self.allowed.len(), ALLOWED_FAST_KEPT_MAX),
             ("slots pinned for a send", self.out.pins.len(), pins_max),
         ]
         .into_iter()

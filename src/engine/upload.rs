@@ -11,7 +11,7 @@ use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::piece_header;
 
 use super::loading::Found;
-use super::peer::{Outgoing, Pin};
+use super::peer::{Outgoing, Pin, Turn};
 use super::scheduler::class::Class;
 use super::session::weight;
 use super::*;
@@ -38,8 +38,8 @@ impl Engine {
             if !outbox.is_empty() {
                 peer.out.push(Segment::Outbox { offset: 0, len: outbox.len() as u32 });
             }
-            if let Some(class) = turn {
-                self.take_blocks(conn, class, outbox, now);
+            if let Some(turn) = turn {
+                self.take_blocks(conn, turn, outbox, now);
             }
         }
         let Some(peer) = self.peers.get_mut(conn) else { return false };
@@ -64,17 +64,28 @@ impl Engine {
 
     /// Whose blocks are sent next, if any may be sent now.
     pub(super) fn next_upload(&mut self, now: Instant) -> Option<ConnId> {
+        let next = self.pick_upload(now);
+        if next.is_none() {
+            self.choker.note_uplink(!self.scheduler.is_idle());
+        }
+        next
+    }
+
+    fn pick_upload(&mut self, now: Instant) -> Option<ConnId> {
         self.upload_at = None;
         if self.scheduler.is_idle() || !self.scheduler.window.is_open() || !self.limit_allows(now) {
             return None;
         }
         while let Some((conn, class)) = self.scheduler.pick(&self.ledger) {
-            let Some(peer) = self.peers.get_mut(conn) else { continue };
+            let Some(peer) = self.peers.get(conn) else { continue };
             // Who has a send in flight comes to wait again when that ends.
-            if peer.may_send() && peer.out.segments.is_empty() && !peer.requests.is_empty() {
-                peer.out.turn = Some(class);
-                return Some(conn);
+            let wants = peer.out.segments.is_empty() && !peer.requests.is_empty();
+            if !peer.may_send() || !wants || !self.is_served(peer, class) {
+                continue;
             }
+            let turn = Turn { class, blocks: self.turn_blocks(peer, class) };
+            self.peers.get_mut(conn)?.out.turn = Some(turn);
+            return Some(conn);
         }
         None
     }
@@ -88,18 +99,19 @@ impl Engine {
     }
 
     /// Blocks of one turn: no more than the connection takes at a time, and a part of what may be in
-    /// flight, so that others have their turn soon.
-    fn turn_blocks(&self, peer: &Peer) -> usize {
+    /// flight, so that others have their turn soon. Who gave gets enough at a time to see it in its rates.
+    fn turn_blocks(&self, peer: &Peer, class: Class) -> usize {
         let part = self.scheduler.window.limit_bytes() / TURNS_IN_FLIGHT / u64::from(BLOCK_BYTES);
-        peer.out.burst.blocks().min(part.max(1) as usize)
+        let least = if class == Class::Excess { TURN_BLOCKS_EXCESS } else { 1 };
+        peer.out.burst.blocks().min((part as usize).max(least))
     }
 
     /// Moves queued requests into the send, as far as their chunks are in memory and limits allow, and
     /// charges them to the peer.
-    fn take_blocks(&mut self, conn: ConnId, class: Class, outbox: &mut Vec<u8>, now: Instant) {
+    fn take_blocks(&mut self, conn: ConnId, turn: Turn, outbox: &mut Vec<u8>, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
-        let (burst, slots_max) = (self.turn_blocks(peer), self.send_slots_max());
+        let (burst, slots_max) = (turn.blocks, self.send_slots_max());
         let (mut weighs, mut taken, mut limited) = (0, 0, false);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
@@ -127,7 +139,8 @@ impl Engine {
         if bytes > 0 {
             peer.probe.note_taken(taken as usize);
             peer.out.burst.begin(now);
-            peer.out.begun = self.scheduler.charge(conn, class, bytes, &self.ledger);
+            peer.waits_since = now;
+            peer.out.begun = self.scheduler.charge(conn, turn.class, bytes, &self.ledger);
         } else if limited {
             // Another core took the last of the upload limit.
             self.wait_for_turn(conn);
@@ -219,6 +232,7 @@ impl Engine {
         peer.drain.note_sent(payload);
         peer.cold_reads.note_sent(payload);
         peer.asks.note_sent(payload);
+        self.choker.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(begun) = peer.out.begun.take() {
             self.scheduler.window.end(begun);
@@ -259,6 +273,10 @@ impl Engine {
 
 /// Turns that fill what may be in flight.
 const TURNS_IN_FLIGHT: u64 = 4;
+
+/// Blocks of a turn in the class *excess* at least: half of the smallest window. A partner that ranks us by
+/// what it got in 20 s sees a turn.
+const TURN_BLOCKS_EXCESS: usize = 8;
 
 /// The request that is served next, unless the connection pins as many slots as it may.
 fn next_request(peer: &Peer, slots_max: usize) -> Option<&BlockRef> {
