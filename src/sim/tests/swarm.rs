@@ -21,6 +21,7 @@ fn spec(world: &World, host: HostId, cores: usize, peers: &[HostId], seed: u64) 
         sequential: false,
         limits: (None, None),
         seed,
+        unchoked_min: None,
         canary: Canary::None,
     }
 }
