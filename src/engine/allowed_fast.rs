@@ -79,8 +79,8 @@ impl Offered {
 }
 
 impl Engine {
-    /// A peer has said what it has. A newcomer that is not unchoked at once anyway is told what it may ask for
-    /// meanwhile.
+    /// A peer has said what it has. A newcomer that is not unchoked at once anyway is told what it may ask
+    /// for meanwhile.
     pub(super) fn offer_allowed_fast(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         let newcomer = peer.fast && (peer.bits.count() as usize) < ALLOWED_FAST_PIECES;

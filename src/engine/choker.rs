@@ -2,8 +2,8 @@
 //! `unchoking.rs` carries them out.
 //!
 //! While the uplink has room everybody who wants blocks is unchoked: the order of service shares it out, and
-//! a choke would only cost a round trip. When it was full all through a round, as many stay unchoked as can be
-//! served at `UNCHOKED_RATE_MIN`:
+//! a choke would only cost a round trip. When it was full all through a round, as many stay unchoked as can
+//! be served at `UNCHOKED_RATE_MIN`:
 //!
 //! - *earned*: who gave, in the order of service, on at most four fifths of the places;
 //! - *by turns*: on the rest whoever waited longest, by groups of addresses (`turns.rs`), for

@@ -269,8 +269,8 @@ impl Engine {
         self.make_ready(conn);
     }
 
-    /// There was nothing to ask for now. While we are choked there never will be, once what we may ask for has
-    /// come.
+    /// There was nothing to ask for now. While we are choked there never will be, once what we may ask for
+    /// has come.
     fn stay_hungry(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };

@@ -1,4 +1,4 @@
-//! Carries out what the choker decides: unchokes, chokes and what they do to requests, and blocks out of turn.
+//! Carries out what the choker decides: unchokes, chokes, what they do to requests, and blocks out of turn.
 
 use super::choker::{Due, Member};
 use super::peer::Turn;
