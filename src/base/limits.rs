@@ -146,6 +146,45 @@ pub const LEDGER_ACCOUNTS: usize = 1 << 16;
 /// Accounts of an engine that shares them with no other core.
 pub const LEDGER_ACCOUNTS_OF_ONE: usize = 1 << 10;
 
+// ---- Who is unchoked (engine/choker.rs) ----
+
+/// Peers of other networks that a core unchokes at least, however slow its uplink is.
+pub const UNCHOKED_MIN: usize = 8;
+/// What an unchoked peer is to be served at, in bytes a second. When the uplink is full, only so many are
+/// unchoked that each gets that.
+pub const UNCHOKED_RATE_MIN: u64 = 256 << 10;
+/// Between two looks at whom to choke; who was unchoked stays so for at least as long.
+pub const CHOKE_ROUND: Span = Span::from_secs(10);
+/// Who was unchoked because it was its turn stays so for at least so long.
+pub const UNCHOKED_TURN: Span = Span::from_secs(30);
+/// One in so many unchoked peers is there because it waited longest, whatever it gave.
+pub const UNCHOKED_TURNS_PART: usize = 5;
+/// And so many at least.
+pub const UNCHOKED_TURNS_MIN: usize = 2;
+/// One round chokes one in so many of the unchoked peers at most.
+pub const CHOKE_PART: usize = 3;
+/// But so many it may.
+pub const CHOKES_MIN: usize = 4;
+/// Peers that one look unchokes at most.
+pub const UNCHOKES_MAX: usize = 16;
+/// How long it is remembered how many unchoked peers it took to fill the uplink.
+pub const UNCHOKED_NEEDED_TIME: Span = Span::from_secs(60);
+/// An unchoked peer that waits so long for a block gets one out of turn: no partner may take us for one
+/// that snubs it. Looked at once a second, so it is served within 20 s, the window of its rates.
+pub const SERVED_WITHIN: Span = Span::from_secs(15);
+/// One part in so many of what is sent may go out of turn for that.
+pub const SERVED_OUT_OF_TURN_PART: u64 = 16;
+/// What is saved up for it.
+pub const SERVED_OUT_OF_TURN_BYTES_MAX: u64 = 1 << 20;
+/// Pieces that a newcomer may ask for while it is choked (BEP 6).
+pub const ALLOWED_FAST_PIECES: usize = 10;
+/// How often it may ask for each block of them (threat P26).
+pub const ALLOWED_FAST_COPIES: u32 = 3;
+/// Such pieces that are remembered of one peer (threat P27); further ones are left out.
+pub const ALLOWED_FAST_KEPT_MAX: usize = 32;
+/// Blocks of them that are asked for at a time.
+pub const ALLOWED_FAST_ASKED_MAX: usize = 16;
+
 // ---- Who is served (engine/scheduler) ----
 
 /// Verified payload from which on a party counts as one that gives: a block.

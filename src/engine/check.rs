@@ -15,6 +15,7 @@ impl Engine {
                 self.check_claim(torrent, chunk, claim);
             }
         }
+        self.check_choker();
         let mut queued = HashSet::new();
         for &conn in &self.due {
             assert!(queued.insert(conn), "{conn:?} is queued twice");
@@ -25,9 +26,23 @@ impl Engine {
         }
     }
 
+    /// Panics if the choker counts others than those who want blocks and compete.
+    fn check_choker(&self) {
+        let rivals = self.peers.iter().filter(|peer| peer.is_open() && self.competes(peer));
+        let (unchoked, waiting): (Vec<&Peer>, Vec<&Peer>) =
+            rivals.filter(|peer| peer.flags.wants_us).partition(|peer| peer.flags.unchoked);
+        let counts = (self.choker.unchoked(), self.choker.turns.len());
+        assert_eq!(counts, (unchoked.len(), waiting.len()), "unchoked and waiting rivals");
+        for peer in waiting {
+            let group = peer.accounts.expect("an open peer has accounts")[1];
+            assert!(self.choker.turns.holds(peer.conn, group), "{:?} waits for no turn", peer.conn);
+        }
+    }
+
     /// Panics if blocks were asked for and nothing will ever send them.
     fn check_turn(&self, peer: &Peer) {
-        let wants = !peer.requests.is_empty() && peer.may_send() && peer.out.segments.is_empty();
+        let served = peer.flags.unchoked || self.has_grant(peer);
+        let wants = served && !peer.requests.is_empty() && peer.may_send() && peer.out.segments.is_empty();
         let full = peer.out.slots_held() >= SLOTS_HELD_MAX;
         let waits = self.egress.holds(peer.conn) || peer.out.throttled || peer.missed || full;
         assert!(!wants || waits, "{:?} waits for no turn", peer.conn);

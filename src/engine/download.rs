@@ -244,7 +244,8 @@ impl Engine {
     /// Keeps the peer's request queue filled.
     pub(super) fn ask_more(&mut self, conn: ConnId, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
-        let may_ask = peer.is_open() && peer.flags.unchokes_us && peer.flags.interested && !peer.snubbed;
+        let lets = peer.flags.unchokes_us || !peer.allowed.is_empty();
+        let may_ask = peer.is_open() && lets && peer.flags.interested && !peer.snubbed;
         let depth = peer.depth();
         // Asking in batches of a quarter keeps sends few; what is outstanding covers the meantime.
         if !may_ask || self.stopping || peer.asked.len() > depth - depth.div_ceil(4) {
@@ -258,7 +259,7 @@ impl Engine {
         let before = peer.asked.len();
         while self.peers.get(conn).is_some_and(|peer| peer.asked.len() < depth) {
             if !self.ask_one(conn, now) {
-                self.hungry.push(conn);
+                self.stay_hungry(conn);
                 break;
             }
         }
@@ -268,6 +269,17 @@ impl Engine {
             peer.block_at = now;
         }
         self.make_ready(conn);
+    }
+
+    /// There was nothing to ask for now. While we are choked there never will be, once what we may ask for
+    /// has come.
+    fn stay_hungry(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
+        peer.allowed.retain(|&piece| !torrent.shared.has(piece));
+        if peer.flags.unchokes_us || !peer.allowed.is_empty() {
+            self.hungry.push(conn);
+        }
     }
 
     /// Asks for one more block; false if there is none to ask for or no leave to.
@@ -309,6 +321,9 @@ impl Engine {
     /// connections collect, or, when nothing else is left, one that is asked for already.
     fn next_block(&mut self, conn: ConnId, now: Instant) -> Option<(u32, u32)> {
         let peer = self.peers.get(conn)?;
+        if !peer.flags.unchokes_us {
+            return self.next_allowed(conn, now);
+        }
         let id = peer.torrent?;
         let torrent = self.torrents[id.0 as usize].as_ref()?;
         let open = |chunk: u32| torrent.claims.get(&chunk).filter(|claim| claim.is_open_to(conn));
@@ -407,6 +422,9 @@ impl Engine {
         if peer.flags.unchokes_us {
             // It rejects what it announced: leave it alone for a while.
             peer.snubbed = true;
+        } else {
+            // It was choked meanwhile, or takes back that we may ask for the piece while we are.
+            peer.allowed.retain(|&piece| piece != block.piece);
         }
         if let Some(claim) = torrent.claims.get_mut(&chunk) {
             claim.unask(index);
@@ -453,11 +471,8 @@ impl Engine {
         let Some(claim) = torrent.claims.get(&chunk) else { return };
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
         let can = |conn: &ConnId| {
-            let peer = self.peers.get(*conn);
-            peer.is_some_and(|peer| {
-                let willing = peer.is_open() && peer.flags.unchokes_us && !peer.snubbed;
-                willing && claim.is_open_to(*conn) && peer.bits.get(piece)
-            })
+            let gives = self.peers.get(*conn).is_some_and(|peer| peer.gives(piece));
+            gives && claim.is_open_to(*conn)
         };
         if claim.asked.iter().all(|&count| count == 0) && !torrent.peers.iter().any(can) {
             self.release(id, chunk);

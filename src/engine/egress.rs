@@ -180,6 +180,11 @@ impl Egress {
         self.look_up(conn).is_some_and(|(domain, number)| domain.scheduler.waits_again(number))
     }
 
+    /// Whether nobody waits.
+    pub const fn is_idle(&self) -> bool {
+        self.waiting_parties == 0
+    }
+
     /// How many parties wait.
     pub const fn waiting_parties(&self) -> usize {
         self.waiting_parties
@@ -198,6 +203,11 @@ impl Egress {
     /// The connection has nothing to be sent any more.
     pub fn forget(&mut self, conn: ConnId) {
         self.on(conn, Scheduler::forget);
+    }
+
+    /// A turn out of order. See [`Scheduler::out_of_turn`].
+    pub fn out_of_turn(&mut self, conn: ConnId, bytes: u64) -> Option<Turn> {
+        self.on(conn, |scheduler, number| scheduler.out_of_turn(number, bytes)).flatten()
     }
 
     /// The turn carries so many bytes.

@@ -14,6 +14,8 @@
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     what a send carries                tick.rs      everything that time causes
 //! loading.rs    chunks that requests need, from disk
+//! choker.rs     whom to unchoke                    unchoking.rs the same carried out
+//! allowed_fast.rs  what may be asked for while choked
 //! scheduler/    whom to serve next                 identity.rs  who is who
 //! egress.rs     the same under limits, each for those that it is for
 //! ingress.rs    limits of what is asked for        tap.rs       what a core draws from a limit
@@ -29,11 +31,13 @@
 pub mod action;
 mod admission;
 pub mod allowance;
+pub mod allowed_fast;
 pub mod announcer;
 mod assembly;
 pub mod candidates;
 #[cfg(test)]
 mod check;
+pub mod choker;
 pub mod claims;
 mod download;
 mod egress;
@@ -54,6 +58,7 @@ mod session;
 mod tap;
 mod tick;
 pub mod torrent;
+mod unchoking;
 mod upload;
 
 use std::collections::{HashMap, VecDeque};
@@ -75,6 +80,7 @@ use crate::shared::torrent::SharedTorrent;
 use action::{Action, Farewell, Note, Report, To};
 use admission::Strangers;
 use allowance::Pressure;
+use choker::Choker;
 use egress::Egress;
 use identity::Identity;
 use ingress::Ingress;
@@ -126,6 +132,7 @@ pub struct Engine {
     /// Connections with requests, in the order of service.
     egress: Egress,
     ingress: Ingress,
+    choker: Choker,
     ledger: Arc<Ledger>,
     /// What proofs of identity cost.
     steps: proof::Steps,
@@ -175,6 +182,7 @@ impl Engine {
             due: VecDeque::new(),
             egress,
             ingress,
+            choker: Choker::new(now),
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
             steps: proof::Steps::default(),
             throttled: Vec::new(),
@@ -206,6 +214,12 @@ impl Engine {
     /// The same engine, with accounts that other cores share.
     pub fn with_ledger(mut self, ledger: Arc<Ledger>) -> Self {
         self.ledger = ledger;
+        self
+    }
+
+    /// The same engine, with another choker.
+    pub fn with_choker(mut self, choker: Choker) -> Self {
+        self.choker = choker;
         self
     }
 
@@ -333,6 +347,8 @@ impl Engine {
             return;
         }
         let was_open = peer.is_open();
+        self.leave_choker(conn);
+        let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.stage = Stage::Closing;
         peer.farewell = Some(why);
         peer.requests.clear();
@@ -434,7 +450,8 @@ impl Engine {
         if due && !std::mem::replace(&mut peer.out.due, true) {
             self.due.push_back(conn);
         }
-        if !peer.requests.is_empty() && peer.out.segments.is_empty() {
+        let wants = !peer.requests.is_empty() && peer.out.segments.is_empty();
+        if wants && (peer.flags.unchoked || self.peers.get(conn).is_some_and(|peer| self.has_grant(peer))) {
             self.wait_for_turn(conn);
         }
     }

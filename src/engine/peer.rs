@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::admission::Counted;
 use super::allowance::{Asks, ColdReads, Drain};
+use super::allowed_fast::Offered;
 use super::egress::Network;
 use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
@@ -14,7 +15,9 @@ use crate::base::address::AddressClass;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId};
-use crate::base::limits::{COMEBACKS_MAX, REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX};
+use crate::base::limits::{
+    ALLOWED_FAST_KEPT_MAX, COMEBACKS_MAX, REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX,
+};
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
 use crate::shared::ledger::AccountId;
@@ -177,6 +180,12 @@ pub struct Peer {
     pub accounts: Option<[AccountId; 2]>,
     /// Who wants and serves whom.
     pub flags: Flags,
+    /// While it is unchoked: it is not choked before.
+    pub kept_until: Instant,
+    /// What it may ask for while it is choked.
+    pub offered: Option<Box<Offered>>,
+    /// Pieces that it gives us while we are choked; at most `ALLOWED_FAST_KEPT_MAX`.
+    pub allowed: Vec<u32>,
     /// What they have.
     pub bits: Bitfield,
     /// Bits may still come as one message (BEP 3: only first).
@@ -203,6 +212,8 @@ pub struct Peer {
     pub comebacks: u32,
     /// Their requests, in the order in which they are served.
     pub requests: VecDeque<BlockRef>,
+    /// Since when the first of them waits, or when some of them were last sent.
+    pub waits_since: Instant,
     /// Times one of them, for the metrics.
     pub probe: Probe,
     /// The first of them waits for its chunk.
@@ -261,6 +272,9 @@ impl Peer {
             proof: Proof::default(),
             accounts: None,
             flags: Flags::default(),
+            kept_until: now,
+            offered: None,
+            allowed: Vec::new(),
             bits: Bitfield::new(0),
             fresh: true,
             fast: false,
@@ -274,6 +288,7 @@ impl Peer {
             snubbed: false,
             comebacks: 0,
             requests: VecDeque::new(),
+            waits_since: now,
             probe: Probe::default(),
             missed: false,
             out: Outgoing::default(),
@@ -318,6 +333,12 @@ impl Peer {
         !self.bits.is_empty() && self.bits.is_full()
     }
 
+    /// Whether it gives blocks of a piece: it has that, and lets us ask for it.
+    pub fn gives(&self, piece: u32) -> bool {
+        let lets = self.flags.unchokes_us || self.allowed.contains(&piece);
+        lets && self.is_open() && !self.snubbed && self.bits.get(piece)
+    }
+
     /// Whether messages flow.
     pub const fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open)
@@ -349,6 +370,7 @@ impl Peer {
             ("requests queued", self.requests.len(), REQUESTS_QUEUED_MAX),
             ("requests out", self.asked.len(), REQUESTS_OUT_MAX),
             ("rejects waiting", self.rejects_waiting as usize, REJECTS_WAITING_MAX as usize),
+            ("allowed pieces", self.allowed.len(), ALLOWED_FAST_KEPT_MAX),
             ("slots pinned for a send", self.out.pins.len(), pins_max),
         ]
         .into_iter()

@@ -162,7 +162,7 @@ const fn mix(id: u64, piece: u32) -> u64 {
 
 /// Makes `core` the owner of a piece that nobody owns, if the cache has room for all of it. True if
 /// the piece has an owner now.
-fn own(torrent: &mut Torrent, cache: &Cache, piece: u32, core: CoreId, now: Instant) -> bool {
+pub(super) fn own(torrent: &mut Torrent, cache: &Cache, piece: u32, core: CoreId, now: Instant) -> bool {
     let slots = torrent.shared.meta.geometry.chunks_per_piece();
     if torrent.shared.owner(piece).is_some() {
         return true;
@@ -254,7 +254,8 @@ fn is_held(torrent: &Torrent, piece: u32) -> bool {
     !torrent.shared.has(piece) && chunks(torrent, piece).any(held)
 }
 
-fn chunks(torrent: &Torrent, piece: u32) -> impl Iterator<Item = u32> {
+/// Chunks of a piece.
+pub(super) fn chunks(torrent: &Torrent, piece: u32) -> impl Iterator<Item = u32> {
     let geometry = torrent.shared.meta.geometry;
     let first = geometry.chunk_of(piece, 0);
     (first..first + geometry.chunks_per_piece()).filter(move |&chunk| geometry.chunk_len(chunk) > 0)

@@ -34,12 +34,7 @@ impl Engine {
         let (Some((torrent, asked)), Some(other)) = (oldest, self.peers.get(idle)) else { return false };
         let piece = torrent.shared.meta.geometry.chunk_piece(asked.chunk);
         let is_open = torrent.claims.get(&asked.chunk).is_some_and(|claim| claim.is_open_to(idle));
-        let willing = other.is_open() && other.flags.unchokes_us && !other.snubbed;
-        other.conn != peer.conn
-            && other.torrent == peer.torrent
-            && is_open
-            && willing
-            && other.bits.get(piece)
+        other.conn != peer.conn && other.torrent == peer.torrent && is_open && other.gives(piece)
     }
 
     /// Takes back what was asked of a peer; it is asked again once a block comes, or after a while.

@@ -267,19 +267,18 @@ impl Engine {
         // The extension handshake may come before the bitfield.
         peer.fresh = first && matches!(message, Message::Extended { .. } | Message::KeepAlive);
         match message {
-            Message::KeepAlive
-            | Message::Port(_)
-            | Message::Suggest(_)
-            | Message::AllowedFast(_)
-            | Message::Unknown { .. } => idle(peer),
+            Message::KeepAlive | Message::Port(_) | Message::Suggest(_) | Message::Unknown { .. } => {
+                idle(peer)
+            }
             Message::Choke => {
                 // Flapping costs us requests each time (threat P25).
                 idle(peer)?;
                 self.choked(conn)
             }
             Message::Unchoke => self.unchoked(conn, now),
-            Message::Interested => self.wants_us(conn, true),
-            Message::NotInterested => self.wants_us(conn, false),
+            Message::Interested => self.wants_us(conn, true, now),
+            Message::NotInterested => self.wants_us(conn, false, now),
+            Message::AllowedFast(piece) => self.allowed_fast(conn, piece, now),
             Message::Have(piece) => self.has_piece(conn, piece, now),
             Message::Bitfield(bytes) => {
                 let bits = Bitfield::from_wire(bytes, peer.bits.len());
@@ -290,7 +289,10 @@ impl Engine {
                 let bits = Bitfield::full(peer.bits.len());
                 self.has_bits(conn, bits, now)
             }
-            Message::HaveNone if first => Ok(()),
+            Message::HaveNone if first => {
+                self.offer_allowed_fast(conn);
+                Ok(())
+            }
             Message::HaveAll | Message::HaveNone => Err(PeerMisbehaved::BadBitfield),
             Message::Request(block) => {
                 peer.asks.note_message();
@@ -333,7 +335,7 @@ impl Engine {
         self.close(conn, Farewell::Gone);
     }
 
-    fn wants_us(&mut self, conn: ConnId, wants: bool) -> Result<(), PeerMisbehaved> {
+    fn wants_us(&mut self, conn: ConnId, wants: bool, now: Instant) -> Result<(), PeerMisbehaved> {
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
         if peer.flags.wants_us == wants || !wants {
             idle(peer)?;
@@ -343,11 +345,7 @@ impl Engine {
         }
         peer.flags.wants_us = wants;
         self.leeches = if wants { self.leeches + 1 } else { self.leeches - 1 };
-        if wants && !peer.flags.unchoked {
-            peer.flags.unchoked = true;
-            Message::Unchoke.encode(&mut peer.out.frames);
-            self.make_ready(conn);
-        }
+        self.interest_changed(conn, now);
         Ok(())
     }
 
@@ -408,6 +406,7 @@ impl Engine {
             self.become_interested(conn);
             self.ask_more(conn, now);
         }
+        self.offer_allowed_fast(conn);
         Ok(())
     }
 
@@ -429,8 +428,11 @@ impl Engine {
         let shared = &torrent.shared;
         let valid = shared.meta.geometry.contains(block) && block.length <= REQUEST_BYTES_MAX;
         let room = peer.requests.len() < REQUESTS_QUEUED_MAX;
-        if valid && room && peer.flags.unchoked && shared.has(block.piece) {
+        if valid && room && shared.has(block.piece) && takes_request(peer, block.piece) {
             peer.vain_requests = 0;
+            if peer.requests.is_empty() {
+                peer.waits_since = peer.heard_at;
+            }
             peer.probe.note_request(peer.requests.len(), peer.heard_at);
             peer.requests.push_back(block);
         } else {
@@ -471,6 +473,11 @@ impl Engine {
 pub(super) fn idle(peer: &mut Peer) -> Result<(), PeerMisbehaved> {
     peer.idle_messages += 1;
     if peer.idle_messages > IDLE_MESSAGES_MAX { Err(PeerMisbehaved::IdleFlood) } else { Ok(()) }
+}
+
+/// Whether the peer may ask for blocks of a piece; counts it if it is choked.
+fn takes_request(peer: &mut Peer, piece: u32) -> bool {
+    peer.flags.unchoked || peer.offered.as_mut().is_some_and(|offered| offered.take(piece))
 }
 
 /// Says that a request will not be served, to a peer that understands it (BEP 6). One that asks on

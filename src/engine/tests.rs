@@ -1,6 +1,8 @@
 //! Hostile and slow peers against one engine with virtual time. Rows of threats by their number.
 
+mod allowed;
 mod asleep;
+mod choking;
 mod flood;
 mod held;
 mod identity;

@@ -54,6 +54,7 @@ impl Engine {
         let steps = now.since(self.rolled_at).0 / ROLL_STEP.0;
         if steps > 0 {
             self.rolled_at = now;
+            self.review_choker(now);
             for _ in 0..steps.min(ROLL_PARTS as u64) {
                 self.roll_part(now);
             }
@@ -129,6 +130,7 @@ impl Engine {
         }
         self.review_interest(conn);
         self.rank_again(conn);
+        self.serve_at_least(conn, now);
         self.make_ready(conn);
     }
 

@@ -14,6 +14,7 @@ use super::loading::Found;
 use super::peer::{Outgoing, Pin};
 use super::proof::Proof;
 use super::scheduler::Turn;
+use super::scheduler::class::Class;
 use super::session::weight;
 use super::*;
 
@@ -65,15 +66,33 @@ impl Engine {
 
     /// Whose blocks are sent next, if any may be sent now.
     pub(super) fn next_upload(&mut self, now: Instant) -> Option<ConnId> {
+        let next = self.pick_upload(now);
+        if next.is_none() {
+            self.choker.note_uplink(!self.egress.is_idle());
+        }
+        next
+    }
+
+    fn pick_upload(&mut self, now: Instant) -> Option<ConnId> {
         while let Some((conn, turn)) = self.egress.next(now, &self.ledger) {
-            let Some(peer) = self.peers.get_mut(conn) else { continue };
+            let Some(peer) = self.peers.get(conn) else { continue };
             // Who has a send in flight comes to wait again when that ends.
-            if peer.may_send() && peer.out.segments.is_empty() && !peer.requests.is_empty() {
-                peer.out.turn = Some(turn);
-                return Some(conn);
+            let wants = peer.out.segments.is_empty() && !peer.requests.is_empty();
+            if !peer.may_send() || !wants || !self.is_served(peer, turn.class) {
+                continue;
             }
+            self.peers.get_mut(conn)?.out.turn = Some(turn);
+            return Some(conn);
         }
         None
+    }
+
+    /// Blocks of one turn: no more than the connection takes at a time, and its party's room in what may be in
+    /// flight, so that others have their turn soon. Who gave gets enough at a time to see it in its rates.
+    fn turn_blocks(peer: &Peer, turn: Turn) -> usize {
+        let room = turn.bytes.div_ceil(BLOCK_BYTES.into()) as usize;
+        let least = if turn.class == Class::Excess { TURN_BLOCKS_EXCESS } else { 1 };
+        peer.out.burst.blocks().min(room.max(least))
     }
 
     /// Moves queued requests into the send, as far as the turn goes, their chunks are in memory and limits
@@ -81,8 +100,7 @@ impl Engine {
     fn take_blocks(&mut self, conn: ConnId, turn: Turn, outbox: &mut Vec<u8>, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
-        let turn_blocks = turn.bytes.div_ceil(BLOCK_BYTES.into()).max(1) as usize;
-        let (burst, slots_max) = (peer.out.burst.blocks().min(turn_blocks), self.send_slots_max());
+        let (burst, slots_max) = (Self::turn_blocks(peer, turn), self.send_slots_max());
         let (mut weighs, mut taken, mut limited) = (0, 0, false);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
@@ -106,6 +124,7 @@ impl Engine {
         if bytes > 0 {
             peer.probe.note_taken(taken as usize);
             peer.out.burst.begin(now);
+            peer.waits_since = now;
             peer.out.begun = self.egress.charge(conn, turn, bytes, &self.ledger);
         } else if limited {
             // Another core took the last of what its limits let pass.
@@ -198,6 +217,7 @@ impl Engine {
         peer.drain.note_sent(payload);
         peer.cold_reads.note_sent(payload);
         peer.asks.note_sent(payload);
+        self.choker.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(begun) = peer.out.begun.take() {
             self.egress.end(conn, begun, &self.ledger);
@@ -239,6 +259,9 @@ impl Engine {
         }
     }
 }
+
+/// Blocks of a turn in the class *excess* at least. A partner that ranks us by what it got in 20 s sees it.
+const TURN_BLOCKS_EXCESS: usize = 8;
 
 /// The request that is served next, unless the connection pins as many slots as it may.
 fn next_request(peer: &Peer, slots_max: usize) -> Option<&BlockRef> {

@@ -183,6 +183,8 @@ impl<'a> Scenario<'a> {
         let limits = (limit(), limit());
         let (sequential, seed) = (chance(rng, PPM / 4), rng.next_u64() >> 1);
         let (peers, canary) = (Vec::new(), Canary::None);
+        // Two nodes of three choke as soon as two peers, or three, want what the uplink cannot give.
+        let unchoked_min = (!seed.is_multiple_of(3)).then_some(1 + seed as usize % 2);
         let rng = &mut self.cache_rng;
         let region_slots = if chance(rng, PPM / 2) { 1 + rng.below(8) } else { slots };
         NodeSpec {
@@ -196,6 +198,7 @@ impl<'a> Scenario<'a> {
             sequential,
             limits,
             seed,
+            unchoked_min,
             canary,
         }
     }

@@ -323,6 +323,13 @@ impl Scheduler {
         }
     }
 
+    /// A connection that the order leaves waiting has a turn all the same; it waits no longer.
+    pub fn out_of_turn(&mut self, conn: ConnId, bytes: u64) -> Option<Turn> {
+        self.forget(conn);
+        self.seat(conn)?;
+        Some(Turn { conn, class: Class::Rest, bytes, key: self.queue.base() })
+    }
+
     /// The turn carries so many bytes.
     pub fn charge(&mut self, turn: Turn, bytes: u64, ledger: &Ledger) -> Option<InFlight> {
         let Turn { conn, class, key, .. } = turn;

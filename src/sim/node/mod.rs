@@ -12,6 +12,7 @@ use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreId, PeerId};
 use crate::base::limits::LEDGER_ACCOUNTS_OF_ONE;
 use crate::engine::candidates::Source;
+use crate::engine::choker::{Choker, Rivals};
 use crate::engine::roster::Roster;
 use crate::engine::{Engine, EngineConfig, assembly_chunks};
 use crate::hash::fingerprint::Fingerprint;
@@ -81,6 +82,8 @@ pub struct NodeSpec {
     pub limits: (Option<u64>, Option<u64>),
     /// Its choices.
     pub seed: u64,
+    /// All peers compete for being unchoked, and so many are on each core at least; none: as in production.
+    pub unchoked_min: Option<usize>,
     /// The mistake it makes.
     pub canary: Canary,
 }
@@ -196,8 +199,13 @@ impl Node {
             let io = world.io(id, Arc::clone(&arena), spec.connections_max);
             let core = CoreId(core as u8);
             let config = EngineConfig { core, seed: config.seed + u64::from(core.0), ..config.clone() };
-            let engine =
-                Engine::new(config, Arc::clone(&cache), world.now()).with_ledger(Arc::clone(&ledger));
+            let choker = match spec.unchoked_min {
+                Some(least) => Choker::with(Rivals::Everybody, least, world.now()),
+                None => Choker::new(world.now()),
+            };
+            let engine = Engine::new(config, Arc::clone(&cache), world.now())
+                .with_ledger(Arc::clone(&ledger))
+                .with_choker(choker);
             let mailbox = Arc::clone(&mailboxes[core.0 as usize]);
             let cores = mailboxes.iter().map(|mailbox| Sender::new(Arc::clone(mailbox))).collect();
             let control = Sender::new(Arc::clone(&control_box));

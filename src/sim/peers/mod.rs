@@ -142,6 +142,8 @@ struct Link {
     choking: bool,
     /// The other side lets us request.
     unchoked: bool,
+    /// What it lets us request though it chokes us.
+    allowed: Vec<u32>,
     /// What the other side has.
     theirs: Bitfield,
     /// What we requested and did not get yet.
@@ -225,6 +227,7 @@ impl Peer {
             requests: Vec::new(),
             choking: true,
             unchoked: false,
+            allowed: Vec::new(),
             theirs: Bitfield::new(self.content.geometry.piece_count()),
             asked: Vec::new(),
             act_at: world.now(),
@@ -381,6 +384,7 @@ impl Peer {
                 }
             }
             Message::Unchoke => link.unchoked = true,
+            Message::AllowedFast(piece) => link.allowed.push(piece),
             Message::Interested => self.handle_interested(at),
             Message::Have(piece) if piece < pieces => {
                 link.theirs.set(piece);
@@ -397,6 +401,7 @@ impl Peer {
                     // It no longer has what it announced; a new `have` says when it does.
                     link.theirs.clear(block.piece);
                 }
+                link.allowed.retain(|&piece| piece != block.piece);
                 if let Some(found) = link.asked.iter().position(|asked| *asked == block) {
                     let block = link.asked.swap_remove(found);
                     if !self.behaviour.is_greedy() {

@@ -27,6 +27,10 @@ impl Peer {
                 }
                 self.push(at, Message::Interested);
             }
+            Behaviour::ChokeFlapper if fast => {
+                self.push(at, Message::HaveAll);
+                [0, pieces / 2].into_iter().for_each(|piece| self.push(at, Message::AllowedFast(piece)));
+            }
             _ if fast => self.push(at, Message::HaveAll),
             _ => self.push_bits(at, &Bitfield::full(pieces)),
         }
@@ -172,14 +176,12 @@ impl Peer {
         self.pause(world, at, 300_000_000);
     }
 
-    /// Requests what the other side has and we lack.
+    /// Requests what the other side has and we lack, while it lets us.
     fn ask(&mut self, world: &World, at: usize) {
-        if !self.links[at].unchoked {
-            return;
-        }
         while self.links[at].asked.len() < ASKED_MAX {
             let link = &self.links[at];
-            let has = |block: &BlockRef| link.theirs.get(block.piece);
+            let lets = |piece| link.unchoked || link.allowed.contains(&piece);
+            let has = |block: &BlockRef| link.theirs.get(block.piece) && lets(block.piece);
             let able: Vec<usize> =
                 (0..self.wanted.blocks.len()).filter(|&i| has(&self.wanted.blocks[i])).take(64).collect();
             if able.is_empty() {

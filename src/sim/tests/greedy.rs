@@ -70,6 +70,7 @@ fn time(scene: &Scene, seed: u64, greedy: Option<Behaviour>) -> (Span, u32) {
         sequential: false,
         limits: (None, None),
         seed,
+        unchoked_min: None,
         canary: Canary::None,
     };
     let node = Node::start(&mut run, &torrent, spec).unwrap();

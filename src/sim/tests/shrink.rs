@@ -43,6 +43,7 @@ impl Scene {
             sequential: false,
             limits: (None, None),
             seed,
+            unchoked_min: None,
             canary: Canary::None,
         };
         let node = Node::start(&mut run, &torrent, spec).unwrap();

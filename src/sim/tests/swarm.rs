@@ -21,6 +21,7 @@ pub(super) fn spec(world: &World, host: HostId, cores: usize, peers: &[HostId], 
         sequential: false,
         limits: (None, None),
         seed,
+        unchoked_min: None,
         canary: Canary::None,
     }
 }

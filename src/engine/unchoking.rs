@@ -1,0 +1,151 @@
+//! Carries out what the choker decides: unchokes, chokes, what they do to requests, and blocks out of turn.
+
+use super::choker::{Due, Member};
+use super::scheduler::class::{Class, earned};
+use super::session::reject;
+use super::*;
+use crate::base::limits::{CHOKE_ROUND, SERVED_WITHIN, UNCHOKED_TURN};
+use crate::base::time::Span;
+use crate::base::units::BLOCK_BYTES;
+use crate::proto::wire::message::Message;
+
+impl Engine {
+    /// Whether the peer competes with others for being unchoked.
+    pub(super) fn competes(&self, peer: &Peer) -> bool {
+        self.choker.competes(peer.address.ip())
+    }
+
+    /// A peer wants blocks from now on, or wants none any more; its flag says which.
+    pub(super) fn interest_changed(&mut self, conn: ConnId, now: Instant) {
+        let Some(peer) = self.peers.get(conn) else { return };
+        let Some([_, group]) = peer.accounts else { return };
+        match (peer.flags.wants_us, peer.flags.unchoked, self.competes(peer)) {
+            (true, false, false) => self.unchoke(conn, CHOKE_ROUND, now),
+            (true, false, true) => {
+                let room = self.choker.has_room();
+                self.choker.turns.push(conn, group);
+                if room {
+                    self.unchoke(conn, CHOKE_ROUND, now);
+                }
+            }
+            (true, true, true) => self.choker.note_unchoked(),
+            (false, true, true) => self.choker.note_gone(),
+            (false, false, true) => self.choker.turns.remove(conn, group),
+            (_, _, false) => {}
+        }
+    }
+
+    /// The connection is being closed; it competes no more.
+    pub(super) fn leave_choker(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get(conn).filter(|peer| peer.flags.wants_us) else { return };
+        let Some([_, group]) = peer.accounts.filter(|_| self.competes(peer)) else { return };
+        if peer.flags.unchoked {
+            self.choker.note_gone();
+        } else {
+            self.choker.turns.remove(conn, group);
+        }
+    }
+
+    /// Eight times a second: whom to unchoke, and once in a round whom to choke.
+    pub(super) fn review_choker(&mut self, now: Instant) {
+        let rivals = self.choker.unchoked() + self.choker.turns.len();
+        let others = (self.leeches as usize).saturating_sub(rivals);
+        match self.choker.look(others, now) {
+            Some(Due::Unchoke(count)) => self.unchoke_by_turns(count, CHOKE_ROUND, now),
+            Some(Due::Round) => self.hold_round(now),
+            None => {}
+        }
+    }
+
+    fn hold_round(&mut self, now: Instant) {
+        if self.choker.limit() == usize::MAX {
+            return;
+        }
+        let members = self.peers.iter().filter_map(|peer| self.member(peer)).collect();
+        let decision = self.choker.decide(members, now);
+        // Those whose turn comes are found before who is choked stands behind them.
+        decision.unchoke.into_iter().for_each(|conn| self.unchoke(conn, CHOKE_ROUND, now));
+        self.unchoke_by_turns(decision.turns, UNCHOKED_TURN, now);
+        decision.choke.into_iter().for_each(|conn| self.choke(conn));
+    }
+
+    /// A peer as the choker sees it, if it is unchoked or may be for what it gave.
+    fn member(&self, peer: &Peer) -> Option<Member> {
+        let [own, _] = peer.accounts.filter(|_| peer.is_open() && self.competes(peer))?;
+        let (unchoked, wants) = (peer.flags.unchoked, peer.flags.wants_us);
+        if !unchoked && !wants {
+            return None;
+        }
+        // Debts are paid; beyond that who leaves our requests unanswered has earned nothing.
+        let earned =
+            earned(self.ledger.standing(own)).filter(|place| place.class == Class::Owed || !peer.snubbed);
+        let kept_until = unchoked.then_some(peer.kept_until);
+        (unchoked || earned.is_some()).then_some(Member { conn: peer.conn, earned, wants, kept_until })
+    }
+
+    fn unchoke_by_turns(&mut self, count: usize, hold: Span, now: Instant) {
+        for _ in 0..count {
+            let Some(conn) = self.choker.turns.pop() else { return };
+            self.unchoke(conn, hold, now);
+        }
+    }
+
+    pub(super) fn unchoke(&mut self, conn: ConnId, hold: Span, now: Instant) {
+        let Some(peer) = self.peers.get_mut(conn).filter(|peer| !peer.flags.unchoked) else { return };
+        peer.flags.unchoked = true;
+        peer.kept_until = now + hold;
+        Message::Unchoke.encode(&mut peer.out.frames);
+        let (address, group) = (peer.address.ip(), peer.accounts);
+        if self.choker.competes(address) {
+            group.into_iter().for_each(|[_, group]| self.choker.turns.remove(conn, group));
+            self.choker.note_unchoked();
+        }
+        self.make_ready(conn);
+    }
+
+    /// Chokes a peer. What is in a send goes out; of what is queued only requests stay that it may make while
+    /// it is choked. The others are rejected to who speaks BEP 6, and to others dropped, as BEP 3 has it.
+    pub(super) fn choke(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.flags.unchoked) else { return };
+        peer.flags.unchoked = false;
+        Message::Choke.encode(&mut peer.out.frames);
+        peer.probe.forget();
+        peer.missed = false;
+        let mut outcome = Ok(());
+        for block in std::mem::take(&mut peer.requests) {
+            if peer.offered.as_ref().is_some_and(|offered| offered.has(block.piece)) {
+                peer.requests.push_back(block);
+            } else {
+                outcome = outcome.and(reject(peer, block));
+            }
+        }
+        let (wants, accounts) = (peer.flags.wants_us, peer.accounts);
+        self.egress.forget(conn);
+        if wants && let Some([_, group]) = accounts {
+            self.choker.note_gone();
+            self.choker.turns.push(conn, group);
+        }
+        self.make_ready(conn);
+        if outcome.is_err() {
+            self.close(conn, Farewell::Misbehaved);
+        }
+    }
+
+    /// An unchoked peer that the order leaves waiting gets a block out of turn before it can take us for one
+    /// that snubs it.
+    pub(super) fn serve_at_least(&mut self, conn: ConnId, now: Instant) {
+        let Some(peer) = self.peers.get(conn) else { return };
+        let waits = peer.flags.unchoked && !peer.requests.is_empty();
+        let late = waits && now.since(peer.waits_since).0 >= SERVED_WITHIN.0;
+        let free = peer.may_send() && peer.out.segments.is_empty() && peer.out.turn.is_none();
+        if !late || !free || !self.choker.take_spare() {
+            return;
+        }
+        let turn = self.egress.out_of_turn(conn, BLOCK_BYTES.into());
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        peer.out.turn = turn;
+        if !std::mem::replace(&mut peer.out.due, true) {
+            self.due.push_back(conn);
+        }
+    }
+}
