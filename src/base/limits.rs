@@ -173,6 +173,21 @@ pub const LEDGER_SLACK_BYTES: u64 = 64 << 10;
 /// Longest ledger that is read: beyond what `LEDGER_STORED_MAX` accounts and the slack make of it.
 pub const LEDGER_BYTES_MAX: u64 = 16 << 20;
 
+/// Bits that the addresses of one public IPv4 group have in common.
+pub const GROUP_PREFIX_V4: u8 = 24;
+/// Fewest and most that an operator may choose: with less, half of a continent is one party.
+pub const GROUP_PREFIX_V4_MIN: u8 = 8;
+/// See above.
+pub const GROUP_PREFIX_V4_MAX: u8 = 32;
+/// Bits that the addresses of one public IPv6 group have in common.
+pub const GROUP_PREFIX_V6: u8 = 48;
+/// Fewest and most that an operator may choose. A /64 is one host's.
+pub const GROUP_PREFIX_V6_MIN: u8 = 16;
+/// See above.
+pub const GROUP_PREFIX_V6_MAX: u8 = 64;
+/// Networks of friends: each connection's address is compared with all.
+pub const FRIENDS_MAX: usize = 64;
+
 // ---- Who is served (engine/scheduler) ----
 
 /// Verified payload from which on a party counts as one that gives: a block.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
@@ -49,6 +50,10 @@ pub struct NodeConfig {
     pub download_limit: Option<u64>,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
+    /// Which addresses are one party when service is shared out.
+    pub grouping: Grouping,
+    /// Between two looks at what of the ledger is to be written.
+    pub ledger_interval: Span,
     /// How often the status is told.
     pub status_interval: Span,
     /// Written bytes that may wait for their fdatasync before one is asked for.

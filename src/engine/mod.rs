@@ -55,6 +55,7 @@ use std::sync::Arc;
 
 use crate::base::ids::{ConnId, CoreConn, CoreId, InfoHash, PeerId, TorrentId};
 use crate::base::limits::{BANS_MAX, LEDGER_ACCOUNTS_OF_ONE};
+use crate::base::network::Grouping;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::shared::budget::Budget;
@@ -94,6 +95,8 @@ pub struct EngineConfig {
     pub seed: u64,
     /// Secret under which peers' addresses are hashed; the same on all cores.
     pub secret: u64,
+    /// Which addresses are one party; the same on all cores.
+    pub grouping: Grouping,
     /// Limit of payload sent, over all cores.
     pub upload: Option<Arc<Budget>>,
     /// Limit of payload asked for, over all cores.
@@ -149,6 +152,7 @@ pub struct Engine {
 impl Engine {
     /// An engine without torrents or peers.
     pub fn new(config: EngineConfig, cache: Arc<Cache>, now: Instant) -> Self {
+        let strangers = Strangers::new(config.grouping.clone());
         assert!((config.core.0 as usize) < config.cores);
         let rng = Rng::new(config.seed);
         Self {
@@ -167,7 +171,7 @@ impl Engine {
             hungry: Vec::new(),
             food: false,
             bans: VecDeque::new(),
-            strangers: Strangers::default(),
+            strangers,
             leeches: 0,
             rng,
             ticked_at: now,
@@ -306,7 +310,7 @@ impl Engine {
 
     /// By what a peer's blocks are attributed and it is banned.
     pub fn peer_key(&self, address: SocketAddr) -> u64 {
-        Identity::of(address, self.config.secret).key
+        Identity::of(address, &self.config.grouping, self.config.secret).key
     }
 
     fn close(&mut self, conn: ConnId, why: Farewell) {

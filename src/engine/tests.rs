@@ -58,6 +58,7 @@ impl Rig {
             sequential: false,
             seed: 1,
             secret: 2,
+            grouping: Grouping::default(),
             upload: None,
             download: None,
         };

@@ -159,7 +159,10 @@ mod tests {
         let both = Passed { key_halvings: 2, ..HALVED };
         assert_eq!(keyed.settled(both), Balance { received_bytes: 25, sent_bytes: 15, ..keyed });
         for many in [63, 64, u8::MAX] {
-            assert_eq!(balance(1 << 62, 0).settled(Passed { address_halvings: many, ..HALVED }), balance(0, 0));
+            assert_eq!(
+                balance(1 << 62, 0).settled(Passed { address_halvings: many, ..HALVED }),
+                balance(0, 0)
+            );
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreId, PeerId};
 use crate::base::limits::LEDGER_ACCOUNTS_OF_ONE;
+use crate::base::network::Grouping;
 use crate::engine::candidates::Source;
 use crate::engine::roster::Roster;
 use crate::engine::{Engine, EngineConfig, assembly_chunks};
@@ -395,6 +396,7 @@ fn engine_config(world: &World, spec: &NodeSpec) -> EngineConfig {
         sequential: spec.sequential,
         seed: spec.seed,
         secret: spec.seed,
+        grouping: Grouping::default(),
         upload: budget(spec.limits.0),
         download: budget(spec.limits.1),
     }

@@ -89,7 +89,8 @@ impl Book {
     }
 
     fn snapshot(&mut self, stamp: Stamp, now: &[Balance]) -> Vec<u8> {
-        let mut kept: Vec<Balance> = now.iter().filter(|balance| balance.is_worth_keeping()).copied().collect();
+        let mut kept: Vec<Balance> =
+            now.iter().filter(|balance| balance.is_worth_keeping()).copied().collect();
         keep_largest(&mut kept, LEDGER_STORED_MAX);
         let mut out = Vec::new();
         let mut writer = Writer::begin(self.subject, &mut out);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
-use super::{Balance, Passed, PartyKind, Stamp};
+use super::{Balance, PartyKind, Passed, Stamp};
 use crate::base::limits::LEDGER_STORED_MAX;
 use crate::storage::frame::{self, Cursor, FRAME_BYTES, PREAMBLE_BYTES};
 
