@@ -92,9 +92,10 @@ fn loom_time_that_passes_while_an_account_changes_hands_takes_nothing_from_who_h
         });
         ledger.settle(HALVED);
         join([newcomer]);
-        let found: Vec<_> = ledger.entries().collect();
-        assert_eq!((found.len(), found[0].key), (1, 9));
-        assert!([4, 2].contains(&found[0].standing.received_bytes), "{found:?}");
+        let found: Vec<_> =
+            ledger.entries().map(|entry| (entry.key, entry.standing.received_bytes)).collect();
+        // While the account is looked at, the newcomer may have to share the last one.
+        assert!([(9, 4), (9, 2), (7, 4)].map(|one| vec![one]).contains(&found), "{found:?}");
     });
 }
 
