@@ -1,7 +1,8 @@
 //! The bytes of a journal: records as in `storage/frame.rs`, the first of them the subject.
 //!
 //! Checksums are seeded with the torrent's info hash and the record's number, so that a record of another
-//! torrent or another place is refused like a damaged one. Replay believes everything before the first bad record and nothing after it.
+//! torrent or another place is refused like a damaged one. Replay believes everything before the first bad
+//! record and nothing after it.
 
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
