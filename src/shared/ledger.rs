@@ -7,7 +7,7 @@
 //! The table has a fixed size. A party that is connected is *live* and keeps its account; when a new party
 //! finds its places taken, the one of them that is not live and gave least makes room.
 //!
-//! What time makes of accounts, and how they outlive the process, is the control thread's: `ledger/upkeep.rs`.
+//! What time makes of accounts, and how they outlive the process: `ledger/upkeep.rs`, by the control thread.
 //!
 //! Invariants: `received_bytes` counts only verified payload that was asked for, once. `sent_bytes` counts
 //! payload of sends that were submitted, less what was refunded because it never left.
