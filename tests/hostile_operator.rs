@@ -168,6 +168,27 @@ fn s7_a_state_directory_without_space_is_said_and_space_lets_it_go_on() {
     torrent.assert_identical(&temp.path().join("dir"), "get");
 }
 
+#[test]
+fn s7_a_ledger_without_space_is_a_warning_and_the_node_serves_on() {
+    // One piece: of all files in the state directory the ledger alone outgrows the limit.
+    let scene = Scene::sized(u64::from(2 * BLOCK), 2 * BLOCK);
+    let mut command = node::relay(&scene.file, &scene.torrent.source, scene.temp.path());
+    command.arg("--state").arg(scene.path("state")).args(["--ledger-interval-ms", "10"]);
+    let mut node = Node::spawn("relay", &mut short_of_space(&command, 1024), scene.temp.path());
+    let addr = node.wait_seeding();
+    // On loopback each connection is a party.
+    for _ in 0..20 {
+        let mut party = Peer::served(addr, &scene.payload.info_hash);
+        assert!(party.fetch(0, 0, BLOCK).is_some());
+    }
+    support::poll("a warning", || {
+        node.process.errors().contains("the ledger could not be written: ").then_some(())
+    });
+    assert_serves(addr, &scene.payload);
+    node.process.terminate();
+    node.expect_done();
+}
+
 /// Runs a command as Docker's default profile has it: io_uring is refused.
 fn run_without_io_uring(mut command: Command, scratch: &Path) -> Output {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};

@@ -62,10 +62,10 @@ impl Waiting {
 
     fn serve(&mut self) {
         for _ in 0..TURNS {
-            let (conn, class) = self.scheduler.pick(&self.ledger).expect("somebody waits");
-            let begun = self.scheduler.charge(conn, class, BLOCK_BYTES.into(), &self.ledger);
-            self.scheduler.window.end(begun.expect("it has a seat"));
-            self.scheduler.wait(conn, Demand::default(), &self.ledger);
+            let turn = self.scheduler.pick(&self.ledger).expect("somebody waits");
+            let sent = self.scheduler.charge(turn, BLOCK_BYTES.into(), &self.ledger);
+            self.scheduler.end(sent.expect("it has a seat"), &self.ledger);
+            self.scheduler.wait(turn.conn, Demand::default(), &self.ledger);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use troc::base::bitfield::Bitfield;
 use troc::base::geometry::Geometry;
 use troc::base::ids::{ConnId, CoreId, InfoHash, PeerId, SlotId, TorrentId};
+use troc::base::network::Grouping;
 use troc::base::segment::Segment;
 use troc::base::time::Instant;
 use troc::base::units::CHUNK_BYTES;
@@ -70,6 +71,7 @@ impl Node {
             sequential: false,
             seed: 1,
             secret: 1,
+            grouping: Grouping::default(),
             identity: None,
             upload: Budgets::default(),
             download: Budgets::default(),

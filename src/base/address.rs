@@ -30,11 +30,10 @@ pub enum AddressClass {
 /// Addresses that count as one party when grants and caps are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum GroupKey {
-    /// A public IPv4 /24.
-    V4([u8; 3]),
-    /// A public IPv6 /48.
-    V6([u8; 6]),
-    /// One address of a local network, where neighbours are honest machines and not one Sybil.
+    /// A public network, by its first address; how large says `Grouping`.
+    Net(IpAddr),
+    /// One address of a local network, or of friends, where neighbours are honest machines and not one
+    /// Sybil.
     Local(IpAddr),
 }
 
@@ -136,24 +135,6 @@ pub fn canonical(address: IpAddr) -> IpAddr {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
         [0x2002, high, low, ..] => v4(high, low),
         _ => address,
-    }
-}
-
-/// The party that `address` belongs to.
-pub fn group_key(address: IpAddr) -> GroupKey {
-    let address = canonical(address);
-    if !AddressClass::of(address).is_stranger() {
-        return GroupKey::Local(address);
-    }
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            GroupKey::V4([a, b, c])
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, e, f, ..] = v6.octets();
-            GroupKey::V6([a, b, c, d, e, f])
-        }
     }
 }
 
@@ -274,17 +255,5 @@ mod tests {
             let local = matches!(class, Loopback | Private | LinkLocal);
             assert_eq!(class.is_stranger(), !local, "{text}");
         }
-    }
-
-    #[test]
-    fn groups_are_nets_of_strangers_and_single_local_addresses() {
-        assert_eq!(group_key(ip("8.8.8.8")), group_key(ip("8.8.8.9")));
-        assert_ne!(group_key(ip("8.8.8.8")), group_key(ip("8.8.9.8")));
-        assert_eq!(group_key(ip("8.8.8.8")), group_key(ip("::ffff:8.8.8.99")));
-        assert_eq!(group_key(ip("2a00:1:2::1")), group_key(ip("2a00:1:2:ffff::1")));
-        assert_ne!(group_key(ip("2a00:1:2::1")), group_key(ip("2a00:1:3::1")));
-        assert_ne!(group_key(ip("10.0.0.1")), group_key(ip("10.0.0.2")));
-        assert_eq!(group_key(ip("10.0.0.1")), group_key(ip("::ffff:10.0.0.1")));
-        assert_ne!(group_key(ip("127.0.0.1")), group_key(ip("::1")));
     }
 }

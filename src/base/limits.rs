@@ -185,6 +185,50 @@ pub const ALLOWED_FAST_KEPT_MAX: usize = 32;
 /// Blocks of them that are asked for at a time.
 pub const ALLOWED_FAST_ASKED_MAX: usize = 16;
 
+// ---- What the ledger remembers ----
+
+/// What a party known by its address gave and got counts half after so long. An address is somebody else's
+/// tomorrow.
+pub const HALF_LIFE_ADDRESS: Span = Span::from_secs(6 * 3600);
+/// The same for a party that proves itself with a key.
+pub const HALF_LIFE_KEY: Span = Span::from_secs(7 * 24 * 3600);
+/// Most that a party known by its address is owed, or owes, in the long run.
+pub const BALANCE_ADDRESS_BYTES_MAX: u64 = 64 << 20;
+/// The same for a party that proves itself with a key.
+pub const BALANCE_KEY_BYTES_MAX: u64 = 1 << 30;
+/// What a group that was granted something may be granted anew after `GRANT_REFILL_TIME`: a block.
+pub const GRANT_REFILL_BYTES: u64 = 16 << 10;
+/// See above: 64 such steps, 1 MiB, in an hour.
+pub const GRANT_REFILL_TIME: Span = Span::from_ms(3_600_000 / 64);
+/// Time that accounts age by at one look, whatever the clock says: one that jumps ahead costs a signed key
+/// no more than half of what it has.
+pub const LEDGER_AGE_MAX: Span = HALF_LIFE_KEY;
+/// Between two looks at what has changed in the ledger: a crash costs that much.
+pub const LEDGER_INTERVAL: Span = Span::from_secs(10);
+/// Accounts on disk, as many as there are in memory; of more, the largest balances stay.
+pub const LEDGER_STORED_MAX: usize = LEDGER_ACCOUNTS;
+/// An account all of whose figures are smaller is not kept on disk: a block.
+pub const LEDGER_STORED_BYTES_MIN: u64 = 16 << 10;
+/// Bytes by which the ledger's log may exceed twice what it has to say before it is rewritten.
+pub const LEDGER_SLACK_BYTES: u64 = 64 << 10;
+/// Longest ledger that is read: beyond what `LEDGER_STORED_MAX` accounts and the slack make of it.
+pub const LEDGER_BYTES_MAX: u64 = 16 << 20;
+
+/// Bits that the addresses of one public IPv4 group have in common.
+pub const GROUP_PREFIX_V4: u8 = 24;
+/// Fewest and most that an operator may choose: with less, half of a continent is one party.
+pub const GROUP_PREFIX_V4_MIN: u8 = 8;
+/// See above.
+pub const GROUP_PREFIX_V4_MAX: u8 = 32;
+/// Bits that the addresses of one public IPv6 group have in common.
+pub const GROUP_PREFIX_V6: u8 = 48;
+/// Fewest and most that an operator may choose. A /64 is one host's.
+pub const GROUP_PREFIX_V6_MIN: u8 = 16;
+/// See above.
+pub const GROUP_PREFIX_V6_MAX: u8 = 64;
+/// Networks of friends: each connection's address is compared with all.
+pub const FRIENDS_MAX: usize = 64;
+
 // ---- Who is served (engine/scheduler) ----
 
 /// Verified payload from which on a party counts as one that gives: a block.

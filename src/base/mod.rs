@@ -8,6 +8,7 @@ pub mod geometry;
 pub mod human;
 pub mod ids;
 pub mod limits;
+pub mod network;
 pub mod rng;
 pub mod segment;
 pub mod slots;

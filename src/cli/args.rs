@@ -7,7 +7,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::base::human;
-use crate::base::limits::UNSYNCED_BYTES_MAX;
+use crate::base::limits::{LEDGER_INTERVAL, UNSYNCED_BYTES_MAX};
+use crate::base::network::{GroupPrefixes, Network};
 use crate::base::time::Span;
 use crate::cli::bench::BenchArgs;
 use crate::io::uring::ZeroCopy;
@@ -147,6 +148,12 @@ pub struct NodeArgs {
     /// Do not tell other nodes of troc by a lasting key who this one is
     #[arg(long)]
     pub no_identity: bool,
+    /// A network of your own machines, each of which counts for itself; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub friends: Vec<Network>,
+    /// Bits that public addresses have in common which share grants and turns, IPv4 and IPv6
+    #[arg(long, value_name = "V4,V6", default_value_t = GroupPrefixes::default())]
+    pub group_prefix: GroupPrefixes,
     /// Do not look for peers in the distributed hash table
     #[arg(long, overrides_with = "dht")]
     pub no_dht: bool,
@@ -179,6 +186,10 @@ pub struct NodeArgs {
     /// Long sends leave memory without a copy: never, on connections whose card does that, or always
     #[arg(long, value_name = "WHEN", default_value = "off")]
     pub zero_copy: ZeroCopyArg,
+    /// Time between two looks at what of the ledger is to be written
+    #[arg(long, value_name = "N", default_value_t = LEDGER_INTERVAL.as_ms() as u32, hide = true,
+          value_parser = clap::value_parser!(u32).range(10..=3_600_000))]
+    pub ledger_interval_ms: u32,
     /// Written bytes that may wait to be made durable
     #[arg(long, value_name = "SIZE", default_value_t = UNSYNCED_BYTES_MAX, hide = true,
           value_parser = human::parse_size)]
@@ -325,6 +336,7 @@ mod tests {
             "relay --dir d --torrent-upload-limit 1MiB/s --lan-unlimited",
             "get x.torrent -o d --sequential --no-identity --status-interval-ms 100",
             "relay --dir d",
+            "relay --dir d --friends 203.0.113.0/24 --friends 2001:db8::/32 --group-prefix 20,56",
             "relay a.torrent --dir d --metrics 127.0.0.1:9420",
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",
             "verify x.torrent d",
@@ -352,6 +364,8 @@ mod tests {
             "get x -o d --cores 65",
             "get x -o d --listen 6881",
             "get x -o d --metrics 9420",
+            "get x -o d --friends 203.0.113.7/24",
+            "get x -o d --group-prefix 24",
             "get x -o d --upload-limit 5Mb/s",
             "get x -o d --lan-unlimited --lan-upload-limit 1MB/s",
             "get x -o d --lan-unlimited --lan-download-limit 1MB/s",

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::daemon;
 use crate::daemon::config::{Identity, LanLimit, NodeConfig, RateLimits, Role};
@@ -125,6 +126,8 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         identity: if args.no_identity { Identity::Address } else { Identity::Signed },
         sequential: plan.sequential,
         unsynced_bytes: args.unsynced,
+        grouping: grouping(args)?,
+        ledger_interval: Span::from_ms(args.ledger_interval_ms.into()),
         no_peers_timeout: Span::from_ms(args.no_peers_timeout_ms.into()),
         status_interval,
     })
@@ -136,6 +139,11 @@ const fn lan_limit(own: Option<u64>, args: &LimitArgs) -> LanLimit {
         None if args.lan_unlimited => LanLimit::Exempt,
         None => LanLimit::Shared,
     }
+}
+
+fn grouping(args: &NodeArgs) -> Result<Grouping, CliError> {
+    Grouping::new(args.friends.clone(), args.group_prefix)
+        .map_err(|error| CliError::Usage(format!("--friends: {error}")))
 }
 
 /// Every address of every peer that was named.

@@ -12,3 +12,9 @@ pub fn now() -> Instant {
 pub fn tokio_at(at: Instant) -> tokio::time::Instant {
     tokio::time::Instant::now() + std::time::Duration::from_nanos(at.since(now()).0)
 }
+
+/// Seconds since 1970 by the wall clock, which may jump; zero before that.
+pub fn wall_s() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    u64::try_from(time.tv_sec).unwrap_or(0)
+}

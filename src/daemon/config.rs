@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::seeding::SeedGoal;
+use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
@@ -84,6 +85,10 @@ pub struct NodeConfig {
     pub identity: Identity,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
+    /// Which addresses are one party when service is shared out.
+    pub grouping: Grouping,
+    /// Between two looks at what of the ledger is to be written.
+    pub ledger_interval: Span,
     /// How often the status is told.
     pub status_interval: Span,
     /// Written bytes that may wait for their fdatasync before one is asked for.

@@ -1,5 +1,6 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
+mod accounts;
 mod mail;
 mod memory;
 mod role;
@@ -42,6 +43,7 @@ use crate::shared::sync::Ordering;
 use crate::storage::durability::SyncPolicy;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
 
+use accounts::Ledgering;
 use memory::RegionDone;
 use sleep::Bedroom;
 
@@ -80,6 +82,7 @@ enum Event {
     Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>),
     Scraped(Asked),
     Region(RegionDone),
+    Ledgered,
 }
 
 /// How far the node is.
@@ -112,6 +115,7 @@ pub struct Control<'a> {
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     memory: CacheMemory,
+    ledgering: Ledgering,
     metrics: Option<Endpoint>,
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
@@ -162,6 +166,7 @@ impl<'a> Control<'a> {
             events,
             tell,
             memory,
+            ledgering: Ledgering::Over,
             metrics: None,
             on_status,
             phase: Phase::Running,
@@ -189,6 +194,7 @@ impl<'a> Control<'a> {
             let tell = self.tell.clone();
             metrics.start(move |asked| drop(tell.send(Event::Scraped(asked))));
         }
+        self.start_ledgering();
         self.start_torrents();
         self.show_status();
         loop {
@@ -276,6 +282,7 @@ impl<'a> Control<'a> {
             Event::Announced(id, tracker, result) => self.announced(id, tracker, result),
             Event::Scraped(asked) => self.scraped(asked),
             Event::Region(done) => self.region_done(done),
+            Event::Ledgered => self.ledgering = Ledgering::Over,
         }
     }
 
@@ -482,6 +489,7 @@ impl<'a> Control<'a> {
 
     fn close_journals(&mut self) {
         self.phase = Phase::Closing(clock::now());
+        self.end_ledgering();
         for live in self.swarms.iter().filter_map(|swarm| swarm.live.as_ref()) {
             let _ = live.orders.send(Order::Close);
         }
@@ -491,7 +499,8 @@ impl<'a> Control<'a> {
         let Phase::Closing(since) = self.phase else { return false };
         let closed = self.swarms.iter().all(|swarm| swarm.live.as_ref().is_none_or(|live| live.closed));
         let told = self.swarms.iter().all(|swarm| swarm.announcer.is_stopped());
-        closed && (told || clock::now().since(since) >= GOOD_BYE_TIMEOUT)
+        let kept = matches!(self.ledgering, Ledgering::Over);
+        closed && kept && (told || clock::now().since(since) >= GOOD_BYE_TIMEOUT)
     }
 
     fn wake_at(&self) -> Instant {

@@ -4,6 +4,7 @@
 //! opening and syncing files, the journal, trackers, signals, status. Payload never passes through
 //! it, but for the edges of chunks that do not fill a page.
 
+mod accounts;
 mod agenda;
 pub mod cache_size;
 pub mod clock;

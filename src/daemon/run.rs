@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::accounts::Accounts;
 use super::cache_size::{CacheSize, Host, least_bytes};
 use super::clock;
 use super::config::{Identity, LanLimit, NodeConfig, RateLimits};
@@ -48,10 +49,13 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let arena = Arc::new(Arena::new(cache_size.bytes)?);
     let cache = Arc::new(Cache::with_regions(arena.slot_count(), arena.slots_per_region()));
     let random = random()?;
-    let mut engine = engine_config(&config, &random, cpus.len(), listen.map(|address| address.port()));
+    let port = listen.map(|address| address.port());
+    let mut engine = engine_config(&config, &random, state.party_secret(), cpus.len(), port);
     if config.identity == Identity::Signed {
         engine.identity = Some(Arc::new(state.node_key(&self::random()?)?));
     }
+    let ledger = Arc::new(Ledger::new(LEDGER_ACCOUNTS));
+    let accounts = Accounts::open(&state, Arc::clone(&ledger), config.role, clock::wall_s(), clock::now());
     let mailbox = Arc::new(Mailbox::new());
     let shared = Shared {
         peer_id: engine.peer_id,
@@ -74,7 +78,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         regions: shared_regions,
         zero_copy: config.zero_copy,
         cache,
-        ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS)),
+        ledger,
         counters,
         sleepers: Arc::clone(&sleepers),
         fingerprint: state.fingerprint(),
@@ -89,7 +93,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
-    let outcome = runtime.block_on(control.with_metrics(metrics).run());
+    let outcome = runtime.block_on(control.with_metrics(metrics).with_accounts(accounts).run());
     if !matches!(outcome, Err(NodeError::Killed)) {
         workers.join();
     }
@@ -106,6 +110,7 @@ fn cpus(config: &NodeConfig) -> Vec<usize> {
 fn engine_config(
     config: &NodeConfig,
     random: &[u8; 32],
+    party_secret: u64,
     cores: usize,
     listen_port: Option<u16>,
 ) -> EngineConfig {
@@ -119,7 +124,8 @@ fn engine_config(
         listen_port,
         sequential: config.sequential,
         seed: xxh3_64_with_seed(random, 1),
-        secret: xxh3_64_with_seed(random, 2),
+        secret: party_secret,
+        grouping: config.grouping.clone(),
         identity: None,
         upload: budgets(config.upload, now),
         download: budgets(config.download, now),

@@ -1,5 +1,5 @@
-//! The state directory: journals with their locks, the .torrent files of what was relayed, the node's
-//! secret, and the seed of its key pair.
+//! The state directory: journals with their locks, the .torrent files of what was relayed, the ledger, the
+//! node's secret, and the seed of its key pair.
 //!
 //! One journal per torrent and download directory, named after both, so that the same torrent
 //! may lie in two places. State never lies inside a download directory, where a torrent could name it
@@ -26,11 +26,13 @@ use crate::storage::journal::{Corrupt, Replay, Subject, replay};
 mod glance;
 mod journal_file;
 mod keeper;
+mod ledger_file;
 mod library;
 
 pub use glance::Glance;
 pub use journal_file::JournalFile;
 pub use keeper::{Keeper, Settled};
+pub use ledger_file::OpenedLedger;
 pub use library::{Library, Remembered};
 
 const SECRET_BYTES: usize = 32;
@@ -62,6 +64,12 @@ pub enum StoreError {
         holder: String,
         /// Download directory.
         dir: PathBuf,
+    },
+    /// Another process keeps the ledger.
+    #[error("another troc ({holder}) keeps the ledger of this state directory")]
+    LedgerInUse {
+        /// The process, as far as known.
+        holder: String,
     },
     /// State would lie where torrents may write.
     #[error(
@@ -152,6 +160,11 @@ impl StateDir {
             other => other,
         })?;
         Ok(NodeKey::new(&seed, session))
+    }
+
+    /// Secret under which parties are hashed: the same at each start, so that an account is found again.
+    pub fn party_secret(&self) -> u64 {
+        xxh3_64_with_seed(&self.secret.0, 3)
     }
 
     /// Opens and locks the journal of a torrent in `download_dir`, which must exist. A journal that

@@ -1,11 +1,12 @@
 //! How many connections strangers may bring: caps per public address and on handshakes that have
-//! not come yet, per core (threats P1, P3, P5). Local networks are the operator's own and exempt.
+//! not come yet, per core (threats P1, P3, P5). Local networks and friends are the operator's own and exempt.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::base::address::{AddressClass, canonical};
+use crate::base::address::canonical;
 use crate::base::limits::{CONNECTIONS_PER_PUBLIC_ADDRESS_MAX, HALF_OPEN_MAX};
+use crate::base::network::Grouping;
 
 /// How a connection stands in the counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,14 +23,20 @@ pub enum Counted {
 /// The strangers of one core. Invariant: what `enter` counted, `leave` takes back once.
 #[derive(Debug, Default)]
 pub struct Strangers {
+    grouping: Grouping,
     half_open: u32,
     connections: HashMap<IpAddr, u32>,
 }
 
 impl Strangers {
+    /// Nobody yet; who is a stranger is for the operator to say.
+    pub fn new(grouping: Grouping) -> Self {
+        Self { grouping, ..Self::default() }
+    }
+
     /// A connection from `address` came. `None` if it is one too many.
     pub fn enter(&mut self, address: IpAddr) -> Option<Counted> {
-        if !AddressClass::of(address).is_stranger() {
+        if !self.grouping.is_stranger(address) {
             return Some(Counted::Not);
         }
         let home = home(address);
@@ -82,6 +89,7 @@ fn home(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::network::GroupPrefixes;
 
     fn public(n: u32) -> IpAddr {
         IpAddr::from((0x0808_0000 | n).to_be_bytes())
@@ -121,6 +129,16 @@ mod tests {
         strangers.open(&mut one);
         assert!(strangers.enter(public(HALF_OPEN_MAX)).is_some(), "a handshake came: room for one");
         assert_eq!(strangers.enter(public(HALF_OPEN_MAX + 1)), None);
+    }
+
+    #[test]
+    fn friends_bring_as_many_as_they_like() {
+        let friends = vec!["8.8.0.0/16".parse().unwrap()];
+        let mut strangers = Strangers::new(Grouping::new(friends, GroupPrefixes::default()).unwrap());
+        for _ in 0..=CONNECTIONS_PER_PUBLIC_ADDRESS_MAX {
+            assert_eq!(strangers.enter(public(1)), Some(Counted::Not));
+        }
+        assert_eq!(strangers.enter("8.9.0.1".parse().unwrap()), Some(Counted::HalfOpen));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! | network | blame, ban, credit (`key`) | grants and equal shares (`group`) | balance that counts |
 //! |---|---|---|---|
-//! | public IPv4 | the address | its /24 | of the address |
-//! | public IPv6 | the /64 | its /48 | of the /64 |
-//! | private | address and port of the connection | the address | of the address |
+//! | public IPv4 | the address | its /24, or as `--group-prefix` says | of the address |
+//! | public IPv6 | the /64 | its /48, or as `--group-prefix` says | of the /64 |
+//! | private, or of `--friends` | address and port of the connection | the address | of the address |
 //! | loopback | address and port of the connection | the same | of the same |
 //!
 //! Many machines behind one public address are one party; in a local network every machine is one, since
@@ -17,7 +17,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::base::address::{AddressClass, GroupKey, canonical, group_key};
+use crate::base::address::{AddressClass, GroupKey, canonical};
+use crate::base::network::Grouping;
 
 /// The hashes of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +32,15 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of the peer at `address`, hashed under a secret that nobody out there knows.
-    pub fn of(address: SocketAddr, secret: u64) -> Self {
-        let class = AddressClass::of(address.ip());
-        let key = hash(&key_bytes(address, class.is_stranger()), secret);
-        let group = match class {
+    /// Of the peer at `address` by the operator's rule, hashed under a secret that nobody out there knows.
+    pub fn of(address: SocketAddr, grouping: &Grouping, secret: u64) -> Self {
+        let is_stranger = grouping.is_stranger(address.ip());
+        let key = hash(&key_bytes(address, is_stranger), secret);
+        let group = match AddressClass::of(address.ip()) {
             AddressClass::Loopback => key,
-            _ => hash(&group_bytes(group_key(address.ip())), secret),
+            _ => hash(&group_bytes(grouping.group_key(address.ip())), secret),
         };
-        Self { key, group, one_machine: !class.is_stranger() }
+        Self { key, group, one_machine: !is_stranger }
     }
 
     /// The account of whoever has the key pair of `public`. Never zero.
@@ -66,14 +67,16 @@ fn key_bytes(address: SocketAddr, stranger: bool) -> [u8; 18] {
 fn group_bytes(group: GroupKey) -> [u8; 19] {
     let mut bytes = [0; 19];
     match group {
-        GroupKey::V4(net) => bytes[1..4].copy_from_slice(&net),
-        GroupKey::V6(net) => bytes[1..7].copy_from_slice(&net),
-        GroupKey::Local(IpAddr::V4(ip)) => bytes[1..5].copy_from_slice(&ip.octets()),
-        GroupKey::Local(IpAddr::V6(ip)) => bytes[1..17].copy_from_slice(&ip.octets()),
+        GroupKey::Net(IpAddr::V4(ip)) | GroupKey::Local(IpAddr::V4(ip)) => {
+            bytes[1..5].copy_from_slice(&ip.octets());
+        }
+        GroupKey::Net(IpAddr::V6(ip)) | GroupKey::Local(IpAddr::V6(ip)) => {
+            bytes[1..17].copy_from_slice(&ip.octets());
+        }
     }
     bytes[0] = match group {
-        GroupKey::V4(_) => 1,
-        GroupKey::V6(_) => 2,
+        GroupKey::Net(IpAddr::V4(_)) => 1,
+        GroupKey::Net(IpAddr::V6(_)) => 2,
         GroupKey::Local(IpAddr::V4(_)) => 3,
         GroupKey::Local(IpAddr::V6(_)) => 4,
     };
@@ -88,9 +91,10 @@ fn hash(bytes: &[u8], secret: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::network::GroupPrefixes;
 
     fn of(address: &str) -> Identity {
-        Identity::of(address.parse().unwrap(), 7)
+        Identity::of(address.parse().unwrap(), &Grouping::default(), 7)
     }
 
     #[test]
@@ -116,8 +120,20 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_friends_are_machines_like_private_ones() {
+        let grouping = Grouping::new(vec!["8.8.8.0/24".parse().unwrap()], GroupPrefixes::default()).unwrap();
+        let of = |address: &str| Identity::of(address.parse().unwrap(), &grouping, 7);
+        let (one, other_port) = (of("8.8.8.8:1"), of("8.8.8.8:2"));
+        assert!(one.key != other_port.key && one.group == other_port.group && one.one_machine);
+        assert_ne!(one.group, of("8.8.8.9:1").group);
+        let (one, neighbour) = (of("8.8.9.8:1"), of("8.8.9.9:1"));
+        assert!(one.group == neighbour.group && !one.one_machine, "everybody else as before");
+    }
+
+    #[test]
     fn how_an_address_is_written_and_what_secret_hashes_it() {
         assert_eq!(of("[::ffff:8.8.8.8]:1"), of("8.8.8.8:1"));
-        assert_ne!(of("8.8.8.8:1"), Identity::of("8.8.8.8:1".parse().unwrap(), 8));
+        let elsewhere = Identity::of("8.8.8.8:1".parse().unwrap(), &Grouping::default(), 8);
+        assert_ne!(of("8.8.8.8:1"), elsewhere);
     }
 }

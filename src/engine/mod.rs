@@ -67,6 +67,7 @@ use std::sync::Arc;
 
 use crate::base::ids::{ConnId, CoreConn, CoreId, InfoHash, PeerId, TorrentId};
 use crate::base::limits::{BANS_MAX, LEDGER_ACCOUNTS_OF_ONE};
+use crate::base::network::Grouping;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::hash::signature::NodeKey;
@@ -109,6 +110,8 @@ pub struct EngineConfig {
     pub seed: u64,
     /// Secret under which peers' addresses and keys are hashed; the same on all cores.
     pub secret: u64,
+    /// Which addresses are one party; the same on all cores.
+    pub grouping: Grouping,
     /// By which we prove to other nodes who we are; the same on all cores. `None`: we do not.
     pub identity: Option<Arc<NodeKey>>,
     /// Limits of payload sent, over all cores.
@@ -168,6 +171,7 @@ pub struct Engine {
 impl Engine {
     /// An engine without torrents or peers.
     pub fn new(config: EngineConfig, cache: Arc<Cache>, now: Instant) -> Self {
+        let strangers = Strangers::new(config.grouping.clone());
         assert!((config.core.0 as usize) < config.cores);
         let rng = Rng::new(config.seed);
         let (egress, ingress) = (Egress::new(&config.upload, now), Ingress::new(&config.download));
@@ -189,7 +193,7 @@ impl Engine {
             hungry: Vec::new(),
             food: false,
             bans: VecDeque::new(),
-            strangers: Strangers::default(),
+            strangers,
             leeches: 0,
             rng,
             ticked_at: now,
@@ -338,7 +342,7 @@ impl Engine {
 
     /// By what a peer is blamed for its blocks, and banned.
     pub fn peer_key(&self, address: SocketAddr) -> u64 {
-        Identity::of(address, self.config.secret).key
+        Identity::of(address, &self.config.grouping, self.config.secret).key
     }
 
     fn close(&mut self, conn: ConnId, why: Farewell) {

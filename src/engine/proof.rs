@@ -17,6 +17,7 @@ use crate::base::time::Span;
 use crate::hash::signature::{Signature, verify};
 use crate::proto::wire::identity::{Hello, IdentityMessage, Side, statement};
 use crate::proto::wire::message::Message;
+use crate::storage::ledger::PartyKind;
 
 use super::session::PeerMisbehaved;
 
@@ -173,7 +174,7 @@ impl Engine {
         let (&Proof::Good(key), Some([address, group])) = (&peer.proof, peer.accounts) else { return };
         // It joins no group: on a private network the group's balance is that of its machine, and what was
         // given once could be spent under the key and again without.
-        let own = self.ledger.open(key);
+        let own = self.ledger.open_as(key, PartyKind::Key);
         peer.proof = Proof::Over;
         peer.account_key = key;
         peer.accounts = Some([own, group]);

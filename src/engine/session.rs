@@ -221,7 +221,7 @@ impl Engine {
         peer.bits = Bitfield::new(shared.meta.geometry.piece_count());
         peer.since = now;
         peer.have_cursor = torrent.have_log.len();
-        let identity = Identity::of(peer.address, self.config.secret);
+        let identity = Identity::of(peer.address, &self.config.grouping, self.config.secret);
         let (own, group) = (self.ledger.open(identity.key), self.ledger.open(identity.group));
         self.ledger.join(own, if identity.group == identity.key { 0 } else { identity.group });
         peer.accounts = Some([own, group]);

@@ -73,6 +73,7 @@ impl Rig {
             sequential: false,
             seed: 1,
             secret: 2,
+            grouping: Grouping::default(),
             identity: None,
             upload,
             download,

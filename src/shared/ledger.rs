@@ -7,17 +7,25 @@
 //! The table has a fixed size. A party that is connected is *live* and keeps its account; when a new party
 //! finds its places taken, the one of them that is not live and gave least makes room.
 //!
+//! What time makes of accounts, and how they outlive the process: `ledger/upkeep.rs`, by the control thread.
+//!
 //! Invariants: `received_bytes` counts only verified payload that was asked for, once. `sent_bytes` counts
 //! payload of sends that were submitted, less what was refunded because it never left.
 
 use super::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::base::limits::LEDGER_PROBES_MAX;
+use crate::storage::ledger::PartyKind;
+
+mod upkeep;
 
 /// `live` of an account that is being handed to another party.
 const CLOSED: u32 = 1 << 31;
 
 /// Key of an account that belongs to nobody.
 const NOBODY: u64 = 0;
+
+/// `kind` of a party that proves itself with a key.
+const BY_KEY: u32 = 1;
 
 /// Place of an account. Good while its party is live; later it may be another party's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +61,8 @@ struct Account {
     spread_bytes: AtomicU64,
     /// Connections of the party, on all cores, and who looks at the account right now; or `CLOSED`.
     live: AtomicU32,
+    /// By what the party is known: `BY_KEY`, or zero.
+    kind: AtomicU32,
 }
 
 /// A look at an account. The numbers are read one after the other: others may change meanwhile.
@@ -105,7 +115,12 @@ impl Account {
             granted_bytes: zero(),
             spread_bytes: zero(),
             live: AtomicU32::new(0),
+            kind: AtomicU32::new(0),
         }
+    }
+
+    fn party_kind(&self) -> PartyKind {
+        if self.kind.load(Ordering::Relaxed) == BY_KEY { PartyKind::Key } else { PartyKind::Address }
     }
 
     /// Keeps the account from being handed on; false if it belongs to another party than `key`.
@@ -131,7 +146,7 @@ impl Account {
 
     /// Gives an account that nobody looks at to `key`, and opens it for whoever did so; false if somebody
     /// looks at it.
-    fn take(&self, key: u64) -> bool {
+    fn take(&self, key: u64, kind: PartyKind) -> bool {
         if self.live.compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return false;
         }
@@ -140,6 +155,7 @@ impl Account {
         }
         self.granted_bytes.store(0, Ordering::Relaxed);
         self.spread_bytes.store(0, Ordering::Relaxed);
+        self.kind.store(if kind == PartyKind::Key { BY_KEY } else { 0 }, Ordering::Relaxed);
         self.key.store(key, Ordering::Relaxed);
         // Others may have knocked meanwhile; each takes its own mark back.
         self.live.fetch_sub(CLOSED - 1, Ordering::Release);
@@ -155,10 +171,16 @@ impl Ledger {
         Self { accounts, admitting: AtomicBool::new(false) }
     }
 
-    /// The account of a party that has connected; a new one starts with nothing. While all its places are
-    /// taken by parties that are connected, it is one of those that share the last account.
+    /// The account of a party that has connected and is known by its address; a new one starts with nothing.
+    /// While all its places are taken by parties that are connected, it is one of those that share the last
+    /// account.
     pub fn open(&self, key: u64) -> AccountId {
-        self.open_own(key).unwrap_or_else(|| {
+        self.open_as(key, PartyKind::Address)
+    }
+
+    /// As `open`, of a party that is known as `kind` says. A key is hashed differently from an address.
+    pub fn open_as(&self, key: u64, kind: PartyKind) -> AccountId {
+        self.open_own(key, kind).unwrap_or_else(|| {
             let shared = AccountId(self.accounts.len() as u32 - 1);
             self.at(shared).live.fetch_add(1, Ordering::Relaxed);
             shared
@@ -166,28 +188,28 @@ impl Ledger {
     }
 
     /// As `open`; `None` if there is no place.
-    fn open_own(&self, key: u64) -> Option<AccountId> {
+    fn open_own(&self, key: u64, kind: PartyKind) -> Option<AccountId> {
         debug_assert_ne!(key, NOBODY);
-        self.find(key).or_else(|| self.admit(key))
+        self.find(key).or_else(|| self.admit(key, kind))
     }
 
     /// Gives a new party a place. One at a time, on all cores: two that took two places for one party at once
     /// might not see one another. Parties are new once per connection, and this takes a few stores.
-    fn admit(&self, key: u64) -> Option<AccountId> {
+    fn admit(&self, key: u64, kind: PartyKind) -> Option<AccountId> {
         while self.admitting.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             spin();
         }
-        let id = self.find(key).or_else(|| self.take_place(key));
+        let id = self.find(key).or_else(|| self.take_place(key, kind));
         self.admitting.store(false, Ordering::Release);
         id
     }
 
     /// Takes the place of a new party, under `admitting`. Who looks at an account keeps it for a moment; then
     /// another may go.
-    fn take_place(&self, key: u64) -> Option<AccountId> {
+    fn take_place(&self, key: u64, kind: PartyKind) -> Option<AccountId> {
         loop {
             let place = self.least(key)?;
-            if self.at(place).take(key) {
+            if self.at(place).take(key, kind) {
                 return Some(place);
             }
             spin();

@@ -1,7 +1,9 @@
-//! Where bytes live: layout, read and write plans, durability, journal. Pure planning.
+//! Where bytes live: layout, read and write plans, durability, journal, ledger. Pure planning.
 
 pub mod durability;
+mod frame;
 pub mod journal;
 pub mod layout;
+pub mod ledger;
 pub mod plan;
 pub mod resume;

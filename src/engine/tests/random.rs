@@ -85,6 +85,7 @@ impl World {
                 sequential: seed.is_multiple_of(3),
                 seed,
                 secret: 1,
+                grouping: Grouping::default(),
                 identity: None,
                 upload: Budgets::default(),
                 download: Budgets::default(),

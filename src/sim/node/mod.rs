@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreId, PeerId};
 use crate::base::limits::LEDGER_ACCOUNTS_OF_ONE;
+use crate::base::network::Grouping;
 use crate::engine::candidates::Source;
 use crate::engine::choker::{Choker, Rivals};
 use crate::engine::roster::Roster;
@@ -407,6 +408,7 @@ fn engine_config(world: &World, spec: &NodeSpec) -> EngineConfig {
         sequential: spec.sequential,
         seed: spec.seed,
         secret: spec.seed,
+        grouping: Grouping::default(),
         identity: Some(Arc::new(node_key(spec.seed))),
         upload: budgets(spec.limits.0),
         download: budgets(spec.limits.1),

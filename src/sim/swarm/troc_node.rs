@@ -8,6 +8,7 @@ use super::content::Content;
 use super::net::{EndId, Net, Parcel, Tag};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{ConnId, CoreId, PeerId, TorrentId};
+use crate::base::network::Grouping;
 use crate::base::segment::Segment;
 use crate::base::time::Instant;
 use crate::engine::action::{Action, Note, To};
@@ -79,6 +80,7 @@ impl TrocNode {
                 sequential: false,
                 seed: spec.seed.wrapping_add(core as u64),
                 secret: spec.seed,
+                grouping: Grouping::default(),
                 identity: None,
                 upload: spec.upload.clone(),
                 download: Budgets::default(),

@@ -1,25 +1,18 @@
-//! The bytes of a journal, all numbers little-endian.
+//! The bytes of a journal: records as in `storage/frame.rs`, the first of them the subject.
 //!
-//! ```text
-//! file    = preamble record*             the first record is the subject
-//! preamble = "troc-jnl" version:u32 low 32 bits of XXH3 of the 12 bytes before
-//! record  = length:u32 kind:u32 checksum:u64 body[length]
-//! ```
-//!
-//! A checksum is the XXH3 of length, kind and body, seeded with the torrent's info hash and the
-//! record's number, so that a record of another torrent or another place is refused like a
-//! damaged one. Replay believes everything before the first bad record and nothing after it.
+//! Checksums are seeded with the torrent's info hash and the record's number, so that a record of another
+//! torrent or another place is refused like a damaged one. Replay believes everything before the first bad
+//! record and nothing after it.
 
 use thiserror::Error;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{FileIdentity, JournalState, Record, Subject};
 use crate::base::limits::JOURNAL_RECORD_BYTES_MAX;
+use crate::storage::frame::{self, Cursor, FRAME_BYTES, PREAMBLE_BYTES};
 
 const MAGIC: &[u8; 8] = b"troc-jnl";
 const VERSION: u32 = 1;
-const PREAMBLE_BYTES: usize = 16;
-const FRAME_BYTES: usize = 16;
 const SUBJECT_BYTES: usize = 44;
 
 const KIND_SUBJECT: u32 = 1;
@@ -75,8 +68,7 @@ impl Writer {
     /// A journal's beginning is put into `out`.
     pub fn begin(subject: &Subject, out: &mut Vec<u8>) -> Self {
         let before = out.len();
-        let preamble = preamble(VERSION);
-        out.extend_from_slice(&preamble);
+        out.extend_from_slice(&frame::preamble(MAGIC, VERSION));
         let mut body = Vec::with_capacity(SUBJECT_BYTES);
         body.extend_from_slice(&subject.info_hash.0);
         body.extend_from_slice(&subject.geometry.total_bytes.to_le_bytes());
@@ -137,22 +129,12 @@ pub fn replay(bytes: &[u8], subject: &Subject) -> Result<Replay, Corrupt> {
     Ok(Replay { state, writer, whole })
 }
 
-fn preamble(version: u32) -> [u8; PREAMBLE_BYTES] {
-    let mut bytes = [0; PREAMBLE_BYTES];
-    bytes[..8].copy_from_slice(MAGIC);
-    bytes[8..12].copy_from_slice(&version.to_le_bytes());
-    let check = xxh3_64(&bytes[..12]) as u32;
-    bytes[12..].copy_from_slice(&check.to_le_bytes());
-    bytes
-}
-
 fn check_preamble(bytes: &[u8]) -> Result<(), Corrupt> {
-    let found = bytes.get(8..12).and_then(|version| version.try_into().ok()).map(u32::from_le_bytes);
-    let found = found.ok_or(Corrupt::Damaged)?;
-    if bytes.get(..PREAMBLE_BYTES) != Some(&preamble(found)) {
-        return Err(Corrupt::Damaged);
+    match frame::version(bytes, MAGIC) {
+        Some(VERSION) => Ok(()),
+        Some(found) => Err(Corrupt::Version { found }),
+        None => Err(Corrupt::Damaged),
     }
-    if found == VERSION { Ok(()) } else { Err(Corrupt::Version { found }) }
 }
 
 fn check_subject(kind: u32, body: &[u8], subject: &Subject) -> Result<(), Corrupt> {
@@ -174,31 +156,13 @@ fn seed_of(subject: &Subject) -> u64 {
     xxh3_64(&subject.info_hash.0)
 }
 
-fn checksum(kind: u32, seed: u64, body: &[u8]) -> u64 {
-    let mut hasher = Xxh3::with_seed(seed);
-    hasher.update(&(body.len() as u32).to_le_bytes());
-    hasher.update(&kind.to_le_bytes());
-    hasher.update(body);
-    hasher.digest()
-}
-
 fn put_frame(out: &mut Vec<u8>, kind: u32, seed: u64, body: &[u8]) {
     assert!(body.len() <= JOURNAL_RECORD_BYTES_MAX, "pieces are at most PIECE_BYTES_MAX long");
-    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    out.extend_from_slice(&kind.to_le_bytes());
-    out.extend_from_slice(&checksum(kind, seed, body).to_le_bytes());
-    out.extend_from_slice(body);
+    frame::put(out, kind, seed, body);
 }
 
-/// The kind and body of the record at the start of `bytes`; `None` if it is bad or incomplete.
 fn take_frame(bytes: &[u8], seed: u64) -> Option<(u32, &[u8])> {
-    let mut cursor = Cursor(bytes);
-    let (len, kind, sum) = (cursor.u32()? as usize, cursor.u32()?, cursor.u64()?);
-    if len > JOURNAL_RECORD_BYTES_MAX {
-        return None;
-    }
-    let body = cursor.0.get(..len)?;
-    (checksum(kind, seed, body) == sum).then_some((kind, body))
+    frame::take(bytes, seed, JOURNAL_RECORD_BYTES_MAX)
 }
 
 fn encode(record: &Record) -> (u32, Vec<u8>) {
@@ -244,28 +208,6 @@ fn decode(kind: u32, body: &[u8]) -> Option<Record> {
         _ => return None,
     };
     cursor.0.is_empty().then_some(record)
-}
-
-struct Cursor<'a>(&'a [u8]);
-
-impl Cursor<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        self.array().map(i64::from_le_bytes)
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::*;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
 use crate::base::ids::{CoreId, InfoHash, PeerId, TorrentId};
+use crate::base::network::Grouping;
 use crate::base::rng::Rng;
 use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
@@ -94,6 +95,7 @@ impl World {
             sequential: false,
             seed,
             secret: 1,
+            grouping: Grouping::default(),
             identity: None,
             upload: Budgets::default(),
             download: Budgets::default(),

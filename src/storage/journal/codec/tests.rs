@@ -149,7 +149,7 @@ fn other_versions_sizes_and_secrets_are_named() {
     let (bytes, _) = journal(&story());
     for found in [0, VERSION + 1, u32::MAX] {
         let mut other = bytes.clone();
-        other[..PREAMBLE_BYTES].copy_from_slice(&preamble(found));
+        other[..PREAMBLE_BYTES].copy_from_slice(&frame::preamble(MAGIC, found));
         let error = replay(&other, &subject()).unwrap_err();
         assert_eq!(error, Corrupt::Version { found });
         assert!(error.to_string().contains(&found.to_string()));
@@ -192,12 +192,9 @@ fn a_record_may_be_as_long_as_the_longest_piece_needs_and_no_longer() {
 
     for extra in [-1isize, 0, 1] {
         let body = vec![0; JOURNAL_RECORD_BYTES_MAX.checked_add_signed(extra).unwrap()];
-        let mut frame = Vec::new();
-        frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        frame.extend_from_slice(&9u32.to_le_bytes());
-        frame.extend_from_slice(&checksum(9, 5, &body).to_le_bytes());
-        frame.extend_from_slice(&body);
-        assert_eq!(take_frame(&frame, 5).is_some(), extra <= 0);
+        let mut record = Vec::new();
+        frame::put(&mut record, 9, 5, &body);
+        assert_eq!(take_frame(&record, 5).is_some(), extra <= 0);
     }
 }
 
