@@ -122,6 +122,20 @@ impl fmt::Display for AddressClass {
     }
 }
 
+impl fmt::Display for GroupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::V4([a, b, c]) => write!(f, "{}/24", Ipv4Addr::new(a, b, c, 0)),
+            Self::V6(net) => {
+                let mut octets = [0; 16];
+                octets[..6].copy_from_slice(&net);
+                write!(f, "{}/48", Ipv6Addr::from(octets))
+            }
+            Self::Local(address) => address.fmt(f),
+        }
+    }
+}
+
 /// `address` with any IPv4 address inside it taken out: IPv4-mapped ::ffff:0:0/96, IPv4-compatible
 /// ::/96, NAT64 64:ff9b::/96 (RFC 6052) and 6to4 2002::/16 (RFC 3056).
 pub fn canonical(address: IpAddr) -> IpAddr {
@@ -274,6 +288,14 @@ mod tests {
             let local = matches!(class, Loopback | Private | LinkLocal);
             assert_eq!(class.is_stranger(), !local, "{text}");
         }
+    }
+
+    #[test]
+    fn groups_are_written_as_networks() {
+        let text = |address: &str| group_key(ip(address)).to_string();
+        assert_eq!(text("8.8.4.9"), "8.8.4.0/24");
+        assert_eq!(text("2a00:1:2:3::4"), "2a00:1:2::/48");
+        assert_eq!((text("10.0.0.7"), text("fc00::1")), ("10.0.0.7".to_owned(), "fc00::1".to_owned()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::scheduler::class::Class;
 use super::scheduler::window::Begun;
+use super::view::Meter;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId};
@@ -231,6 +232,8 @@ pub struct Peer {
     pub received_bytes: u64,
     /// Payload sent.
     pub sent_bytes: u64,
+    /// How fast payload comes, and goes.
+    pub meters: [Meter; 2],
     /// Why it is being closed.
     pub farewell: Option<super::action::Farewell>,
 }
@@ -283,6 +286,7 @@ impl Peer {
             asks: Asks::default(),
             received_bytes: 0,
             sent_bytes: 0,
+            meters: [Meter::default(); 2],
             farewell: None,
         }
     }
@@ -395,6 +399,13 @@ impl Peers {
     /// Every `parts`th of them from place `part` on.
     pub fn part(&self, part: usize, parts: usize) -> impl Iterator<Item = &Peer> {
         self.entries.iter().skip(part).step_by(parts).filter_map(Option::as_deref)
+    }
+
+    /// Those in the next `count` places from `from` on, and where to go on; `None` at the end.
+    pub fn places(&self, from: usize, count: usize) -> (impl Iterator<Item = &Peer>, Option<usize>) {
+        let next = from.saturating_add(count);
+        let some = self.entries.iter().skip(from).take(count).filter_map(Option::as_deref);
+        (some, Some(next).filter(|&next| next < self.entries.len()))
     }
 
     /// How many there are.

@@ -128,6 +128,7 @@ impl Engine {
             peer.probe.note_taken(taken as usize);
             peer.out.burst.begin(now);
             peer.out.begun = self.scheduler.charge(conn, class, bytes, &self.ledger);
+            self.counters.class_sent_bytes[class as usize].add(bytes);
         } else if limited {
             // Another core took the last of the upload limit.
             self.wait_for_turn(conn);

@@ -4,6 +4,7 @@
 //! class.rs    the order: five classes, and a place in each (pure)
 //! queue.rs    parties that wait, by class and bucket, O(1)
 //! lists.rs    the lists of it
+//! view.rs     why somebody is served when it is, for whoever asks
 //! window.rs   how much may be in flight, so that the order decides and not the kernel
 //! ```
 //!
@@ -22,6 +23,7 @@
 pub mod class;
 mod lists;
 mod queue;
+pub mod view;
 pub mod window;
 
 use std::collections::HashMap;
