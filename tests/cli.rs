@@ -91,8 +91,8 @@ fn data(dir: &Path) -> Vec<u8> {
     payload
 }
 
-const VERBS: [&str; 9] =
-    ["create", "show", "get", "relay", "verify", "bench", "doctor", "completions", "man"];
+const VERBS: [&str; 11] =
+    ["create", "show", "get", "relay", "verify", "peers", "ledger", "bench", "doctor", "completions", "man"];
 
 #[test]
 fn every_verb_has_help_that_names_its_flags() {
@@ -109,6 +109,8 @@ fn every_verb_has_help_that_names_its_flags() {
         ("get", &format!("{node} --output --seed --seed-ratio --seed-time --sequential --json")),
         ("relay", &format!("{node} --dir --json")),
         ("verify", "--fast --state --json"),
+        ("peers", "--state --json --top"),
+        ("ledger", "--state --json --top"),
         ("doctor", "--dir --json"),
     ] {
         let help = good(dir.path(), &[verb, "--help"]);
@@ -201,6 +203,8 @@ fn missing_things_are_named_with_status_1() {
         (&["relay", "data", "--dir", "data"], "no .torrent files, data"),
         (&["man", "--dir", "nowhere"], "cannot write manual pages, nowhere"),
         (&["doctor", "--dir", "nowhere"], "file system"),
+        (&["peers", "--state", "nowhere"], "no node is running, nowhere: start one with `troc relay`"),
+        (&["ledger"], "no node is running, "),
     ] {
         let line = bad(dir.path(), words, 1);
         assert!(line.contains(part), "{words:?}: {line}");

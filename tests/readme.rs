@@ -183,7 +183,9 @@ fn every_verb_and_flag_of_the_readme_is_in_the_help() {
         }
     }
     assert!(seen > 15, "{seen} flags seen");
-    for verb in ["create", "show", "get", "relay", "verify", "doctor", "completions", "man"] {
+    for verb in
+        ["create", "show", "get", "relay", "verify", "peers", "ledger", "doctor", "completions", "man"]
+    {
         assert!(helps.contains_key(&vec![verb]), "README shows no `troc {verb}`");
     }
 }
@@ -202,6 +204,8 @@ fn flags_in_the_prose_exist_somewhere() {
         &["get"],
         &["relay"],
         &["verify"],
+        &["peers"],
+        &["ledger"],
         &["doctor"],
         &["bench", "leech"],
         &["bench", "seed"],

@@ -397,6 +397,25 @@ pub const METRICS_CONNECTIONS_MAX: usize = 16;
 /// Time that one connection of a reader may take, idle or not.
 pub const METRICS_CONNECTION_TIME: Span = Span::from_secs(60);
 
+// ---- The control socket ----
+
+/// Connections to the control socket that are served at a time; more wait until one has gone.
+pub const CONTROL_CONNECTIONS_MAX: usize = 8;
+/// Time of one such connection, from its begin to the end of the answer.
+pub const CONTROL_CONNECTION_TIME: Span = Span::from_secs(10);
+/// Longest question, its end of line left out; a longer one is refused.
+pub const CONTROL_QUESTION_BYTES_MAX: usize = 1 << 10;
+/// Longest answer that the asking side reads.
+pub const CONTROL_ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Rows of one answer.
+pub const CONTROL_ROWS_MAX: usize = 10_000;
+/// Sockets of one process id in one state directory, which nodes in containers may have in common.
+pub const CONTROL_SOCKETS_PER_PID_MAX: u32 = 64;
+/// Running nodes of one state directory that are asked.
+pub const CONTROL_NODES_MAX: usize = 256;
+/// Places of a worker's table of connections that one turn shows: ten thousand connections take eighty turns.
+pub const VIEW_PLACES_PER_TURN: usize = 128;
+
 // ---- Load tests (`troc bench`) ----
 
 /// Connections of one load generator or source.

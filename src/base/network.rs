@@ -65,6 +65,16 @@ impl Network {
         Self { address: masked(address, prefix), prefix }
     }
 
+    /// Its first address.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Whether it is a single address.
+    pub fn is_address(&self) -> bool {
+        self.prefix == bits(self.address)
+    }
+
     /// Whether an address is one of it, however it is written.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = canonical(address);
@@ -144,6 +154,15 @@ impl Grouping {
         AddressClass::of(address).is_stranger() && !is_friend()
     }
 
+    /// The addresses that are one party with `address` when grants and caps are shared out, to be shown.
+    pub fn network_of(&self, address: IpAddr) -> Network {
+        match self.group_key(address) {
+            GroupKey::Local(address) => Network::new(address, bits(address)),
+            GroupKey::Net(first) if first.is_ipv4() => Network::new(first, self.prefixes.v4),
+            GroupKey::Net(first) => Network::new(first, self.prefixes.v6),
+        }
+    }
+
     /// The party that `address` belongs to when grants and caps are shared out.
     pub fn group_key(&self, address: IpAddr) -> GroupKey {
         let address = canonical(address);
@@ -178,6 +197,13 @@ mod tests {
 
     fn network(text: &str) -> Network {
         text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn groups_are_shown_as_networks() {
+        let text = |address: &str| Grouping::default().network_of(ip(address)).to_string();
+        assert_eq!((text("8.8.4.9"), text("2a00:1:2:3::4")), ("8.8.4.0/24".into(), "2a00:1:2::/48".into()));
+        assert_eq!((text("10.0.0.7"), text("fc00::1")), ("10.0.0.7/32".into(), "fc00::1/128".into()));
     }
 
     #[test]

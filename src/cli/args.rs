@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::base::human;
-use crate::base::limits::{LEDGER_INTERVAL, UNSYNCED_BYTES_MAX};
+use crate::base::limits::{CONTROL_ROWS_MAX, LEDGER_INTERVAL, UNSYNCED_BYTES_MAX};
 use crate::base::network::{GroupPrefixes, Network};
 use crate::base::time::Span;
 use crate::cli::bench::BenchArgs;
@@ -42,6 +42,12 @@ pub enum Verb {
     Relay(RelayArgs),
     /// Check every piece on disk and name what is bad
     Verify(VerifyArgs),
+    /// Show each connection of the nodes that run, and why it is served now
+    #[command(after_help = PEERS_COLUMNS)]
+    Peers(AskArgs),
+    /// Show who gave and who got, and where each stands in the order of service
+    #[command(after_help = LEDGER_COLUMNS)]
+    Ledger(AskArgs),
     /// Measure any BitTorrent seeder or fetcher
     Bench(BenchArgs),
     /// Say what this host allows and how to mend what it does not
@@ -284,6 +290,38 @@ pub struct RelayArgs {
     pub node: NodeArgs,
 }
 
+/// `troc peers` and `troc ledger`.
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// State directory of the nodes to ask [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Most rows of each node
+    #[arg(long, value_name = "N", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(1..=CONTROL_ROWS_MAX as i64))]
+    pub top: u32,
+}
+
+/// What `troc peers` prints, the fastest connections first.
+const PEERS_COLUMNS: &str = "\
+Columns: DIR in (it came to us) or out; HAS of the torrent; DOWN and UP of the last seconds; GAVE
+what came from it, GOT what went to it; ASKED requests of ours that wait for their blocks, QUEUED
+requests of its that wait to be served, SENDING what is under way to it; CLASS in the order of
+service, with its place while it waits (#0 is first); WHY it stands there. Nothing is encrypted.
+FLAGS: D we take from it, d we would but it chokes us, K it would give but we want nothing; U it
+takes from us, u it would but we choke it, ? we would give but it wants nothing; S it fell silent; I
+it came to us.";
+
+/// What `troc ledger` prints, who gave most first.
+const LEDGER_COLUMNS: &str = "\
+Columns: PARTY an address, or the begin of its hash when it is not connected; KIND peer, or group of
+addresses (who is alone in its group is a group); GROUP of a peer; CONNS now; GAVE verified bytes,
+GOT bytes sent to it, BALANCE the difference; CLASS in the order of service; WHY it stands there.
+Classes: grant (newcomers, a tenth of what is sent), owed, excess, rest, again.";
+
 /// `troc doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -346,6 +384,9 @@ mod tests {
             "bench seed --torrent f --data d --listen [::1]:0 --listen [::1]:0 --rate 20MB/s --stall-after 1",
             "bench storm 127.0.0.1:1 --torrent f --connections 10000 --rate 20000 --seconds 3 --hold",
             "bench hash --seconds 1 --json",
+            "peers",
+            "peers --state s --json --top 10000",
+            "ledger --state s --json --top 1",
             "doctor --json",
             "completions bash",
             "man",
@@ -376,6 +417,9 @@ mod tests {
             "relay a",
             "verify x",
             "verify x d --state s",
+            "peers --top 0",
+            "peers x",
+            "ledger --top 10001",
             "frobnicate",
         ] {
             let words = std::iter::once("troc").chain(line.split(' '));

@@ -4,19 +4,23 @@
 //! `troc: what, where: how to mend it`.
 
 pub mod args;
+mod ask;
 pub mod bench;
 mod create;
 mod doctor;
 mod error;
 mod get;
 mod hash_progress;
+mod ledger;
 mod man;
 mod node;
 mod out;
+mod peers;
 mod progress;
 mod relay;
 mod show;
 mod source;
+mod table;
 mod verify;
 
 use std::ffi::OsString;
@@ -54,6 +58,8 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Get(args) => get::run(&args),
         Verb::Relay(args) => relay::run(&args),
         Verb::Verify(args) => verify::run(&args),
+        Verb::Peers(args) => peers::run(&args),
+        Verb::Ledger(args) => ledger::run(&args),
         Verb::Bench(args) => Ok(bench::run(args)?),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Completions(args) => man::completions(&args),

@@ -1,6 +1,7 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
 mod accounts;
+mod inquiry;
 mod mail;
 mod memory;
 mod role;
@@ -44,6 +45,7 @@ use crate::storage::durability::SyncPolicy;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
 
 use accounts::Ledgering;
+use inquiry::Inquiries;
 use memory::RegionDone;
 use sleep::Bedroom;
 
@@ -81,6 +83,7 @@ enum Event {
     Kept(TorrentId, News),
     Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>),
     Scraped(Asked),
+    Asked(super::socket::Asked),
     Region(RegionDone),
     Ledgered,
 }
@@ -117,6 +120,7 @@ pub struct Control<'a> {
     memory: CacheMemory,
     ledgering: Ledgering,
     metrics: Option<Endpoint>,
+    inquiries: Inquiries,
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
     stop_asked_at: Option<Instant>,
@@ -168,6 +172,7 @@ impl<'a> Control<'a> {
             memory,
             ledgering: Ledgering::Over,
             metrics: None,
+            inquiries: Inquiries::new(),
             on_status,
             phase: Phase::Running,
             stop_asked_at: None,
@@ -179,21 +184,12 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// The same with metrics, served while it runs.
-    pub fn with_metrics(mut self, metrics: Option<Endpoint>) -> Self {
-        self.metrics = metrics;
-        self
-    }
-
     /// Runs the node to its end.
     pub async fn run(&mut self) -> Result<NodeStatus, NodeError> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Control)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Control)?;
         self.region_touched(0);
-        if let Some(metrics) = &mut self.metrics {
-            let tell = self.tell.clone();
-            metrics.start(move |asked| drop(tell.send(Event::Scraped(asked))));
-        }
+        self.listen();
         self.start_ledgering();
         self.start_torrents();
         self.show_status();
@@ -281,6 +277,7 @@ impl<'a> Control<'a> {
             Event::Kept(id, news) => self.torrent_kept(id, news),
             Event::Announced(id, tracker, result) => self.announced(id, tracker, result),
             Event::Scraped(asked) => self.scraped(asked),
+            Event::Asked(asked) => self.asked(asked),
             Event::Region(done) => self.region_done(done),
             Event::Ledgered => self.ledgering = Ledgering::Over,
         }
@@ -448,20 +445,6 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Somebody reads the metrics.
-    fn scraped(&self, asked: Asked) {
-        let Some(metrics) = &self.metrics else { return };
-        let swarms = self.swarms.iter().enumerate();
-        let torrents = swarms.filter_map(|(index, swarm)| Some((index, &*swarm.live.as_ref()?.shared)));
-        let mut snapshot = metrics.sources.snapshot(clock::now().since(self.started_at).0, torrents);
-        snapshot.mailboxes = self.workers.iter().map(|worker| worker.mailbox().len() as u64).collect();
-        snapshot.control_mailbox = self.mailbox.len() as u64;
-        let (regions, gone, shrinks) = self.memory.figures();
-        (snapshot.regions, snapshot.slots_gone, snapshot.shrinks) = (regions, gone.into(), shrinks);
-        // One who asked and went away needs no answer.
-        let _ = asked.send(snapshot);
-    }
-
     fn fail(&mut self, error: NodeError) {
         self.failure.get_or_insert(error);
         self.stop();
@@ -473,6 +456,7 @@ impl<'a> Control<'a> {
             return;
         }
         self.phase = Phase::Draining(self.workers.len());
+        self.dismiss_inquiries();
         self.gates.stop();
         let now = clock::now();
         for (index, swarm) in self.swarms.iter_mut().enumerate() {

@@ -3,6 +3,7 @@
 //! The server (`server.rs`) runs on the control thread. It asks the control loop for a [`Snapshot`] and
 //! renders it (`page.rs`). Nothing is computed while nobody asks, and the workers take no part.
 
+mod fairness;
 mod page;
 mod server;
 
@@ -14,10 +15,12 @@ use super::error::NodeError;
 use crate::base::limits::METRICS_TORRENTS_MAX;
 use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
+use crate::shared::ledger::Ledger;
 use crate::shared::retirer::RegionCounts;
 use crate::shared::sync::Ordering;
 use crate::shared::torrent::{CoreStats, SharedTorrent};
 
+use fairness::Fairness;
 pub use server::Asked;
 
 /// An open port, and what is served there.
@@ -59,6 +62,8 @@ pub struct Sources {
     pub cache: Arc<Cache>,
     /// How large it is, and why.
     pub cache_size: CacheSize,
+    /// Who gave and who got.
+    pub ledger: Arc<Ledger>,
 }
 
 /// The node at one moment.
@@ -92,6 +97,8 @@ pub struct Snapshot {
     pub evictions: u64,
     /// How large the cache may get, and which limit decided it.
     pub cache_size: CacheSize,
+    /// How fairly it has shared out.
+    pub fairness: Fairness,
 }
 
 /// Payload moved, and with whom. Bytes since the start; peers as of now.
@@ -176,6 +183,7 @@ impl Sources {
             shrinks: 0,
             evictions: self.cache.evictions(),
             cache_size: self.cache_size,
+            fairness: Fairness::of(&self.ledger),
         };
         let mut other = None;
         for (index, torrent) in torrents {

@@ -11,6 +11,7 @@ use super::config::{Identity, LanLimit, NodeConfig, RateLimits};
 use super::control::{CacheMemory, Control, Shared};
 use super::error::NodeError;
 use super::metrics::{Endpoint, Sources};
+use super::socket::ControlSocket;
 use super::status::NodeStatus;
 use super::store::StateDir;
 use super::supervisor::{Crew, Workers, allowed_cpus};
@@ -66,8 +67,15 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let hashes = config.torrents.iter().map(|torrent| torrent.info_hash);
     let sleepers = Arc::new(Sleepers::new(hashes));
     let counters: Vec<_> = cpus.iter().map(|_| Arc::new(CoreCounters::new())).collect();
-    let sources = Sources { cores: counters.clone(), cache: Arc::clone(&cache), cache_size };
+    let ledger = Arc::new(Ledger::new(LEDGER_ACCOUNTS));
+    let sources = Sources {
+        cores: counters.clone(),
+        cache: Arc::clone(&cache),
+        cache_size,
+        ledger: Arc::clone(&ledger),
+    };
     let metrics = config.metrics.map(|address| Endpoint::open(address, sources)).transpose()?;
+    let socket = control_socket(&config);
     // One core alone shares with nobody.
     let shared_regions = if cpus.len() > 1 { uring::SharedRegions::new(&arena) } else { None };
     let least = least_bytes(longest_piece(&config));
@@ -78,7 +86,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         regions: shared_regions,
         zero_copy: config.zero_copy,
         cache,
-        ledger,
+        ledger: Arc::clone(&ledger),
         counters,
         sleepers: Arc::clone(&sleepers),
         fingerprint: state.fingerprint(),
@@ -93,7 +101,9 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
-    let outcome = runtime.block_on(control.with_metrics(metrics).with_accounts(accounts).run());
+    let mut control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
+    let outcome = runtime.block_on(control.run());
+    drop(control);
     if !matches!(outcome, Err(NodeError::Killed)) {
         workers.join();
     }
@@ -140,6 +150,19 @@ fn budgets(limits: RateLimits, now: Instant) -> Budgets {
         LanLimit::Own(rate) => LanBudget::Own(budget(rate)),
     };
     Budgets { node: limits.node.map(budget), lan }
+}
+
+/// The socket at which it is asked how it goes. A node without one works all the same.
+fn control_socket(config: &NodeConfig) -> Option<ControlSocket> {
+    let opened = ControlSocket::open(&config.state_dir);
+    let opened = opened.inspect_err(|error| {
+        tracing::warn!(
+            "no control socket in {}: {error}; `troc peers` and `troc ledger` will not find this node: give \
+             --state a directory on a local file system",
+            config.state_dir.display()
+        );
+    });
+    opened.ok()
 }
 
 fn random() -> Result<[u8; 32], NodeError> {

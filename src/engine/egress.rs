@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::scheduler::lists::{Links, List};
+use super::scheduler::view::Outlook;
 use super::scheduler::{Demand, InFlight, Membership, Scheduler, Turn};
 use super::tap::{Tap, claim_both};
 use crate::base::ids::{ConnId, TorrentId};
@@ -225,6 +226,17 @@ impl Egress {
     /// A send to the connection ended, or the connection did.
     pub fn end(&mut self, conn: ConnId, sent: InFlight, ledger: &Ledger) {
         self.on(conn, |scheduler, _| scheduler.end(sent, ledger));
+    }
+
+    /// Where the connection stands now. See [`Scheduler::outlook`].
+    pub fn outlook(&self, conn: ConnId, ledger: &Ledger) -> Option<Outlook> {
+        self.look_up(conn).and_then(|(domain, number)| domain.scheduler.outlook(number, ledger))
+    }
+
+    /// The debt to whoever is owed most of those that wait.
+    pub fn owed_waiting_bytes(&self, ledger: &Ledger) -> u64 {
+        let debts = self.domains.iter().map(|domain| domain.scheduler.owed_waiting_bytes(ledger));
+        debts.max().unwrap_or(0)
     }
 
     /// Takes `bytes` of what limits the connection; false while that is shut.

@@ -25,6 +25,7 @@
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
+//! view.rs       what whoever asks is shown of a connection
 //! roster.rs     whom we know and are connected to (the same; candidates.rs: whom to dial)
 //! ```
 
@@ -60,6 +61,7 @@ mod tick;
 pub mod torrent;
 mod unchoking;
 mod upload;
+pub mod view;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

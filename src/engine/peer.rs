@@ -11,6 +11,7 @@ use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::proof::Proof;
 use super::scheduler::{InFlight, Turn};
+use super::view::Meter;
 use crate::base::address::AddressClass;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
@@ -248,6 +249,8 @@ pub struct Peer {
     pub received_bytes: u64,
     /// Payload sent.
     pub sent_bytes: u64,
+    /// How fast payload comes, and goes.
+    pub meters: [Meter; 2],
     /// Why it is being closed.
     pub farewell: Option<super::action::Farewell>,
 }
@@ -306,6 +309,7 @@ impl Peer {
             asks: Asks::default(),
             received_bytes: 0,
             sent_bytes: 0,
+            meters: [Meter::default(); 2],
             farewell: None,
         }
     }
@@ -433,6 +437,13 @@ impl Peers {
     /// Every `parts`th of them from place `part` on.
     pub fn part(&self, part: usize, parts: usize) -> impl Iterator<Item = &Peer> {
         self.entries.iter().skip(part).step_by(parts).filter_map(Option::as_deref)
+    }
+
+    /// Those in the next `count` places from `from` on, and where to go on; `None` at the end.
+    pub fn places(&self, from: usize, count: usize) -> (impl Iterator<Item = &Peer>, Option<usize>) {
+        let next = from.saturating_add(count);
+        let some = self.entries.iter().skip(from).take(count).filter_map(Option::as_deref);
+        (some, Some(next).filter(|&next| next < self.entries.len()))
     }
 
     /// How many there are.

@@ -13,6 +13,7 @@ mod relief;
 mod requests;
 mod rivals;
 mod time;
+mod view;
 
 use super::*;
 use crate::base::bitfield::Bitfield;

@@ -80,6 +80,7 @@ impl Engine {
     fn look_after(&mut self, conn: ConnId, span: Span, now: Instant) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.pace.roll(span);
+        peer.roll_meters(span);
         peer.drain.roll(span, peer.out.holds_slots());
         peer.cold_reads.roll(span);
         peer.asks.roll(span);

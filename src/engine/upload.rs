@@ -126,6 +126,7 @@ impl Engine {
             peer.out.burst.begin(now);
             peer.waits_since = now;
             peer.out.begun = self.egress.charge(conn, turn, bytes, &self.ledger);
+            self.counters.class_sent_bytes[turn.class as usize].add(bytes);
         } else if limited {
             // Another core took the last of what its limits let pass.
             self.wait_for_turn(conn);

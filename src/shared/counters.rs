@@ -27,6 +27,9 @@ impl Count {
     }
 }
 
+/// Classes of service that are told apart, in the order of `engine/scheduler/class.rs`.
+pub const SERVICE_CLASSES: usize = 5;
+
 /// Buckets of a histogram at most, the one without a bound included.
 pub const BUCKETS_MAX: usize = 24;
 
@@ -107,6 +110,8 @@ pub struct CoreCounters {
     pub chunks_writing: Count,
     /// Bytes hashed with SHA-1.
     pub hashed_bytes: Count,
+    /// The debt to whoever is owed most of those that wait at the end of the turn; 0 if nobody owed does.
+    pub owed_waiting_bytes: Count,
     // Per chunk or per send.
     /// Bytes of chunks whose write ended well.
     pub written_bytes: Count,
@@ -114,6 +119,8 @@ pub struct CoreCounters {
     pub blocks_sent: Count,
     /// Of these, blocks that had to wait for their chunk to be read.
     pub cache_misses: Count,
+    /// Payload put into sends, by the class out of which it was served.
+    pub class_sent_bytes: [Count; SERVICE_CLASSES],
     /// Blocks of chunks that this core completed.
     pub blocks_received: Count,
     // Rare.
@@ -154,9 +161,11 @@ impl CoreCounters {
             hashes_waiting: zero(),
             chunks_writing: zero(),
             hashed_bytes: zero(),
+            owed_waiting_bytes: zero(),
             written_bytes: zero(),
             blocks_sent: zero(),
             cache_misses: zero(),
+            class_sent_bytes: std::array::from_fn(|_| zero()),
             blocks_received: zero(),
             copied_bytes: zero(),
             handshakes: zero(),

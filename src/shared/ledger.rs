@@ -12,6 +12,8 @@
 //! Invariants: `received_bytes` counts only verified payload that was asked for, once. `sent_bytes` counts
 //! payload of sends that were submitted, less what was refunded because it never left.
 
+pub mod view;
+
 use super::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::base::limits::LEDGER_PROBES_MAX;
 use crate::storage::ledger::PartyKind;

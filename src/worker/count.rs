@@ -1,6 +1,8 @@
-//! What the worker itself counts for the metrics; the engine counts what is its own.
+//! What the worker itself counts for the metrics, and what it shows to whoever asks; the engine counts what
+//! is its own.
 
 use super::Worker;
+use super::mesh::{ToControl, Viewing};
 use crate::base::ids::TorrentId;
 use crate::base::time::Instant;
 use crate::io::Io;
@@ -13,6 +15,7 @@ impl<I: Io> Worker<I> {
         counters.turn_ns.record(self.io.now().since(began).0);
         counters.hashes_waiting.set(self.hashes.len() as u64);
         counters.chunks_writing.set(self.engine.chunks_writing().into());
+        counters.owed_waiting_bytes.set(self.engine.owed_waiting_bytes());
         counters.ring_enters.set(io.enters);
         counters.ring_overflows.set(io.overflows);
         counters.completions.set(io.completions);
@@ -22,6 +25,12 @@ impl<I: Io> Worker<I> {
         counters.sends.set(io.sends);
         counters.zero_copy_sends.set(io.zero_copy_sends);
         counters.zero_copy_copied.set(io.zero_copy_copied);
+    }
+
+    /// Shows a bounded part of its connections.
+    pub(super) fn show(&mut self, mut viewing: Viewing) {
+        let next = self.engine.view_peers(viewing.from, &mut viewing.peers);
+        self.links.control.send(ToControl::Viewed { core: self.core.0, viewing, next });
     }
 
     /// A chunk is in its files.

@@ -14,6 +14,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::base::ids::{ConnId, TorrentId};
 use crate::engine::action::{Note, Report};
+use crate::engine::view::PeerView;
 use crate::io::{Io, Wake};
 use crate::proto::wire::handshake::Handshake;
 use crate::shared::lane::Parking;
@@ -72,8 +73,21 @@ pub enum ToWorker<I: Io> {
         /// The error number, if it failed.
         result: Result<(), i32>,
     },
+    /// Show some of its connections; answer with `ToControl::Viewed`.
+    View(Viewing),
     /// Close everything, write what is verified, then end.
     Stop,
+}
+
+/// A look at a worker's connections, a part of them each time that it is sent.
+#[derive(Debug)]
+pub struct Viewing {
+    /// The question, of the control thread's choice.
+    pub ticket: u64,
+    /// The first place in the worker's table.
+    pub from: usize,
+    /// Room for what is there, made by the control thread: the worker allocates nothing.
+    pub peers: Vec<PeerView>,
 }
 
 /// Part of a chunk that does not fill a page of its file.
@@ -114,6 +128,15 @@ pub enum ToControl {
         region: u32,
         /// Or could not.
         could: bool,
+    },
+    /// What `ToWorker::View` asked for.
+    Viewed {
+        /// Who answers.
+        core: u8,
+        /// The same, with what was found.
+        viewing: Viewing,
+        /// Where to go on, if that is not all.
+        next: Option<usize>,
     },
     /// A worker has ended; nothing of it is in flight.
     Stopped {

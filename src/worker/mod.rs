@@ -323,6 +323,7 @@ impl<I: Io> Worker<I> {
                     let finished = self.disk.handle_edges(job, result);
                     self.finish(finished);
                 }
+                ToWorker::View(viewing) => self.show(viewing),
                 ToWorker::Stop => {
                     self.stopping = true;
                     self.engine.handle_stop();

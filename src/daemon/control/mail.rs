@@ -13,6 +13,7 @@ impl Control<'_> {
                 ToControl::Edges { core, job, torrent, edges } => self.write_edges(core, job, torrent, edges),
                 ToControl::Touched { region } => self.region_touched(region),
                 ToControl::Forgotten { region, could } => self.region_forgotten(region, could),
+                ToControl::Viewed { core, viewing, next } => self.viewed(core, viewing, next),
                 ToControl::Stopped { .. } => self.worker_ended(),
                 ToControl::Failed { core, why } => {
                     self.fail(NodeError::Worker { core, why });

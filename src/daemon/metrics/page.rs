@@ -7,7 +7,9 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::fairness::lag_bytes;
 use super::{Snapshot, TorrentFigures, Traffic};
+use crate::engine::scheduler::class::Class;
 use crate::shared::counters::{CoreCounters, Histogram};
 use crate::shared::retirer::RegionCounts;
 
@@ -57,6 +59,11 @@ const CORE_GAUGES: &[Row<CoreCounters>] = &[
         "troc_ready_connections",
         "Connections with something to send when the last turn began to act",
         |core| core.ready.get(),
+    ),
+    (
+        "troc_owed_waiting_bytes",
+        "Debt to whoever is owed most of those that waited when the last turn ended",
+        |core| core.owed_waiting_bytes.get(),
     ),
     ("troc_hashes_waiting", "Chunks that wait to be hashed", |core| core.hashes_waiting.get()),
     ("troc_chunks_writing", "Chunks that are being written", |core| core.chunks_writing.get()),
@@ -119,6 +126,7 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let page = &mut Page(&mut encoder);
         self.node(page)?;
+        self.fairness(page)?;
         let cores = || label("core", self.cores.iter().enumerate().map(|(core, own)| (core, &**own)));
         page.rows(MetricType::Counter, CORE_COUNTERS, cores)?;
         page.rows(MetricType::Gauge, CORE_GAUGES, cores)?;
@@ -171,6 +179,35 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Who gives, gets: how much went to whom.
+    fn fairness(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let help = "Payload put into sends, by class of service";
+        let of_core = |(core, counters): (usize, &std::sync::Arc<CoreCounters>)| {
+            let bytes = counters.class_sent_bytes.each_ref().map(|count| count.get());
+            let class = |(class, bytes): (Class, u64)| {
+                ([("core", core.to_string()), ("class", class.name().to_owned())], bytes)
+            };
+            Class::ALL.into_iter().zip(bytes).map(class).collect::<Vec<_>>()
+        };
+        let samples = self.cores.iter().enumerate().flat_map(of_core);
+        page.family("troc_class_sent_bytes", help, MetricType::Counter, samples)?;
+        let fairness = self.fairness;
+        let states = [("connected", fairness.connected), ("remembered", fairness.remembered)];
+        let help = "Accounts of peers and groups of addresses";
+        page.values("troc_ledger_accounts", help, MetricType::Gauge, "state", states)?;
+        let help = "Groups of addresses that gave, of those with accounts";
+        page.gauge("troc_contributors", help, Some(fairness.contributors as f64))?;
+        let help = "Jain index of bytes sent for each byte received, over contributors";
+        page.gauge("troc_jain_index", help, fairness.jain)?;
+        let help = "Part of sent bytes that went to groups that gave nothing, of those with accounts";
+        page.gauge("troc_free_rider_share", help, fairness.free_rider_share)?;
+        let help = "Difference between the largest and the smallest troc_owed_waiting_bytes above zero";
+        let lag = lag_bytes(self.cores.iter().map(|core| &**core));
+        page.gauge("troc_core_lag_bytes", help, Some(lag as f64))
+    }
+}
+
 /// Each item with a label of its own.
 fn label<'a, T: 'a>(
     key: &'static str,
@@ -208,12 +245,18 @@ impl Page<'_, '_> {
         self.family(name, help, kind, values.into_iter().map(|(label, value)| ([(key, label.into())], value)))
     }
 
-    fn family(
+    /// One figure; none while there is nothing to say.
+    fn gauge(&mut self, name: &str, help: &str, value: Option<f64>) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        value.map_or(Ok(()), |value| metric.encode_gauge(&value))
+    }
+
+    fn family<const LABELS: usize>(
         &mut self,
         name: &str,
         help: &str,
         kind: MetricType,
-        samples: impl Iterator<Item = (Label, u64)>,
+        samples: impl Iterator<Item = ([(&'static str, String); LABELS], u64)>,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, kind)?;
         for (label, value) in samples {

@@ -32,7 +32,11 @@ fn sources() -> Sources {
     let cores = (0..2).map(|_| Arc::new(CoreCounters::new())).collect();
     let host = Host { memory_bytes: Some(0), ..Host::default() };
     let cache_size = CacheSize::choose(Some(1 << 30), 64 << 20, &host);
-    Sources { cores, cache: Arc::new(Cache::new(8)), cache_size }
+    let ledger = Arc::new(Ledger::new(16));
+    let id = ledger.open(7);
+    ledger.credit(7, 1 << 20);
+    ledger.debit(id, 1 << 20);
+    Sources { cores, cache: Arc::new(Cache::new(8)), cache_size, ledger }
 }
 
 fn snapshot(torrents: &[Arc<SharedTorrent>]) -> Snapshot {
@@ -40,6 +44,9 @@ fn snapshot(torrents: &[Arc<SharedTorrent>]) -> Snapshot {
     sources.cores[1].turn_ns.record(1_500);
     sources.cores[1].blocks_sent.add(10);
     sources.cores[1].cache_misses.add(3);
+    sources.cores[1].class_sent_bytes[1].add(77);
+    sources.cores[0].owed_waiting_bytes.set(5);
+    sources.cores[1].owed_waiting_bytes.set(8);
     sources.snapshot(2_500_000_000, torrents.iter().map(|torrent| &**torrent).enumerate())
 }
 
@@ -76,6 +83,14 @@ fn a_page_says_type_meaning_and_value_of_each_figure() {
         "troc_turn_seconds_bucket{le=\"0.000001024\",core=\"1\"} 0",
         "troc_turn_seconds_bucket{le=\"0.000002048\",core=\"1\"} 1",
         "troc_turn_seconds_bucket{le=\"+Inf\",core=\"1\"} 1",
+        "troc_class_sent_bytes_total{core=\"1\",class=\"owed\"} 77",
+        "troc_class_sent_bytes_total{core=\"0\",class=\"again\"} 0",
+        "troc_ledger_accounts{state=\"connected\"} 1",
+        "troc_jain_index 1.0",
+        "troc_free_rider_share 0.0",
+        "troc_contributors 1.0",
+        "troc_owed_waiting_bytes{core=\"1\"} 8",
+        "troc_core_lag_bytes 3.0",
         "# EOF",
     ] {
         assert!(page.lines().any(|found| found == line), "no {line}\n{page}");

@@ -4,6 +4,7 @@
 //! class.rs    the order: five classes, and a place in each (pure)
 //! queue.rs    parties that wait, by class and bucket, O(1)
 //! lists.rs    the lists of it
+//! view.rs     why somebody is served when it is, for whoever asks
 //! window.rs   how much may be in flight, so that the order decides and not the kernel
 //! flight.rs   what is in flight, and for how long it counts
 //! party.rs    connections of one account
@@ -31,6 +32,7 @@ mod lead;
 pub(super) mod lists;
 mod party;
 mod queue;
+pub mod view;
 pub mod window;
 
 use crate::base::ids::ConnId;
@@ -416,12 +418,14 @@ impl Scheduler {
     fn service_key(&mut self, party: u32, service_bytes: u64) -> u64 {
         let base_bytes = self.queue.base() * SERVICE_STEP_BYTES;
         let since_bytes = &mut self.parties.at_mut(party).since_bytes;
-        let key_bytes = service_bytes.wrapping_sub(*since_bytes);
-        if key_bytes.cast_signed() < base_bytes.cast_signed() {
-            *since_bytes = service_bytes.wrapping_sub(base_bytes);
-            return self.queue.base();
+        let key_bytes = since_bytes.map(|since_bytes| service_bytes.wrapping_sub(since_bytes));
+        match key_bytes.filter(|bytes| bytes.cast_signed() >= base_bytes.cast_signed()) {
+            Some(key_bytes) => key_bytes / SERVICE_STEP_BYTES,
+            None => {
+                *since_bytes = Some(service_bytes.wrapping_sub(base_bytes));
+                self.queue.base()
+            }
         }
-        key_bytes / SERVICE_STEP_BYTES
     }
 
     /// What a party may still have in flight; `None` if that is not worth a send. Equal shares of the window

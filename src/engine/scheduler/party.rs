@@ -18,13 +18,14 @@ pub struct Party {
     pub account: Option<AccountId>,
     /// Those that wait, by index, in turn.
     pub waiting: List,
-    /// The service of its account at which its service on this core began.
-    pub since_bytes: u64,
+    /// The service of its account at which its service on this core began; none before the first look.
+    pub since_bytes: Option<u64>,
     /// Payload of its connections that is in flight.
     pub flight: Flight,
     /// How it read what it was sent last.
     pub reader: Reader,
-    members: u32,
+    /// Connections in it, whether they wait or not.
+    pub(super) members: u32,
     sends: u32,
     busy: bool,
     /// Tells apart parties that had the same number.
@@ -54,8 +55,7 @@ impl Party {
         Self {
             account,
             waiting: List::default(),
-            // Far ahead of any service: the first look sets it.
-            since_bytes: u64::MAX,
+            since_bytes: None,
             flight: Flight::default(),
             reader: Reader::default(),
             members: 1,

@@ -429,3 +429,19 @@ fn members_of_a_party_take_long_turns() {
     let changes = order.windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert_eq!(changes, 2, "{order:?}");
 }
+
+#[test]
+fn a_group_that_comes_back_begins_where_the_others_are() {
+    let mut rig = Rig::new();
+    let (gone, other) = (rig.enter(1), rig.enter(2));
+    rig.wait(gone);
+    rig.shares(64);
+    rig.scheduler.forget(gone);
+    rig.scheduler.leave(gone);
+    rig.wait(other);
+    rig.serve(BLOCK).unwrap();
+    let back = rig.enter(1);
+    rig.wait(back);
+    let shares = rig.shares(2_000);
+    assert!(shares[1].abs_diff(shares[2]) <= 2 * SERVICE_STEP_BYTES, "{shares:?}");
+}

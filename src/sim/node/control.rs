@@ -154,7 +154,7 @@ impl Control {
             match message {
                 ToControl::Report(report) => self.handle_report(report, world.now()),
                 ToControl::Edges { core, job, edges, .. } => self.write_edges(world, core, job, edges),
-                ToControl::Touched { .. } => {}
+                ToControl::Touched { .. } | ToControl::Viewed { .. } => {}
                 ToControl::Forgotten { region, could } => self.cache.handle_forgotten(world, region, could),
                 ToControl::Stopped { core } => self.worker_ended(CoreId(core)),
                 ToControl::Failed { core, why } => panic!("worker {core}: {why}"),
