@@ -14,6 +14,7 @@ pub mod peers;
 pub mod profile;
 pub mod run;
 pub mod scenario;
+pub mod swarm;
 pub mod timeline;
 pub mod torrent;
 pub mod world;

@@ -1,0 +1,38 @@
+//! What a swarm shares: sizes without bytes.
+
+use crate::base::geometry::Geometry;
+use crate::base::ids::{InfoHash, TorrentId};
+use crate::shared::torrent::TorrentMeta;
+use crate::storage::layout::{FileSpan, Layout};
+
+/// A torrent of whole blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its sizes.
+    pub geometry: Geometry,
+}
+
+impl Content {
+    /// The digest of every piece whose blocks are right.
+    pub const DIGEST: [u8; 20] = [5; 20];
+    /// Its name.
+    pub const INFO_HASH: InfoHash = InfoHash([7; 20]);
+
+    /// So many pieces of so many bytes.
+    pub const fn new(pieces: u32, piece_bytes: u32) -> Self {
+        Self { geometry: Geometry::new(pieces as u64 * piece_bytes as u64, piece_bytes) }
+    }
+
+    /// What an engine is told of it.
+    pub fn meta(&self, id: TorrentId) -> TorrentMeta {
+        let length = self.geometry.total_bytes;
+        TorrentMeta {
+            id,
+            info_hash: Self::INFO_HASH,
+            geometry: self.geometry,
+            piece_hashes: vec![Self::DIGEST; self.geometry.piece_count() as usize],
+            layout: Layout::new(std::iter::once(FileSpan { length, pad: false })),
+            private: false,
+        }
+    }
+}
