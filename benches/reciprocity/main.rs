@@ -1,5 +1,5 @@
-//! `cargo bench --bench reciprocity -- --help`: swarms of simulated nodes, for us and for other policies, with
-//! the bars of each scenario. Virtual time, one seed: figures depend on no machine.
+//! `cargo bench --bench reciprocity -- --help`: swarms of simulated nodes, for us and for other policies,
+//! with the bars of each scenario. Virtual time, one seed: figures depend on no machine.
 
 mod args;
 

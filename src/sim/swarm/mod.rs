@@ -8,7 +8,7 @@
 //! plan.rs       who is in a swarm              net.rs      links, connections, the clock
 //! world.rs      the swarm, event by event      tally.rs    who gave how much to whom, and when
 //! troc_node.rs  engines                        model.rs    a model node; store.rs, policy.rs
-//! scenario/     what is measured, with bars    report.rs   figures and tables
+//! scenario/     what is measured, with bars    report.rs   figures and what they should be
 //! ```
 
 pub mod content;

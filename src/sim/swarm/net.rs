@@ -1,7 +1,7 @@
 //! The network of a swarm: links, connections and the clock.
 //!
-//! - A *link* has a rate each way. Up, connections with data take turns, a block at a time, as TCP flows share
-//!   a link; down, what arrives waits in one queue.
+//! - A *link* has a rate each way. Up, connections with data take turns, a block at a time, as TCP flows
+//!   share a link; down, what arrives waits in one queue.
 //! - A connection carries whole *parcels* in order: encoded messages, or one block without its bytes. No more
 //!   than two blocks and what the distance takes is under way on one connection, so who reads slowly holds up
 //!   its own connections only.

@@ -2,8 +2,8 @@
 //!
 //! | policy | serves | source |
 //! |---|---|---|
-//! | tit-for-tat | each 10 s the four that gave most in 20 s, and one other for 30 s; seeds in turn | BEP 3 |
-//! | PropShare | by shares: 0.8 in proportion to what came in four rounds, 0.2 to others | Levin et al. 2008 |
+//! | tit-for-tat | the four that gave most in 20 s, one other for 30 s; a seed in turn | BEP 3 |
+//! | PropShare | 0.8 in proportion to what came in four rounds, 0.2 to others | Levin et al. 2008 |
 //! | FairTorrent | everybody; next whoever owes least | Sherman, Nieh, Stein 2012 |
 //! | BitTyrant | the cheapest that reciprocate, as far as the link goes | Piatek et al. 2007 |
 

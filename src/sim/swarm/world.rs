@@ -84,7 +84,7 @@ impl Swarm {
             for number in 0..group.count {
                 let id = net.add_host(group.rates);
                 let address = address(group.home, at, id, 0);
-                let joins = Span(u64::from(rng.below(u32::MAX)) * (group.within.0 >> 16) >> 16);
+                let joins = Span((u64::from(rng.below(u32::MAX)) * (group.within.0 >> 16)) >> 16);
                 let joins = if group.role == Role::Seed { Span(number as u64) } else { joins };
                 net.schedule(net.now() + joins, Event::Join(id));
                 let peers = Vec::new();

@@ -35,7 +35,7 @@ pub(super) fn many_connections(setup: &Setup) -> Figures {
 /// E5. What free riders gain by coming back as somebody else, or by praising one another.
 pub(super) fn whitewash(setup: &Setup) -> Figures {
     let (mut figures, content, all) = (Figures::default(), setup.content(), setup.sized(100, 30));
-    let riders = all / 10 & !1;
+    let riders = (all / 10) & !1;
     let times = [Rogue::FreeRider, Rogue::Whitewasher, Rogue::Colluder].map(|rogue| {
         // Rogues first: pairs go by even and odd numbers.
         let groups = vec![setup.rogues(rogue, riders), setup.contributors(all - riders), setup.seed_of(4)];
@@ -80,7 +80,7 @@ pub(super) fn equal_demand(setup: &Setup) -> Figures {
     figures
 }
 
-/// E11. A seed of several cores that share a ledger: equal clients get equally much, whichever core they are on.
+/// E11. A seed of several cores that share a ledger: equal clients get as much, whichever core they are on.
 pub(super) fn cores(setup: &Setup) -> Figures {
     let (mut figures, content, all) = (Figures::default(), setup.content(), setup.sized(64, 16));
     for cores in [1, 4, 16] {
