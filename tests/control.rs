@@ -91,7 +91,8 @@ fn metric(address: SocketAddr, name: &str) -> f64 {
 fn relay_of(torrent: &Torrent, scratch: &Path, state: &Path, words: &[&str]) -> (Node, SocketAddr) {
     let file = torrent.write(&scratch.join("file.torrent"), None);
     let mut command = relay(&file, &torrent.source, scratch);
-    command.args(["--cores", "2", "--state"]).arg(state).args(words);
+    // Known by their addresses, so that each side has one account of the other.
+    command.args(["--cores", "2", "--no-identity", "--state"]).arg(state).args(words);
     let mut node = Node::spawn("relay", &mut command, scratch);
     let address = node.wait_seeding();
     (node, address)

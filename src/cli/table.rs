@@ -57,7 +57,7 @@ mod tests {
         let mut table = Table::new(&[("NAME", Side::Left), ("SIZE", Side::Right), ("WHY", Side::Left)]);
         table.row(vec!["\u{b5}Torrent".to_owned(), "1".to_owned(), "because".to_owned()]);
         table.row(vec!["b".to_owned(), "1.50 GiB".to_owned(), String::new()]);
-        let lines = ["NAME         SIZE  WHY", "\u{b5}Torrent         1  because", "b         1.50 GiB"];
+        let lines = ["NAME          SIZE  WHY", "\u{b5}Torrent         1  because", "b         1.50 GiB"];
         assert_eq!(table.text(), lines.map(|line| format!("{line}\n")).concat());
     }
 

@@ -17,6 +17,7 @@ use crate::engine::scheduler::view::Outlook;
 use crate::engine::view::PeerView;
 use crate::shared::ledger::view::Row;
 use crate::shared::ledger::{AccountId, Ledger, Standing};
+use crate::storage::ledger::PartyKind;
 
 /// Every account of a node's ledger, or those that gave and got most.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,10 +85,11 @@ pub struct Parties {
 impl Parties {
     pub(super) fn new(top: usize, ledger: &Ledger) -> Self {
         let mut rows: Vec<Row> = ledger.rows().collect();
-        // What a peer gives and gets is in its group's account, too.
-        let groups = || rows.iter().filter(|row| row.group.is_none()).map(|row| row.standing);
-        let gave_bytes = groups().map(|standing| standing.received_bytes).sum();
-        let got_bytes = groups().map(|standing| standing.sent_bytes).sum();
+        // What a peer gives and gets is in its group's account, too; what a key gives is not.
+        let alone = || rows.iter().filter(|row| row.group.is_none());
+        let gave_bytes = alone().map(|row| row.standing.received_bytes).sum();
+        let groups = alone().filter(|row| row.kind == PartyKind::Address);
+        let got_bytes = groups.map(|row| row.standing.sent_bytes).sum();
         let accounts = rows.len() as u64;
         rows.sort_unstable_by_key(|row| {
             (Reverse((row.standing.received_bytes, row.standing.sent_bytes)), row.key)
@@ -133,7 +135,7 @@ fn party(row: &Row, seen: Option<Seen>, ledger: &Ledger) -> PartyRow {
     PartyRow {
         account: short(row.key),
         address: seen.map(|seen| address(row, seen)),
-        kind: if row.group.is_some() { "peer" } else { "group" }.to_owned(),
+        kind: kind(row).to_owned(),
         group,
         connections: seen.map_or(0, |seen| seen.connections),
         gave_bytes: gave,
@@ -142,6 +144,14 @@ fn party(row: &Row, seen: Option<Seen>, ledger: &Ledger) -> PartyRow {
         granted_bytes: row.granted_bytes,
         class: class.name().to_owned(),
         why,
+    }
+}
+
+const fn kind(row: &Row) -> &'static str {
+    match (row.kind, row.group) {
+        (PartyKind::Key, _) => "key",
+        (PartyKind::Address, Some(_)) => "peer",
+        (PartyKind::Address, None) => "group",
     }
 }
 

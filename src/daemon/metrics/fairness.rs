@@ -1,9 +1,11 @@
 //! How fairly the node has shared out, over the accounts of its ledger, worked out when somebody reads the
-//! page. Group by group: what a peer gives and gets is in its group's account, too.
+//! page. Group by group: what a peer gives and gets is in its group's account, too. A key stands for itself: what
+//! it gives is in no group's account, and what a key that gave got is taken off what groups got for nothing.
 
 use crate::base::limits::CONTRIBUTION_BYTES_MIN;
 use crate::shared::counters::CoreCounters;
 use crate::shared::ledger::Ledger;
+use crate::storage::ledger::PartyKind;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,13 +27,19 @@ impl Fairness {
     /// As the ledger is now.
     pub fn of(ledger: &Ledger) -> Self {
         let mut fairness = Self::default();
-        let (mut sum, mut squares, mut sent_bytes, mut given_away_bytes) = (0.0, 0.0, 0, 0);
+        let (mut sum, mut squares) = (0.0, 0.0);
+        let (mut sent_bytes, mut given_away_bytes, mut earned_bytes) = (0, 0, 0u64);
         for row in ledger.rows() {
             *(if row.is_live { &mut fairness.connected } else { &mut fairness.remembered }) += 1;
             if row.group.is_some() {
                 continue;
             }
-            sent_bytes += row.standing.sent_bytes;
+            let is_key = row.kind == PartyKind::Key;
+            sent_bytes += if is_key { 0 } else { row.standing.sent_bytes };
+            if is_key && row.standing.received_bytes < CONTRIBUTION_BYTES_MIN {
+                continue;
+            }
+            earned_bytes += if is_key { row.standing.sent_bytes } else { 0 };
             if row.standing.received_bytes < CONTRIBUTION_BYTES_MIN {
                 given_away_bytes += row.standing.sent_bytes;
             } else {
@@ -45,6 +53,7 @@ impl Fairness {
         // All got nothing: nobody got more than another.
         let jain = if squares > 0.0 { sum * sum / (count * squares) } else { 1.0 };
         fairness.jain = (fairness.contributors > 0).then_some(jain);
+        let given_away_bytes = u64::saturating_sub(given_away_bytes, earned_bytes);
         fairness.free_rider_share = (sent_bytes > 0).then(|| given_away_bytes as f64 / sent_bytes as f64);
         fairness
     }

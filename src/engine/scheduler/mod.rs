@@ -8,7 +8,6 @@
 //! window.rs   how much may be in flight, so that the order decides and not the kernel
 //! flight.rs   what is in flight, and for how long it counts
 //! party.rs    connections of one account
-//! lead.rs     how far a party may get ahead of those whose sends are under way
 //! ```
 //!
 //! Connections wait in *parties*: all that belong to one account take turns in it, and only the party has
@@ -28,7 +27,6 @@
 
 pub mod class;
 mod flight;
-mod lead;
 pub(super) mod lists;
 mod party;
 mod queue;
@@ -43,11 +41,10 @@ use crate::base::time::Instant;
 use crate::shared::ledger::{AccountId, Ledger};
 
 use class::{Class, Place, earned};
-use lead::Lead;
 use lists::{Links, List};
 use party::{AGAIN, Parties, PartyId};
 use queue::RunQueue;
-use window::{Begun, Reader, Window};
+use window::{Begun, Window};
 
 /// Turns that fill what may be in flight, while those who wait have earned nothing.
 const TURNS_IN_FLIGHT: u64 = 4;
@@ -90,8 +87,6 @@ pub struct Turn {
     pub class: Class,
     /// What its party may still have in flight; a send may carry so much, rounded up to blocks.
     pub bytes: u64,
-    /// Key of its place.
-    key: u64,
 }
 
 /// A send that was charged. Good for the scheduler that gave it out, once.
@@ -132,7 +127,6 @@ pub struct Scheduler {
     /// By index of the connection.
     seats: Vec<Option<Seat>>,
     parties: Parties,
-    lead: Lead,
     /// Parties that wait and have as much in flight as they may.
     parked: List,
     parked_links: Links,
@@ -150,7 +144,6 @@ impl Scheduler {
             links: Links::default(),
             seats: Vec::new(),
             parties: Parties::default(),
-            lead: Lead::default(),
             parked: List::default(),
             parked_links: Links::default(),
             parked_count: 0,
@@ -286,7 +279,7 @@ impl Scheduler {
     }
 
     /// Whose turn it is; it waits no longer. `None`: nobody waits, or only those of a worse class than what
-    /// fills the window, or parties that have their share in flight or are too far ahead.
+    /// fills the window, or parties that have their share in flight.
     pub fn pick(&mut self, ledger: &Ledger) -> Option<Turn> {
         let worst = self.window.worst_class();
         // Without a pool grants are no better than what comes behind them in that order.
@@ -305,16 +298,13 @@ impl Scheduler {
             let stands = seat.party == party && (self.queue.stands(party, place) || place.class < class);
             let late = looks == SCHEDULER_LOOKS_MAX;
             let class = if stands { class } else { place.class };
-            if stands && class == Class::Rest && self.is_ahead(party, place.key) {
-                return None;
-            }
             if stands && class == Class::Rest {
                 self.queue.advance_to(party);
             }
             self.forget_first(party, index);
             self.requeue(party, ledger);
             if stands || late && may(place.class) {
-                return Some(Turn { conn: seat.conn, class, bytes, key: place.key });
+                return Some(Turn { conn: seat.conn, class, bytes });
             }
             // What it stood for has changed since it came to wait.
             self.wait(seat.conn, seat.demand, ledger);
@@ -329,12 +319,12 @@ impl Scheduler {
     pub fn out_of_turn(&mut self, conn: ConnId, bytes: u64) -> Option<Turn> {
         self.forget(conn);
         self.seat(conn)?;
-        Some(Turn { conn, class: Class::Rest, bytes, key: self.queue.base() })
+        Some(Turn { conn, class: Class::Rest, bytes })
     }
 
     /// The turn carries so many bytes.
     pub fn charge(&mut self, turn: Turn, bytes: u64, ledger: &Ledger) -> Option<InFlight> {
-        let Turn { conn, class, key, .. } = turn;
+        let Turn { conn, class, .. } = turn;
         let seat = self.seat(conn)?;
         let group = self.account(seat.group);
         ledger.debit(seat.own, bytes);
@@ -350,9 +340,6 @@ impl Scheduler {
         self.pool_bytes = self.pool_bytes.max(-GRANT_POOL_BYTES_MAX);
         let reader = self.parties.at(seat.party).reader;
         let begun = self.window.begin(class, reader, bytes);
-        if Self::leads(&begun) {
-            self.lead.begin(begun.epoch, key, seat.party);
-        }
         let party = self.parties.begin(seat.party, conn.index, begun.epoch, bytes);
         Some(InFlight { begun, party })
     }
@@ -361,9 +348,6 @@ impl Scheduler {
     pub fn end(&mut self, sent: InFlight, ledger: &Ledger) {
         let InFlight { begun, party } = sent;
         let reader = self.window.end(begun);
-        if Self::leads(&begun) {
-            self.lead.end(self.window.epoch(), begun.epoch);
-        }
         let there = self.parties.end(party, self.window.epoch(), begun.epoch, begun.bytes);
         if there {
             self.parties.at_mut(party.number).reader = reader;
@@ -444,17 +428,6 @@ impl Scheduler {
         flight.roll_to(self.window.epoch());
         let room_bytes = share_bytes.saturating_sub(flight.counted_bytes());
         (room_bytes >= share_bytes / TURNS_IN_FLIGHT).then_some(room_bytes)
-    }
-
-    /// Whether a party that stands at `key` in *rest* is a window ahead of others that are being served.
-    fn is_ahead(&mut self, party: u32, key: u64) -> bool {
-        let most = self.window.limit_bytes() / SERVICE_STEP_BYTES;
-        self.lead.is_ahead(self.window.epoch(), key, party, most)
-    }
-
-    /// Whether others may not get far ahead of this send.
-    fn leads(begun: &Begun) -> bool {
-        begun.class == Class::Rest && begun.reader == Reader::Prompt
     }
 
     /// A party that waits has its share in flight.

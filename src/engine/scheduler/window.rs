@@ -60,7 +60,24 @@ pub struct Window {
     rate_bytes: Option<u64>,
     /// How far the window is open, in sixteenths.
     stretch: u64,
+    gate: Gate,
 }
+
+/// Whether worse classes may be kept out. That is right on a full link only, and only trying tells whether
+/// it is: at the begin of each round all classes are served, and for the rest of it the gate stays open
+/// if less than half is sent with it of what is sent without.
+#[derive(Clone, Copy, Debug)]
+enum Gate {
+    /// All classes are served.
+    Trying,
+    /// Worse classes may be kept out; so much a second was sent when they were not.
+    Shut(u64),
+    /// Keeping them out left more than half of the link idle.
+    Open,
+}
+
+/// Epochs of a round, and at its begin of trying.
+const ROUND: [u64; 2] = [40, 4];
 
 impl Window {
     /// Nothing is in flight.
@@ -73,6 +90,7 @@ impl Window {
             ended_bytes: 0,
             rate_bytes: None,
             stretch: STRETCH_ONE,
+            gate: Gate::Trying,
         }
     }
 
@@ -92,6 +110,9 @@ impl Window {
     /// moment ago fills most of half the window, which one party may have, they may fill the link. Grants are
     /// few and hold nobody up.
     pub fn worst_class(&self) -> Class {
+        if !matches!(self.gate, Gate::Shut(_)) {
+            return Class::Again;
+        }
         let (most_bytes, mut bytes) = (self.limit_bytes() / 8 * 3, 0);
         let fills = |class: &Class| {
             bytes += self.prompt[*class as usize].young_bytes();
@@ -148,6 +169,7 @@ impl Window {
         self.note_rate(ended_bytes, span, waits);
         self.since = now;
         self.epoch += span.0 / epoch_span.0;
+        self.turn_gate();
         let mut stuck_bytes = 0;
         for (class, flight) in self.flights.iter_mut().enumerate() {
             let stuck = flight.roll_to(self.epoch);
@@ -164,6 +186,17 @@ impl Window {
 }
 
 impl Window {
+    fn turn_gate(&mut self) {
+        let [round, trying] = ROUND;
+        let rate = self.rate_bytes.unwrap_or(0);
+        self.gate = match self.gate {
+            _ if self.epoch % round < trying => Gate::Trying,
+            Gate::Trying => Gate::Shut(rate),
+            Gate::Shut(without) if rate < without / 2 => Gate::Open,
+            gate => gate,
+        };
+    }
+
     /// So much ended in `span`. Up at once when it doubles, else smoothed over about eight epochs; what was
     /// sent while nobody waited says nothing of the link, and is forgotten when nothing is sent at all.
     fn note_rate(&mut self, ended_bytes: u64, span: Span, waits: Option<Class>) {
@@ -246,6 +279,8 @@ mod tests {
     #[test]
     fn a_worse_class_waits_while_a_better_one_is_in_flight() {
         let mut window = Window::new(START);
+        assert_eq!(window.worst_class(), Class::Again, "not before it is tried");
+        window.gate = Gate::Shut(0);
         let most = SEND_WINDOW_BYTES_AT_FIRST / 8 * 3;
         let grant = window.begin(Class::Grant, Reader::Prompt, most);
         assert_eq!(window.worst_class(), Class::Again, "grants hold nobody up");
@@ -261,6 +296,38 @@ mod tests {
         assert_eq!(window.worst_class(), Class::Again);
         window.begin(Class::Owed, Reader::Slow, most);
         assert_eq!(window.worst_class(), Class::Again, "who reads slowly keeps nobody out");
+    }
+
+    /// A creditor that takes `rate` bytes a second, and takers of whatever is left of `link`: how much of the
+    /// link was used, and how much of that went to the creditor, in percent.
+    fn with_a_creditor(rate: u64, link: u64) -> [u64; 2] {
+        let (mut window, mut now, mut sent) = (Window::new(START), START, [0, 0]);
+        for _ in 0..4_000 {
+            let per_ms = |rate: u64| rate / 1_000;
+            let owed = window.begin(Class::Owed, Reader::Prompt, window.limit_bytes() / 2);
+            let kept_out = window.worst_class() == Class::Owed;
+            let own = if kept_out { per_ms(rate) } else { per_ms(rate).min(per_ms(link) / 2) };
+            let takers = if kept_out { 0 } else { per_ms(link) - own };
+            window.end(owed);
+            window.ended_bytes = window.ended_bytes - owed.bytes + own + takers;
+            (sent[0], sent[1]) = (sent[0] + own, sent[1] + takers);
+            now = now + Span::from_ms(1);
+            window.roll(now, Some(Class::Rest));
+        }
+        let all = sent[0] + sent[1];
+        [all * 100 / (per_second(link) * 4), sent[0] * 100 / all]
+    }
+
+    fn per_second(rate: u64) -> u64 {
+        rate / 1_000 * 1_000
+    }
+
+    #[test]
+    fn a_slow_creditor_does_not_keep_others_off_an_idle_link_and_a_fast_one_has_a_full_one() {
+        let [used, _] = with_a_creditor(1_000_000, 100_000_000);
+        assert!(used >= 85, "{used} % of the link");
+        let [used, own] = with_a_creditor(100_000_000, 100_000_000);
+        assert!(used >= 95 && own >= 85, "{used} % of the link, {own} % of it the creditor's");
     }
 
     #[test]

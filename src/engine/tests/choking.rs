@@ -144,8 +144,10 @@ impl Uplink {
             Message::AllowedFast(piece) => remote.allowed.push(piece),
             Message::Reject(block) => {
                 remote.rejected += 1;
-                let place = remote.asked.iter().position(|&asked| asked == block).expect("it was asked for");
-                remote.asked.remove(place);
+                // What was sent is taken off in the order in which it was asked for, but a seed brings rare
+                // pieces forward.
+                let place = remote.asked.iter().position(|&asked| asked == block);
+                place.map(|place| remote.asked.remove(place));
             }
             _ => {}
         }

@@ -134,8 +134,16 @@ impl Rig {
             self.say(conn, Message::HaveAll).unwrap();
         }
         self.say(conn, Message::Unchoke).unwrap();
-        while !self.shared.has(0) && self.is_open(conn) {
-            for block in self.asked(conn) {
+        for _ in 0..1_000 {
+            if self.shared.has(0) || !self.is_open(conn) {
+                return;
+            }
+            self.asked(conn);
+            // It may have been asked before, when it let us ask for allowed pieces.
+            let geometry = self.shared.meta.geometry;
+            let asked = self.engine.peer(conn).map(|peer| peer.asked.iter().copied().collect::<Vec<_>>());
+            for one in asked.unwrap_or_default() {
+                let block = geometry.block(one.chunk, one.block);
                 let Ok(Landing::Into(place)) = self.engine.handle_piece_header(conn, block) else { panic!() };
                 self.engine.handle_block(conn, place.chunk, place.index, self.now);
             }
@@ -151,6 +159,7 @@ impl Rig {
                 }
             }
         }
+        panic!("{conn:?} is asked for nothing");
     }
 
     /// A connection to somebody else's engine.

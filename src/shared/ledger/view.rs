@@ -3,6 +3,7 @@
 
 use super::{Account, AccountId, CLOSED, Ledger, NOBODY, Standing};
 use crate::shared::sync::Ordering;
+use crate::storage::ledger::PartyKind;
 
 /// One account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +12,10 @@ pub struct Row {
     pub id: AccountId,
     /// Secret hash of the party.
     pub key: u64,
-    /// That of the group which it belongs to; none of a group.
+    /// That of the group which it belongs to; none of a group, nor of a key.
     pub group: Option<u64>,
+    /// Whether it is known by its address or proved a key.
+    pub kind: PartyKind,
     /// What the party gave and got.
     pub standing: Standing,
     /// What a group was given before it had given anything.
@@ -28,6 +31,7 @@ impl Row {
             id,
             key: word(account.key.load(Ordering::Relaxed))?,
             group: word(account.group.load(Ordering::Relaxed)),
+            kind: account.party_kind(),
             standing: account.standing(),
             granted_bytes: account.granted_bytes.load(Ordering::Relaxed),
             is_live: account.live.load(Ordering::Relaxed) & !CLOSED > 0,
@@ -66,6 +70,7 @@ mod tests {
             id: own,
             key: 7,
             group: Some(9),
+            kind: PartyKind::Address,
             standing: standing(100, 0),
             granted_bytes: 0,
             is_live: true,
