@@ -67,7 +67,6 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let hashes = config.torrents.iter().map(|torrent| torrent.info_hash);
     let sleepers = Arc::new(Sleepers::new(hashes));
     let counters: Vec<_> = cpus.iter().map(|_| Arc::new(CoreCounters::new())).collect();
-    let ledger = Arc::new(Ledger::new(LEDGER_ACCOUNTS));
     let sources = Sources {
         cores: counters.clone(),
         cache: Arc::clone(&cache),
