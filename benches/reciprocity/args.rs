@@ -57,11 +57,11 @@ impl Args {
                 "--policy" => {
                     let name = words.next().unwrap_or_default();
                     let policy = POLICIES.iter().find(|(known, _)| *known == name);
-                    args.policies.push(*policy.ok_or(format!("no policy {name:?}: see --help"))?);
+                    args.policies.push(*policy.ok_or_else(|| format!("no policy {name:?}: see --help"))?);
                 }
                 id => {
                     let scenario = ALL.iter().find(|scenario| scenario.id.eq_ignore_ascii_case(id));
-                    args.scenarios.push(*scenario.ok_or(format!("no scenario {id:?}: see --help"))?);
+                    args.scenarios.push(*scenario.ok_or_else(|| format!("no scenario {id:?}: see --help"))?);
                 }
             }
         }
@@ -78,5 +78,5 @@ impl Args {
 fn number(option: &str, word: Option<String>) -> Result<u64, String> {
     let word = word.unwrap_or_default();
     let number = word.parse().ok().filter(|&number| number > 0);
-    number.ok_or(format!("{option} takes a number above 0, not {word:?}"))
+    number.ok_or_else(|| format!("{option} takes a number above 0, not {word:?}"))
 }

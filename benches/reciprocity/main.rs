@@ -3,10 +3,8 @@
 
 mod args;
 
-use std::io::Write;
-use std::time::Instant;
-
 use args::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use troc::sim::swarm::report::{Bar, Line, summary};
 use troc::sim::swarm::scenario::{Scenario, Setup};
 use troc::sim::swarm::{Figures, Kind};
@@ -40,19 +38,14 @@ fn main() -> std::process::ExitCode {
 
 /// The figures of each seed; says on standard error how far it is.
 fn runs(scenario: &Scenario, name: &str, kind: Kind, args: &Args) -> Vec<Figures> {
-    let begun = Instant::now();
+    let style = ProgressStyle::with_template("{msg}: seed {pos} of {len}, {elapsed}").expect("a template");
+    let bar = ProgressBar::new(args.seeds).with_style(style).with_message(format!("{} {name}", scenario.id));
     let run = |seed: u64| {
-        eprint!(
-            "\r\x1b[K{} {name}: seed {seed} of {}, {} s",
-            scenario.id,
-            args.seeds,
-            begun.elapsed().as_secs()
-        );
-        let _ = std::io::stderr().flush();
+        bar.set_position(seed);
         (scenario.run)(&Setup { seed, kind, size: args.size, rate: args.rate })
     };
     let runs = (1..=args.seeds).map(run).collect();
-    eprint!("\r\x1b[K");
+    bar.finish_and_clear();
     runs
 }
 

@@ -188,6 +188,13 @@ class Lab:
         return self.hosts[-1]
 
 
+def congestion_control():
+    """Cubic, which most hosts on the Internet use, where a namespace may; else what the kernel gives it."""
+    settings = pathlib.Path("/proc/sys/net/ipv4")
+    allowed = (settings / "tcp_allowed_congestion_control").read_text().split()
+    return "cubic" if "cubic" in allowed else (settings / "tcp_congestion_control").read_text().strip()
+
+
 def try_out():
     """Makes a host and removes it: what is not allowed, or not in the kernel, ends this."""
     with Lab() as lab:

@@ -116,7 +116,8 @@ impl Engine {
             if peer.offered.as_ref().is_some_and(|offered| offered.has(block.piece)) {
                 peer.requests.push_back(block);
             } else {
-                outcome = outcome.and(reject(peer, block));
+                let answered = reject(peer, block);
+                outcome = outcome.and(answered);
             }
         }
         let (wants, accounts) = (peer.flags.wants_us, peer.accounts);

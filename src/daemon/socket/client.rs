@@ -102,7 +102,7 @@ pub(super) enum Patience {
 /// Connects to a socket, however long its path is.
 pub(super) fn connect(path: &Path, patience: Patience) -> io::Result<UnixStream> {
     let name = path.file_name().and_then(|name| name.to_str()).ok_or(ErrorKind::InvalidInput)?;
-    let (path, _dir) = reachable(path.parent().unwrap_or(Path::new(".")), name)?;
+    let (path, _dir) = reachable(path.parent().unwrap_or_else(|| Path::new(".")), name)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let time = Some(Duration::from_nanos(CONTROL_CONNECTION_TIME.0));
     socket.set_write_timeout(time)?;

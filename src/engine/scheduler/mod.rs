@@ -15,7 +15,7 @@
 //! by what it gave, else in that of its address group: grants and equal shares are for groups, because
 //! addresses of one group cost nothing.
 //!
-//! A hundred connections of a party get what one would: a party has no more in flight than its share of the
+//! A hundred connections of a party stand where one would: a party has no more in flight than its share of the
 //! window, and its members do not take turns with every send, but each has a long one. A party at its
 //! share is *parked* until something of it ends or stops counting.
 //!
