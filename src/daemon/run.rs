@@ -20,6 +20,7 @@ use crate::base::ids::CoreId;
 use crate::base::limits::{CORES_MAX, LEDGER_ACCOUNTS};
 use crate::base::time::Instant;
 use crate::engine::EngineConfig;
+use crate::hash::signature::NodeKey;
 use crate::io::arena::Arena;
 use crate::io::sockets;
 use crate::io::uring;
@@ -52,9 +53,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let random = random()?;
     let port = listen.map(|address| address.port());
     let mut engine = engine_config(&config, &random, state.party_secret(), cpus.len(), port);
-    if config.identity == Identity::Signed {
-        engine.identity = Some(Arc::new(state.node_key(&self::random()?)?));
-    }
+    engine.identity = identity(&config, &state)?;
     let ledger = Arc::new(Ledger::new(LEDGER_ACCOUNTS));
     let accounts = Accounts::open(&state, Arc::clone(&ledger), config.role, clock::wall_s(), clock::now());
     let mailbox = Arc::new(Mailbox::new());
@@ -92,11 +91,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         engine,
         control: Arc::clone(&mailbox),
     };
-    let builder = tokio_uring::uring_builder();
-    let mut ring = tokio_uring::builder();
-    ring.entries(256).uring_builder(&builder);
-    let runtime =
-        tokio_uring::Runtime::new(&ring).map_err(|error| uring::explain("control thread's ring", error))?;
+    let runtime = runtime()?;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
@@ -107,6 +102,23 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         workers.join();
     }
     outcome
+}
+
+/// The control thread's.
+fn runtime() -> Result<tokio_uring::Runtime, NodeError> {
+    let builder = tokio_uring::uring_builder();
+    let mut ring = tokio_uring::builder();
+    ring.entries(256).uring_builder(&builder);
+    let runtime = tokio_uring::Runtime::new(&ring);
+    Ok(runtime.map_err(|error| uring::explain("control thread's ring", error))?)
+}
+
+/// The key by which the node proves who it is, if it does.
+fn identity(config: &NodeConfig, state: &StateDir) -> Result<Option<Arc<NodeKey>>, NodeError> {
+    Ok(match config.identity {
+        Identity::Signed => Some(Arc::new(state.node_key(&random()?)?)),
+        Identity::Address => None,
+    })
 }
 
 /// The CPUs to work on: as many as asked for, out of those allowed, more than once if need be.

@@ -6,10 +6,10 @@ use crate::base::units::BLOCK_BYTES;
 
 /// How fast blocks come, and how many requests that warrants.
 ///
-/// Depth = rate x (base latency + 100 ms), and 300 ms more but at most 32 blocks, at most what the other side queues. At first
-/// the depth doubles each round trip, as it grows by one with each block, until that brings no more or a
-/// block takes 100 ms longer than the fastest did: then the other side's queue is long enough, and more
-/// would only hold slots. (HyStart ends TCP's slow start by the same sign.)
+/// Depth = rate x (base latency + 100 ms), and 300 ms more but at most 32 blocks, at most what the other
+/// side queues. At first the depth doubles each round trip, as it grows by one with each block, until
+/// that brings no more or a block takes 100 ms longer than the fastest did: then the other side's queue
+/// is long enough, and more would only hold slots. (HyStart ends TCP's slow start by the same sign.)
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Bytes per second, smoothed over about two seconds.
@@ -27,8 +27,8 @@ pub struct Pace {
 /// What blocks may wait in the other side's queue.
 const QUEUEING: Span = Span::from_ms(100);
 
-/// What may wait there besides: it serves in turns, and whoever asks for nothing when its turn comes loses it.
-/// Of a slow one less, since blocks that are asked for are not fetched elsewhere.
+/// What may wait there besides: it serves in turns, and whoever asks for nothing when its turn comes
+/// loses it. Of a slow one less, since blocks that are asked for are not fetched elsewhere.
 const TURNS_AHEAD: Span = Span::from_ms(300);
 
 /// The most of it.

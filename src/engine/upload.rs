@@ -87,8 +87,9 @@ impl Engine {
         None
     }
 
-    /// Blocks of one turn: no more than the connection takes at a time, and its party's room in what may be in
-    /// flight, so that others have their turn soon. Who gave gets enough at a time to see it in its rates.
+    /// Blocks of one turn: no more than the connection takes at a time, and its party's room in what may
+    /// be in flight, so that others have their turn soon. Who gave gets enough at a time to see it in its
+    /// rates.
     fn turn_blocks(peer: &Peer, turn: Turn) -> usize {
         let room = turn.bytes.div_ceil(BLOCK_BYTES.into()) as usize;
         let least = if turn.class == Class::Excess { TURN_BLOCKS_EXCESS } else { 1 };

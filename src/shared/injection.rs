@@ -22,7 +22,8 @@ const LOOKS_MAX: u32 = 64;
 /// One torrent's. See the module.
 #[derive(Debug)]
 pub struct Injection {
-    /// Of each piece: `NOBODY`, `SETTLED`, or the group, plus one, above it how many blocks, above that when the last.
+    /// Of each piece: `NOBODY`, `SETTLED`, or the group, plus one, above it how many blocks, above that
+    /// when the last.
     given: Box<[AtomicU64]>,
     /// For each number of copies that makes a piece rare: one that was rare when somebody last looked.
     rare: [AtomicU32; INJECTION_COPIES as usize],

@@ -1,6 +1,7 @@
-//! How fairly the node has shared out, over the accounts of its ledger, worked out when somebody reads the
-//! page. Group by group: what a peer gives and gets is in its group's account, too. A key stands for itself: what
-//! it gives is in no group's account, and what a key that gave got is taken off what groups got for nothing.
+//! How fairly the node has shared out, over the accounts of its ledger, worked out when somebody reads
+//! the page. Group by group: what a peer gives and gets is in its group's account, too. A key stands for
+//! itself: what it gives is in no group's account, and what a key that gave got is taken off what groups
+//! got for nothing.
 
 use crate::base::limits::CONTRIBUTION_BYTES_MIN;
 use crate::shared::counters::CoreCounters;

@@ -5,8 +5,8 @@
 
 use crate::base::time::Span;
 
-/// One epoch at least: the unit of patience. On a link so slow that less than `SEND_WINDOW_BYTES_MIN` passes in
-/// it, epochs are longer.
+/// One epoch at least: the unit of patience. On a link so slow that less than `SEND_WINDOW_BYTES_MIN`
+/// passes in it, epochs are longer.
 pub const EPOCH: Span = Span::from_ms(25);
 
 /// The longest epoch.

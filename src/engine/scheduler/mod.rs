@@ -15,9 +15,9 @@
 //! by what it gave, else in that of its address group: grants and equal shares are for groups, because
 //! addresses of one group cost nothing.
 //!
-//! A hundred connections of a party stand where one would: a party has no more in flight than its share of the
-//! window, and its members do not take turns with every send, but each has a long one. A party at its
-//! share is *parked* until something of it ends or stops counting.
+//! A hundred connections of a party stand where one would: a party has no more in flight than its share
+//! of the window, and its members do not take turns with every send, but each has a long one. A party at
+//! its share is *parked* until something of it ends or stops counting.
 //!
 //! Places are looked up when a party comes to wait and again when its turn comes; whoever stands too high by
 //! then moves down. Who has come to deserve better is ranked anew by the engine (`rank_again`). The ring of

@@ -2,14 +2,14 @@
 //!
 //! With every connection's send in flight at once the kernel decides who gets how much of a full link,
 //! and an order of ours decides nothing. So only as much is in flight as the core lately sent in
-//! [`WINDOW`], and nothing of a worse class while better ones fill most of half of that; the others wait here, in
-//! order. The kernel keeps some more of each connection (`SEND_UNSENT_BYTES`), so that the link never waits
-//! for us.
+//! [`WINDOW`], and nothing of a worse class while better ones fill most of half of that; the others wait
+//! here, in order. The kernel keeps some more of each connection (`SEND_UNSENT_BYTES`), so that the link
+//! never waits for us.
 //!
 //! A peer that reads slowly must not keep the others waiting: what has been in flight for long no longer
-//! counts (`flight.rs`), and only what a prompt reader began to get a moment ago keeps worse classes out. On a full link of our own
-//! sends take about [`WINDOW`]; when most take longer than our patience, it is the peers that are slow, and
-//! the window opens further until nobody waits.
+//! counts (`flight.rs`), and only what a prompt reader began to get a moment ago keeps worse classes out.
+//! On a full link of our own sends take about [`WINDOW`]; when most take longer than our patience, it is
+//! the peers that are slow, and the window opens further until nobody waits.
 
 use super::class::{CLASSES, Class};
 use super::flight::{EPOCH, EPOCH_MAX, Flight};
