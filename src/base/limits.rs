@@ -257,7 +257,7 @@ pub const INJECTION_COPIES: u32 = 2;
 /// How much more a group that passes on weighs than one that does not, while a seed injects.
 pub const SPREAD_WEIGHT_MAX: u64 = 16;
 /// How long a seed waits to see a piece elsewhere of which it gave a block to somebody who passes on.
-pub const SPREAD_TIME: Span = Span::from_secs(30);
+pub const SPREAD_TIME: Span = Span::from_secs(3);
 /// What a group was sent before it is judged by what became of it.
 pub const EVIDENCE_BYTES_MIN: u64 = 1 << 20;
 /// Requests of a connection that are looked at for one to be served first.
