@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use troc::base::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_QUESTION_BYTES_MAX};
 
 use support::node::{Node, get, relay, troc};
 use support::torrent::Torrent;
-use support::{PATIENCE, poll};
+use support::{PATIENCE, http, poll};
 
 /// Bytes of the torrent: not a whole number of pieces or blocks.
 const TOTAL_BYTES: u64 = (6 << 20) + 12_345;
@@ -75,11 +75,7 @@ fn read(mut stream: UnixStream) -> String {
 
 /// Sum of a metric's samples over all labels.
 fn metric(address: SocketAddr, name: &str) -> f64 {
-    let mut stream = TcpStream::connect(address).expect("the metrics port is open");
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("it takes a request");
-    let mut page = String::new();
-    stream.read_to_string(&mut page).expect("a page");
+    let (_, page) = http(address, "GET /metrics");
     let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
     let values: Vec<f64> = page
         .lines()

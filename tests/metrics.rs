@@ -4,7 +4,6 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -13,23 +12,10 @@ use troc::base::limits::METRICS_CONNECTIONS_MAX;
 
 use support::node::{Node, get, relay};
 use support::torrent::Torrent;
-use support::{PATIENCE, poll};
+use support::{http, poll};
 
 /// Bytes of the torrent: not a whole number of pieces or blocks.
 const TOTAL_BYTES: u64 = (6 << 20) + 12_345;
-
-/// What one GET brings: the status line with the headers, and the body.
-fn http(address: SocketAddr, request: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).expect("the metrics port is open");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    // In one write: a request that is refused at its first word may be answered before a second write.
-    let request = format!("{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("it takes a request");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("a reply in UTF-8");
-    let (head, body) = text.split_once("\r\n\r\n").expect("a whole reply");
-    (head.to_owned(), body.to_owned())
-}
 
 /// A page of samples: name with labels, and value.
 struct Page {

@@ -1,9 +1,10 @@
 //! Which addresses count as one party: by the kind of their network, and by what the operator says.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use thiserror::Error;
 
 use super::address::{AddressClass, GroupKey, canonical};
@@ -14,10 +15,7 @@ use super::limits::{
 
 /// All addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct Network(IpNet);
 
 /// How many bits public addresses have in common that are one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,24 +59,24 @@ pub enum NetworkError {
 }
 
 impl Network {
+    /// `prefix` must fit the address.
     fn new(address: IpAddr, prefix: u8) -> Self {
-        Self { address: masked(address, prefix), prefix }
+        Self(IpNet::new(address, prefix).expect("a prefix that fits").trunc())
     }
 
     /// Its first address.
-    pub const fn address(&self) -> IpAddr {
-        self.address
+    pub fn address(&self) -> IpAddr {
+        self.0.addr()
     }
 
     /// Whether it is a single address.
     pub fn is_address(&self) -> bool {
-        self.prefix == bits(self.address)
+        self.0.prefix_len() == self.0.max_prefix_len()
     }
 
     /// Whether an address is one of it, however it is written.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = canonical(address);
-        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == self.address
+        self.0.contains(&canonical(address))
     }
 }
 
@@ -95,20 +93,20 @@ impl FromStr for Network {
         if canonical(address) != address {
             return Err(NetworkError::Wrapped(canonical(address)));
         }
-        let max = bits(address);
+        let max = IpNet::from(address).max_prefix_len();
         // Digits alone: `u8` would take a sign as well.
         let number =
             |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
         let prefix = prefix.map_or(Some(max), number);
         let prefix = prefix.filter(|&prefix| prefix <= max).ok_or(NetworkError::Prefix(max))?;
         let network = Self::new(address, prefix);
-        if network.address == address { Ok(network) } else { Err(NetworkError::Bits(network)) }
+        if network.address() == address { Ok(network) } else { Err(NetworkError::Bits(network)) }
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        self.0.fmt(f)
     }
 }
 
@@ -156,34 +154,18 @@ impl Grouping {
 
     /// The addresses that are one party with `address` when grants and caps are shared out, to be shown.
     pub fn network_of(&self, address: IpAddr) -> Network {
-        match self.group_key(address) {
-            GroupKey::Local(address) => Network::new(address, bits(address)),
-            GroupKey::Net(first) if first.is_ipv4() => Network::new(first, self.prefixes.v4),
-            GroupKey::Net(first) => Network::new(first, self.prefixes.v6),
+        let address = canonical(address);
+        match (self.is_stranger(address), address) {
+            (false, _) => Network(address.into()),
+            (true, IpAddr::V4(_)) => Network::new(address, self.prefixes.v4),
+            (true, IpAddr::V6(_)) => Network::new(address, self.prefixes.v6),
         }
     }
 
     /// The party that `address` belongs to when grants and caps are shared out.
     pub fn group_key(&self, address: IpAddr) -> GroupKey {
-        let address = canonical(address);
-        if !self.is_stranger(address) {
-            return GroupKey::Local(address);
-        }
-        let prefix = if address.is_ipv4() { self.prefixes.v4 } else { self.prefixes.v6 };
-        GroupKey::Net(masked(address, prefix))
-    }
-}
-
-fn bits(address: IpAddr) -> u8 {
-    if address.is_ipv4() { Ipv4Addr::BITS as u8 } else { Ipv6Addr::BITS as u8 }
-}
-
-/// The address with all bits behind its prefix cleared.
-fn masked(address: IpAddr, prefix: u8) -> IpAddr {
-    let cleared = u32::from(bits(address).saturating_sub(prefix));
-    match address {
-        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & u32::MAX.unbounded_shl(cleared)).into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & u128::MAX.unbounded_shl(cleared)).into(),
+        let first = self.network_of(address).address();
+        if self.is_stranger(address) { GroupKey::Net(first) } else { GroupKey::Local(first) }
     }
 }
 

@@ -19,6 +19,7 @@ mod metrics;
 pub mod pressure;
 mod run;
 pub mod seeding;
+mod serving;
 pub mod socket;
 mod start;
 pub mod status;

@@ -15,19 +15,18 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use client::Patience;
 
 use super::explain::{Document, Question, Refusal, VERSION};
+use super::serving;
 use crate::base::limits::{
     CONTROL_CONNECTION_TIME, CONTROL_CONNECTIONS_MAX, CONTROL_QUESTION_BYTES_MAX, CONTROL_SOCKETS_PER_PID_MAX,
 };
@@ -43,9 +42,6 @@ const LOCK_NAME: &str = "control.lock";
 
 /// Longest path that the address of a Unix socket holds, its terminating zero left out (unix(7)).
 const PATH_BYTES_MAX: usize = 107;
-
-/// Wait after an accept that failed, mostly for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A question, and where its answer goes.
 #[derive(Debug)]
@@ -172,27 +168,13 @@ async fn serve(listener: UnixListener, ask: impl Fn(Asked) + 'static) {
         Err(error) => return tracing::error!("the control socket is not served: {error}"),
     };
     let ask: Rc<dyn Fn(Asked)> = Rc::new(ask);
-    let places = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
-    loop {
-        // Closed never: the semaphore lives as long as this task.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let ask = Rc::clone(&ask);
-                tokio_uring::spawn(async move {
-                    // Its errors are the asker's: gone, or too slow.
-                    let time = Duration::from_nanos(CONTROL_CONNECTION_TIME.0);
-                    let _ = tokio::time::timeout(time, converse(stream, &*ask)).await;
-                    drop(place);
-                });
-            }
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
-    }
+    let accept = async || Ok(listener.accept().await?.0);
+    let converse = |stream| converse(stream, Rc::clone(&ask));
+    serving::serve(accept, CONTROL_CONNECTIONS_MAX, CONTROL_CONNECTION_TIME, converse).await;
 }
 
-/// One question and its answer.
-async fn converse(mut stream: UnixStream, ask: &dyn Fn(Asked)) -> io::Result<()> {
+/// One question and its answer. Its errors are the asker's: gone, or too slow.
+async fn converse(mut stream: UnixStream, ask: Rc<dyn Fn(Asked)>) -> io::Result<()> {
     let answer = match read_question(&mut stream).await? {
         Ok(question) => {
             let (reply, document) = oneshot::channel();

@@ -17,7 +17,6 @@ use crate::base::limits::{
 use crate::base::units::BLOCK_BYTES;
 use crate::hash::sha1::Sha1;
 use crate::proto::wire::message::Message;
-use crate::shared::chunks::ChunkState;
 
 use super::scheduler::class::{Class, earned};
 
@@ -151,19 +150,15 @@ impl Engine {
 
     /// Claims a chunk of a piece that the peer gives though it chokes us.
     fn claim_allowed(&mut self, conn: ConnId, now: Instant) -> Option<u32> {
-        let peer = self.peers.get(conn)?;
-        let id = peer.torrent?;
-        let torrent = self.torrents[id.0 as usize].as_mut()?;
-        if !torrent.wants_pieces() || self.chunks_writing >= crate::base::limits::CHUNKS_WRITING_MAX {
+        if self.is_disk_behind() {
             return None;
         }
-        let shared = &torrent.shared;
-        let wanted = |piece: u32| !shared.has(piece) && !shared.is_restricted(piece) && peer.gives(piece);
+        let peer = self.peers.get(conn)?;
+        let id = peer.torrent?;
+        let torrent = self.torrents[id.0 as usize].as_mut().filter(|torrent| torrent.wants_pieces())?;
+        let mut given = peer.allowed.iter().copied().filter(|&piece| peer.gives(piece));
         let (piece, chunk) =
-            peer.allowed.iter().copied().filter(|&piece| wanted(piece)).find_map(|piece| {
-                let empty = |&chunk: &u32| shared.chunks.view(chunk).state == ChunkState::Empty;
-                Some((piece, picker::chunks(torrent, piece).find(empty)?))
-            })?;
+            given.find_map(|piece| Some((piece, picker::first_empty_chunk(torrent, &self.cache, piece)?)))?;
         if !picker::own(torrent, &self.cache, piece, self.config.core, now) {
             return None;
         }

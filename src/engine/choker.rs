@@ -14,19 +14,19 @@
 //! nothing to do. How many it took to fill the link is remembered for a while, so that they are not choked
 //! and unchoked over and over.
 //!
-//! Peers of local networks are exempt: they are the operator's own machines, the order serves them by what
-//! they give, and to be choked by turns would help nobody there.
+//! Peers of local networks and friends are exempt: they are the operator's own machines, the order serves
+//! them by what they give, and to be choked by turns would help nobody there.
 
 mod turns;
 
 use std::net::IpAddr;
 
-use crate::base::address::AddressClass;
 use crate::base::ids::ConnId;
 use crate::base::limits::{
     CHOKE_PART, CHOKE_ROUND, CHOKES_MIN, SERVED_OUT_OF_TURN_BYTES_MAX, SERVED_OUT_OF_TURN_PART, UNCHOKED_MIN,
     UNCHOKED_NEEDED_TIME, UNCHOKED_RATE_MIN, UNCHOKED_TURNS_MIN, UNCHOKED_TURNS_PART, UNCHOKES_MAX,
 };
+use crate::base::network::Grouping;
 use crate::base::time::Instant;
 use crate::base::units::BLOCK_BYTES;
 
@@ -42,7 +42,7 @@ const IDLE_LOOKS: u32 = 2;
 /// Who competes for being unchoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rivals {
-    /// Peers of other networks.
+    /// Strangers: peers of other networks that are not friends.
     Strangers,
     /// All peers: in simulations, where every network is a local one.
     Everybody,
@@ -134,8 +134,8 @@ impl Choker {
     }
 
     /// Whether a peer at `address` competes with others for being unchoked.
-    pub fn competes(&self, address: IpAddr) -> bool {
-        self.rivals == Rivals::Everybody || AddressClass::of(address).is_stranger()
+    pub fn competes(&self, address: IpAddr, grouping: &Grouping) -> bool {
+        self.rivals == Rivals::Everybody || grouping.is_stranger(address)
     }
 
     /// Rivals that are unchoked and want blocks.

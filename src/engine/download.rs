@@ -297,13 +297,13 @@ impl Engine {
         let Some(peer) = self.peers.get(conn) else { return false };
         let torrent = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_mut());
         let limit = torrent.and_then(|torrent| torrent.download.as_mut());
-        self.ingress.claim(peer.network(), limit, BLOCK_BYTES, now)
+        self.ingress.claim(peer.locality(), limit, BLOCK_BYTES, now)
     }
 
     fn put_ask_back(&mut self, conn: ConnId, bytes: u32) {
         let Some(peer) = self.peers.get(conn).filter(|_| bytes > 0) else { return };
         let torrent = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_mut());
-        self.ingress.put_back(peer.network(), torrent.and_then(|torrent| torrent.download.as_mut()), bytes);
+        self.ingress.put_back(peer.locality(), torrent.and_then(|torrent| torrent.download.as_mut()), bytes);
     }
 
     fn ask(&mut self, conn: ConnId, chunk: u32, index: u32, now: Instant) -> Option<BlockRef> {

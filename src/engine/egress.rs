@@ -38,7 +38,7 @@ const ROLL: Span = Span::from_ms(10);
 
 /// Where a connection comes from, and for which torrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
+pub enum Locality {
     /// A private, link-local or loopback address.
     Local,
     /// Any other.
@@ -49,7 +49,7 @@ pub enum Network {
 #[derive(Clone, Copy, Debug)]
 pub struct Lane<'a> {
     /// Where it comes from.
-    pub network: Network,
+    pub locality: Locality,
     /// Its torrent.
     pub torrent: TorrentId,
     /// The limit of that.
@@ -368,8 +368,8 @@ impl Egress {
 
     /// The domain of those under the same limits, made if there is none.
     fn domain_of(&mut self, lane: Lane<'_>, now: Instant) -> u32 {
-        let Lane { network, torrent, limit } = lane;
-        if network == Network::Local && self.lan.is_apart() {
+        let Lane { locality, torrent, limit } = lane;
+        if locality == Locality::Local && self.lan.is_apart() {
             return LAN;
         }
         let Some(limit) = limit else { return OTHERS };

@@ -1,7 +1,7 @@
 //! How much may be asked for, over all limits: of the node, of each torrent, and apart from both of the
 //! peers of local networks.
 
-use super::egress::Network;
+use super::egress::Locality;
 use super::tap::{Tap, claim_both};
 use crate::base::time::Instant;
 use crate::shared::budget::{Budgets, LanBudget};
@@ -34,8 +34,8 @@ impl Ingress {
     }
 
     /// Takes `bytes` of what limits a peer of that network, `torrent` among it; false while that is shut.
-    pub fn claim(&mut self, network: Network, torrent: Option<&mut Tap>, bytes: u32, now: Instant) -> bool {
-        let [mut one, mut other] = self.taps(network, torrent);
+    pub fn claim(&mut self, locality: Locality, torrent: Option<&mut Tap>, bytes: u32, now: Instant) -> bool {
+        let [mut one, mut other] = self.taps(locality, torrent);
         if claim_both(one.as_deref_mut(), other.as_deref_mut(), bytes, now) {
             return true;
         }
@@ -47,8 +47,8 @@ impl Ingress {
     }
 
     /// What was claimed was not asked for after all.
-    pub fn put_back(&mut self, network: Network, torrent: Option<&mut Tap>, bytes: u32) {
-        self.taps(network, torrent).into_iter().flatten().for_each(|tap| tap.put_back(bytes));
+    pub fn put_back(&mut self, locality: Locality, torrent: Option<&mut Tap>, bytes: u32) {
+        self.taps(locality, torrent).into_iter().flatten().for_each(|tap| tap.put_back(bytes));
     }
 
     /// This core asks for no more for now.
@@ -70,9 +70,9 @@ impl Ingress {
         self.opens_at.take_if(|at| *at <= now).is_some()
     }
 
-    fn taps<'a>(&'a mut self, network: Network, torrent: Option<&'a mut Tap>) -> [Option<&'a mut Tap>; 2] {
-        match (&mut self.lan, network) {
-            (Lan::Apart(tap), Network::Local) => [tap.as_mut(), None],
+    fn taps<'a>(&'a mut self, locality: Locality, torrent: Option<&'a mut Tap>) -> [Option<&'a mut Tap>; 2] {
+        match (&mut self.lan, locality) {
+            (Lan::Apart(tap), Locality::Local) => [tap.as_mut(), None],
             _ => [torrent, self.node.as_mut()],
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::admission::Counted;
 use super::allowance::{Asks, ColdReads, Drain};
 use super::allowed_fast::Offered;
-use super::egress::Network;
+use super::egress::Locality;
 use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::proof::Proof;
@@ -349,10 +349,10 @@ impl Peer {
     }
 
     /// Where it is.
-    pub fn network(&self) -> Network {
+    pub fn locality(&self) -> Locality {
         match AddressClass::of(self.address.ip()).is_stranger() {
-            true => Network::Public,
-            false => Network::Local,
+            true => Locality::Public,
+            false => Locality::Local,
         }
     }
 

@@ -221,7 +221,7 @@ fn gives(torrent: &Torrent, peer: &Peer, chunk: u32) -> bool {
 }
 
 /// The first chunk of `piece` that nobody collects or holds and anybody may collect.
-fn first_empty_chunk(torrent: &Torrent, cache: &Cache, piece: u32) -> Option<u32> {
+pub(super) fn first_empty_chunk(torrent: &Torrent, cache: &Cache, piece: u32) -> Option<u32> {
     if torrent.shared.has(piece) || torrent.shared.is_restricted(piece) {
         return None;
     }

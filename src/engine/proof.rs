@@ -10,7 +10,7 @@
 //! posed as him. What the address gave before stays in its account.
 
 use super::scheduler::Membership;
-use super::session::idle;
+use super::session::{PeerMisbehaved, idle};
 use super::*;
 use crate::base::limits::{IDENTITY_STEPS_PER_SEC, STRIKES_MAX};
 use crate::base::time::Span;
@@ -18,8 +18,6 @@ use crate::hash::signature::{Signature, verify};
 use crate::proto::wire::identity::{Hello, IdentityMessage, Side, statement};
 use crate::proto::wire::message::Message;
 use crate::storage::ledger::PartyKind;
-
-use super::session::PeerMisbehaved;
 
 /// The id under which we want messages of the extension.
 pub(super) const TROC_ID: u8 = 1;

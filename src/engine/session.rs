@@ -227,7 +227,7 @@ impl Engine {
         peer.accounts = Some([own, group]);
         let balance = if identity.one_machine { group } else { own };
         let limit = shared.limits.upload.as_ref();
-        let lane = Lane { network: peer.network(), torrent: id, limit };
+        let lane = Lane { locality: peer.locality(), torrent: id, limit };
         self.egress.enter(conn, Membership { own, balance, group }, lane, now);
         torrent.peers.push(conn);
         torrent.stats(self.config.core).peers.fetch_add(1, Ordering::Relaxed);

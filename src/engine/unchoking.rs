@@ -12,7 +12,7 @@ use crate::proto::wire::message::Message;
 impl Engine {
     /// Whether the peer competes with others for being unchoked.
     pub(super) fn competes(&self, peer: &Peer) -> bool {
-        self.choker.competes(peer.address.ip())
+        self.choker.competes(peer.address.ip(), &self.config.grouping)
     }
 
     /// A peer wants blocks from now on, or wants none any more; its flag says which.
@@ -91,13 +91,13 @@ impl Engine {
     }
 
     pub(super) fn unchoke(&mut self, conn: ConnId, hold: Span, now: Instant) {
+        let competes = self.peers.get(conn).is_some_and(|peer| self.competes(peer));
         let Some(peer) = self.peers.get_mut(conn).filter(|peer| !peer.flags.unchoked) else { return };
         peer.flags.unchoked = true;
         peer.kept_until = now + hold;
         Message::Unchoke.encode(&mut peer.out.frames);
-        let (address, group) = (peer.address.ip(), peer.accounts);
-        if self.choker.competes(address) {
-            group.into_iter().for_each(|[_, group]| self.choker.turns.remove(conn, group));
+        if competes {
+            peer.accounts.into_iter().for_each(|[_, group]| self.choker.turns.remove(conn, group));
             self.choker.note_unchoked();
         }
         self.make_ready(conn);

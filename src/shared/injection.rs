@@ -106,7 +106,11 @@ impl Injection {
     /// How many copies a piece has that is one too many: others have it, and some piece is held by fewer. One
     /// while pieces exist only here, then more, and `None` once all are held by `INJECTION_COPIES` others.
     pub fn enough(&self, availability: impl Fn(u32) -> u32) -> Option<u32> {
-        (1..=INJECTION_COPIES).find(|&enough| self.has_rare(enough, &availability))
+        // Mostly nothing is rare, and one look tells.
+        if !self.has_rare(INJECTION_COPIES, &availability) {
+            return None;
+        }
+        (1..INJECTION_COPIES).find(|&enough| self.has_rare(enough, &availability)).or(Some(INJECTION_COPIES))
     }
 
     /// Whether some piece is held by fewer than `enough` others. Looks at a bounded number of pieces, from

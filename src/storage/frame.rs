@@ -59,6 +59,42 @@ fn checksum(kind: u32, seed: u64, body: &[u8]) -> u64 {
     hasher.digest()
 }
 
+/// Gives records their place in a file, on the way out and on the way in: each is checked under the next seed.
+#[derive(Clone, Debug)]
+pub struct Place {
+    seed: u64,
+    bytes: u64,
+}
+
+impl Place {
+    /// Of the first record behind the head, which is `bytes` long; its seed follows that of the file.
+    pub const fn first(seed: u64, bytes: u64) -> Self {
+        Self { seed: seed.wrapping_add(1), bytes }
+    }
+
+    /// Where it begins: the length of the file so far.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Puts a record there, and goes on behind it.
+    pub fn put(&mut self, kind: u32, body: &[u8], out: &mut Vec<u8>) {
+        put(out, kind, self.seed, body);
+        self.pass(body);
+    }
+
+    /// The record that should be there, of the whole `file`.
+    pub fn take<'a>(&self, file: &'a [u8], body_bytes_max: usize) -> Option<(u32, &'a [u8])> {
+        take(file.get(self.bytes as usize..)?, self.seed, body_bytes_max)
+    }
+
+    /// Goes on behind a record with that body.
+    pub const fn pass(&mut self, body: &[u8]) {
+        self.seed = self.seed.wrapping_add(1);
+        self.bytes += (FRAME_BYTES + body.len()) as u64;
+    }
+}
+
 /// Reads numbers off the front of bytes; `None` where there are not enough.
 pub struct Cursor<'a>(pub &'a [u8]);
 

@@ -12,7 +12,8 @@ pub mod torrent;
 pub mod tracker;
 pub mod transmission;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -54,4 +55,17 @@ pub fn poll<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What one GET brings: the status line with the headers, and the body.
+pub fn http(address: SocketAddr, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).expect("the metrics port is open");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    // In one write: a request that is refused at its first word may be answered before a second write.
+    let request = format!("{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it takes a request");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("a reply in UTF-8");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a whole reply");
+    (head.to_owned(), body.to_owned())
 }

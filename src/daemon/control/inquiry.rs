@@ -15,8 +15,8 @@ use crate::worker::mesh::Viewing;
 /// Questions that wait for workers. As many as there are connections at the socket, at most.
 #[derive(Debug)]
 pub(super) struct Inquiries {
-    ledger: Arc<Ledger>,
-    socket: Option<ControlSocket>,
+    /// Where questions come in, and the accounts that are explained.
+    place: Option<(ControlSocket, Arc<Ledger>)>,
     tickets: u64,
     open: Vec<Inquiry>,
 }
@@ -33,8 +33,7 @@ struct Inquiry {
 impl Inquiries {
     /// Nobody asks, and nobody can.
     pub(super) fn new() -> Self {
-        let ledger = Arc::new(Ledger::new(1));
-        Self { ledger, socket: None, tickets: 0, open: Vec::new() }
+        Self { place: None, tickets: 0, open: Vec::new() }
     }
 }
 
@@ -47,7 +46,7 @@ impl Control<'_> {
 
     /// The same with a control socket, served while it runs, and accounts to explain.
     pub fn with_socket(mut self, socket: Option<ControlSocket>, ledger: Arc<Ledger>) -> Self {
-        (self.inquiries.socket, self.inquiries.ledger) = (socket, ledger);
+        self.inquiries.place = socket.map(|socket| (socket, ledger));
         self
     }
 
@@ -57,7 +56,7 @@ impl Control<'_> {
             let tell = self.tell.clone();
             metrics.start(move |asked| drop(tell.send(Event::Scraped(asked))));
         }
-        if let Some(socket) = &mut self.inquiries.socket {
+        if let Some((socket, _)) = &mut self.inquiries.place {
             let tell = self.tell.clone();
             socket.start(move |asked| drop(tell.send(Event::Asked(asked))));
         }
@@ -79,15 +78,15 @@ impl Control<'_> {
 
     /// Somebody asks at the socket. While the node stops nobody is answered: workers may have ended.
     pub(super) fn asked(&mut self, asked: socket::Asked) {
-        if self.phase != Phase::Running {
-            return;
-        }
         let inquiries = &mut self.inquiries;
+        let Some((_, ledger)) = inquiries.place.as_ref().filter(|_| self.phase == Phase::Running) else {
+            return;
+        };
         inquiries.tickets += 1;
         let ticket = inquiries.tickets;
         inquiries.open.push(Inquiry {
             ticket,
-            so_far: Gathering::begin(asked.question, &inquiries.ledger),
+            so_far: Gathering::begin(asked.question, ledger),
             waits_for: self.workers.len(),
             reply: asked.reply,
         });
@@ -114,7 +113,9 @@ impl Control<'_> {
         }
         if inquiry.waits_for == 0 {
             let Inquiry { so_far, reply, .. } = self.inquiries.open.swap_remove(at);
-            let _ = reply.send(self.explain(so_far));
+            if let Some((_, ledger)) = &self.inquiries.place {
+                let _ = reply.send(self.explain(so_far, ledger));
+            }
         }
     }
 
@@ -123,10 +124,10 @@ impl Control<'_> {
         self.inquiries.open.clear();
     }
 
-    fn explain(&self, gathered: Gathering) -> Document {
+    fn explain(&self, gathered: Gathering, ledger: &Ledger) -> Document {
         let uptime_ns = clock::now().since(self.started_at).0;
         let node = NodeHead { version: VERSION, pid: std::process::id(), uptime_ns };
         let info_hash = |id: usize| Some(self.swarms.get(id)?.metainfo.info_hash.to_hex());
-        gathered.finish(node, &self.inquiries.ledger, info_hash)
+        gathered.finish(node, ledger, info_hash)
     }
 }

@@ -9,6 +9,7 @@ use crate::engine::identity::Identity;
 use crate::engine::peer::{Flags, Origin, Stage};
 use crate::engine::scheduler::{Membership, Scheduler};
 use crate::shared::ledger::Ledger;
+use crate::storage::ledger::PartyKind;
 
 const MIB: u64 = 1 << 20;
 const NODE: NodeHead = NodeHead { version: VERSION, pid: 1, uptime_ns: 2 };
@@ -125,6 +126,20 @@ fn a_public_address_stands_by_itself_and_its_network_by_what_it_was_granted() {
     let accounts: Vec<_> = rig.ledger.rows().map(|row| row.id).collect();
     accounts.into_iter().for_each(|id| rig.ledger.grant(id, GRANT_GROUP_BYTES));
     assert_eq!((rig.party("8.8.4.7").class, rig.party("8.8.4.0/24").class), ("rest".into(), "rest".into()));
+}
+
+#[test]
+fn a_key_stands_by_itself_and_what_it_got_counts_once() {
+    let mut rig = Rig::new();
+    rig.peer("8.8.4.9:5", 0, 3 * MIB);
+    let key = rig.ledger.open_as(77, PartyKind::Key);
+    rig.ledger.credit(77, 2 * MIB);
+    rig.ledger.debit(key, 3 * MIB);
+    let document = rig.parties(100);
+    let keys: Vec<_> = document.parties.iter().filter(|row| row.kind == "key").collect();
+    assert_eq!(keys.len(), 1);
+    assert_eq!((keys[0].gave_bytes, keys[0].got_bytes, keys[0].class.as_str()), (2 * MIB, 3 * MIB, "excess"));
+    assert_eq!((document.gave_bytes, document.got_bytes), (2 * MIB, 3 * MIB), "its group got the same bytes");
 }
 
 #[test]

@@ -123,6 +123,19 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_gave_stands_for_itself_and_what_it_got_is_not_given_away() {
+        for (gave, share, contributors) in [(GIVEN - 1, 1.0, 0), (GIVEN, 0.25, 1), (GIVEN + 1, 0.25, 1)] {
+            let ledger = Ledger::new(16);
+            let (own, group) = (ledger.open_as(1, PartyKind::Key), ledger.open(9));
+            ledger.credit(1, gave);
+            ledger.debit(own, 75);
+            ledger.debit(group, 75 + 25);
+            let fairness = Fairness::of(&ledger);
+            assert_eq!((fairness.free_rider_share, fairness.contributors), (Some(share), contributors));
+        }
+    }
+
+    #[test]
     fn cores_where_nobody_owed_waits_lag_behind_nobody() {
         let lag = |owed: &[u64]| {
             let cores: Vec<CoreCounters> = owed.iter().map(|_| CoreCounters::new()).collect();

@@ -4,8 +4,6 @@
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,13 +14,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::{Snapshot, page};
 use crate::base::limits::{METRICS_CONNECTION_TIME, METRICS_CONNECTIONS_MAX};
-
-/// Wait after an accept that failed, mostly for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::daemon::serving;
 
 /// Where the control loop puts its answer.
 pub type Asked = oneshot::Sender<Snapshot>;
@@ -34,29 +30,16 @@ pub(super) async fn serve(listener: TcpListener, ask: impl Fn(Asked) + 'static) 
         Err(error) => return tracing::error!("metrics are not served: {error}"),
     };
     let ask: Rc<dyn Fn(Asked)> = Rc::new(ask);
-    let places = Arc::new(Semaphore::new(METRICS_CONNECTIONS_MAX));
-    loop {
-        // Closed never: the semaphore lives as long as this task.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let ask = Rc::clone(&ask);
-                tokio_uring::spawn(async move {
-                    converse(stream, ask).await;
-                    drop(place);
-                });
-            }
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
-    }
+    let accept = async || Ok(listener.accept().await?.0);
+    let converse = |stream| converse(stream, Rc::clone(&ask));
+    serving::serve(accept, METRICS_CONNECTIONS_MAX, METRICS_CONNECTION_TIME, converse).await;
 }
 
-/// One connection, which may bring several requests until its time is up.
-async fn converse(stream: TcpStream, ask: Rc<dyn Fn(Asked)>) {
+/// One connection, which may bring several requests until its time is up. Its errors are the reader's: gone,
+/// too slow, or not speaking HTTP.
+async fn converse(stream: TcpStream, ask: Rc<dyn Fn(Asked)>) -> hyper::Result<()> {
     let service = service_fn(move |request| answer(request, Rc::clone(&ask)));
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // Its errors are the reader's: gone, too slow, or not speaking HTTP.
-    let _ = tokio::time::timeout(Duration::from_nanos(METRICS_CONNECTION_TIME.0), connection).await;
+    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
 }
 
 async fn answer(

@@ -17,10 +17,10 @@ impl Desk {
         Self { egress: Egress::new(&Budgets { node, lan }, START), ledger: Ledger::new(256) }
     }
 
-    fn enter(&mut self, index: u32, network: Network, torrent: u32, limit: Option<&Arc<Budget>>) {
+    fn enter(&mut self, index: u32, locality: Locality, torrent: u32, limit: Option<&Arc<Budget>>) {
         let account = self.ledger.open(u64::from(index) + 1);
         let membership = Membership { own: account, balance: account, group: account };
-        let lane = Lane { network, torrent: TorrentId(torrent), limit };
+        let lane = Lane { locality, torrent: TorrentId(torrent), limit };
         self.egress.enter(conn(index), membership, lane, START);
     }
 
@@ -40,8 +40,8 @@ fn limit(rate: u64) -> Arc<Budget> {
 #[test]
 fn without_limits_apart_all_are_in_one_order() {
     let mut desk = Desk::new(Some(1000), LanBudget::Shared);
-    desk.enter(0, Network::Local, 0, None);
-    desk.enter(1, Network::Public, 1, None);
+    desk.enter(0, Locality::Local, 0, None);
+    desk.enter(1, Locality::Public, 1, None);
     [0, 1].into_iter().for_each(|index| desk.wait(index));
     assert_eq!(desk.egress.waiting_parties(), 2);
     assert_eq!((desk.next(START), desk.next(START), desk.next(START)), (Some(0), Some(1), None));
@@ -54,7 +54,7 @@ fn torrents_with_limits_take_turns_whoever_has_more_peers() {
     let limits = [limit(1 << 30), limit(1 << 30)];
     (0..6).for_each(|index| {
         let torrent = u32::from(index == 5);
-        desk.enter(index, Network::Public, torrent, Some(&limits[torrent as usize]));
+        desk.enter(index, Locality::Public, torrent, Some(&limits[torrent as usize]));
     });
     (0..6).for_each(|index| desk.wait(index));
     let mut order = Vec::new();
@@ -71,9 +71,9 @@ fn torrents_with_limits_take_turns_whoever_has_more_peers() {
 fn who_is_shut_out_is_looked_at_when_that_is_over_and_the_others_meanwhile() {
     let mut desk = Desk::new(None, LanBudget::Exempt);
     let slow = limit(16 << 10);
-    desk.enter(0, Network::Public, 0, Some(&slow));
-    desk.enter(1, Network::Public, 1, None);
-    desk.enter(2, Network::Local, 0, Some(&slow));
+    desk.enter(0, Locality::Public, 0, Some(&slow));
+    desk.enter(1, Locality::Public, 1, None);
+    desk.enter(2, Locality::Local, 0, Some(&slow));
     assert!(desk.egress.claim(conn(0), 16 << 10, START), "a second's worth");
     (0..3).for_each(|index| desk.wait(index));
     assert_eq!((desk.next(START), desk.next(START), desk.next(START)), (Some(1), Some(2), None));
@@ -90,7 +90,7 @@ fn a_torrent_that_all_have_left_makes_room_for_another() {
     let mut desk = Desk::new(None, LanBudget::Shared);
     for round in 0..5 {
         for torrent in 0..3 {
-            desk.enter(torrent, Network::Public, 3 * round + torrent, Some(&limit(1)));
+            desk.enter(torrent, Locality::Public, 3 * round + torrent, Some(&limit(1)));
             desk.wait(torrent);
         }
         assert!(desk.egress.claim(conn(0), 1, START) && desk.next(START).is_some());

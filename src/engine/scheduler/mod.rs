@@ -81,7 +81,7 @@ impl Default for Demand {
 /// One turn of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// Whose it is.
+    /// Whose it is, as the scheduler knows it.
     pub conn: ConnId,
     /// Out of which class.
     pub class: Class,

@@ -2,9 +2,8 @@
 //!
 //! With every connection's send in flight at once the kernel decides who gets how much of a full link,
 //! and an order of ours decides nothing. So only as much is in flight as the core lately sent in
-//! [`WINDOW`], and nothing of a worse class while better ones fill most of half of that; the others wait
-//! here, in order. The kernel keeps some more of each connection (`SEND_UNSENT_BYTES`), so that the link
-//! never waits for us.
+//! [`WINDOW`], and nothing of a worse class while better ones fill the link; the others wait here, in order.
+//! The kernel keeps some more of each connection (`SEND_UNSENT_BYTES`), so that the link never waits for us.
 //!
 //! A peer that reads slowly must not keep the others waiting: what has been in flight for long no longer
 //! counts (`flight.rs`), and only what a prompt reader began to get a moment ago keeps worse classes out.
@@ -159,11 +158,11 @@ impl Window {
     }
 
     /// Time has passed; `waits`: the class that would be served next. Only what is stuck of that class or a
-    /// better one opens the window further: free riders that read slowly must not. Whether a new epoch began.
-    pub fn roll(&mut self, now: Instant, waits: Option<Class>) -> bool {
+    /// better one opens the window further: free riders that read slowly must not.
+    pub fn roll(&mut self, now: Instant, waits: Option<Class>) {
         let (span, epoch_span) = (now.since(self.since), self.epoch_span());
         if span.0 < epoch_span.0 {
-            return false;
+            return;
         }
         let ended_bytes = std::mem::take(&mut self.ended_bytes);
         self.note_rate(ended_bytes, span, waits);
@@ -181,11 +180,8 @@ impl Window {
         } else {
             (self.stretch - self.stretch / 64).max(STRETCH_ONE)
         };
-        true
     }
-}
 
-impl Window {
     fn turn_gate(&mut self) {
         let [round, trying] = ROUND;
         let rate = self.rate_bytes.unwrap_or(0);
@@ -315,11 +311,7 @@ mod tests {
             window.roll(now, Some(Class::Rest));
         }
         let all = sent[0] + sent[1];
-        [all * 100 / (per_second(link) * 4), sent[0] * 100 / all]
-    }
-
-    fn per_second(rate: u64) -> u64 {
-        rate / 1_000 * 1_000
+        [all * 100 / (link * 4), sent[0] * 100 / all]
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::*;
 use crate::base::limits::{
     CHOKE_PART, CHOKE_ROUND, GRANT_GROUP_BYTES, REQUESTS_QUEUED_MAX, SERVED_WITHIN, UNCHOKED_TURN,
 };
+use crate::base::network::GroupPrefixes;
 use crate::engine::choker::{Choker, Rivals};
 use crate::proto::wire::handshake::HANDSHAKE_BYTES;
 
@@ -382,6 +383,23 @@ fn peers_of_local_networks_are_not_choked() {
     }
     strict.pass(Span::from_secs(40));
     assert!(strict.remotes.iter().any(|remote| !remote.choked_at.is_empty()), "it is their network");
+}
+
+#[test]
+fn friends_are_not_choked() {
+    let mut uplink = Uplink::new();
+    let friends = vec!["80.0.0.0/16".parse().unwrap()];
+    uplink.rig.engine.config.grouping = Grouping::new(friends, GroupPrefixes::default()).unwrap();
+    for n in 0..3 * ROOM {
+        uplink.connect(&format!("80.{}.{n}.9:7", n % 2), true);
+    }
+    uplink.pass(Span::from_secs(40));
+    let choked = |parity: usize| {
+        let of_network = uplink.remotes.iter().skip(parity).step_by(2);
+        of_network.filter(|remote| !remote.choked_at.is_empty() || !remote.unchoked).count()
+    };
+    assert_eq!(choked(0), 0, "friends");
+    assert!(choked(1) > 0, "strangers");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use super::{join, model, spawn};
 use std::sync::Arc;
 
+use loom::thread::JoinHandle;
+
 use crate::shared::ledger::Ledger;
 use crate::storage::ledger::Passed;
 
@@ -79,17 +81,23 @@ fn loom_time_that_passes_beside_credit_and_debit_loses_nothing_but_what_it_halve
     });
 }
 
+/// The only account of a ledger, which one party has left, and a core that gives it to another.
+fn account_that_changes_hands() -> (Arc<Ledger>, JoinHandle<()>) {
+    let ledger = Arc::new(Ledger::new(1));
+    let old = ledger.open(7);
+    ledger.credit(7, 8);
+    ledger.close(old);
+    let newcomer = spawn(&ledger, |ledger| {
+        ledger.open(9);
+        ledger.credit(9, 4);
+    });
+    (ledger, newcomer)
+}
+
 #[test]
 fn loom_time_that_passes_while_an_account_changes_hands_takes_nothing_from_who_has_it_now() {
     model(3, || {
-        let ledger = Arc::new(Ledger::new(1));
-        let old = ledger.open(7);
-        ledger.credit(7, 8);
-        ledger.close(old);
-        let newcomer = spawn(&ledger, |ledger| {
-            ledger.open(9);
-            ledger.credit(9, 4);
-        });
+        let (ledger, newcomer) = account_that_changes_hands();
         ledger.settle(HALVED);
         join([newcomer]);
         let found: Vec<_> =
@@ -102,14 +110,7 @@ fn loom_time_that_passes_while_an_account_changes_hands_takes_nothing_from_who_h
 #[test]
 fn loom_whoever_reads_all_accounts_sees_nobody_with_the_figures_of_another() {
     model(3, || {
-        let ledger = Arc::new(Ledger::new(1));
-        let old = ledger.open(7);
-        ledger.credit(7, 8);
-        ledger.close(old);
-        let newcomer = spawn(&ledger, |ledger| {
-            ledger.open(9);
-            ledger.credit(9, 4);
-        });
+        let (ledger, newcomer) = account_that_changes_hands();
         let mut balances = Vec::new();
         ledger.read_into(&mut balances);
         let seen = (balances[0].key, balances[0].received_bytes);

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{FileIdentity, JournalState, Record, Subject};
 use crate::base::limits::JOURNAL_RECORD_BYTES_MAX;
-use crate::storage::frame::{self, Cursor, FRAME_BYTES, PREAMBLE_BYTES};
+use crate::storage::frame::{self, Cursor, FRAME_BYTES, PREAMBLE_BYTES, Place};
 
 const MAGIC: &[u8; 8] = b"troc-jnl";
 const VERSION: u32 = 1;
@@ -56,13 +56,9 @@ pub struct Replay {
     pub whole: bool,
 }
 
-/// Gives records their place in a journal.
+/// Writes the records of a journal.
 #[derive(Clone, Debug)]
-pub struct Writer {
-    seed: u64,
-    sequence: u64,
-    bytes: u64,
-}
+pub struct Writer(Place);
 
 impl Writer {
     /// A journal's beginning is put into `out`.
@@ -76,21 +72,20 @@ impl Writer {
         body.extend_from_slice(&subject.file_count.to_le_bytes());
         body.extend_from_slice(&subject.secret_id.to_le_bytes());
         // The subject is not seeded with the info hash: a journal of another torrent is named as such.
-        put_frame(out, KIND_SUBJECT, 0, &body);
-        Self { seed: seed_of(subject), sequence: 1, bytes: (out.len() - before) as u64 }
+        frame::put(out, KIND_SUBJECT, 0, &body);
+        Self(Place::first(seed_of(subject), (out.len() - before) as u64))
     }
 
     /// Length of the journal with all records so far.
     pub const fn bytes(&self) -> u64 {
-        self.bytes
+        self.0.bytes()
     }
 
     /// Puts the next record into `out`.
     pub fn push(&mut self, record: &Record, out: &mut Vec<u8>) {
         let (kind, body) = encode(record);
-        put_frame(out, kind, self.seed.wrapping_add(self.sequence), &body);
-        self.sequence += 1;
-        self.bytes += (FRAME_BYTES + body.len()) as u64;
+        assert!(body.len() <= JOURNAL_RECORD_BYTES_MAX, "pieces are at most PIECE_BYTES_MAX long");
+        self.0.put(kind, &body, out);
     }
 }
 
@@ -107,26 +102,24 @@ pub fn snapshot(state: &JournalState) -> (Vec<u8>, Writer) {
 /// Reads a journal that should be about `subject`, up to the first bad record.
 pub fn replay(bytes: &[u8], subject: &Subject) -> Result<Replay, Corrupt> {
     check_preamble(bytes)?;
-    let mut at = PREAMBLE_BYTES;
-    let (kind, body) = take_frame(&bytes[at..], 0).ok_or(Corrupt::Damaged)?;
-    at += FRAME_BYTES + body.len();
+    let head = frame::take(&bytes[PREAMBLE_BYTES..], 0, JOURNAL_RECORD_BYTES_MAX);
+    let (kind, body) = head.ok_or(Corrupt::Damaged)?;
     check_subject(kind, body, subject)?;
     let mut state = JournalState::new(*subject);
-    let mut writer = Writer { seed: seed_of(subject), sequence: 1, bytes: at as u64 };
-    while let Some((kind, body)) = take_frame(&bytes[at..], writer.seed.wrapping_add(writer.sequence)) {
+    let mut place = Place::first(seed_of(subject), (PREAMBLE_BYTES + FRAME_BYTES + body.len()) as u64);
+    while let Some((kind, body)) = place.take(bytes, JOURNAL_RECORD_BYTES_MAX) {
         let Some(record) = decode(kind, body) else { break };
         if !state.apply(&record) {
             break;
         }
-        at += FRAME_BYTES + body.len();
-        (writer.sequence, writer.bytes) = (writer.sequence + 1, at as u64);
+        place.pass(body);
     }
-    let whole = at == bytes.len();
+    let whole = place.bytes() == bytes.len() as u64;
     if !whole {
         // What follows a clean mark may have been anything, an `Opened` among it.
         state.clean = false;
     }
-    Ok(Replay { state, writer, whole })
+    Ok(Replay { state, writer: Writer(place), whole })
 }
 
 fn check_preamble(bytes: &[u8]) -> Result<(), Corrupt> {
@@ -154,15 +147,6 @@ fn check_subject(kind: u32, body: &[u8], subject: &Subject) -> Result<(), Corrup
 
 fn seed_of(subject: &Subject) -> u64 {
     xxh3_64(&subject.info_hash.0)
-}
-
-fn put_frame(out: &mut Vec<u8>, kind: u32, seed: u64, body: &[u8]) {
-    assert!(body.len() <= JOURNAL_RECORD_BYTES_MAX, "pieces are at most PIECE_BYTES_MAX long");
-    frame::put(out, kind, seed, body);
-}
-
-fn take_frame(bytes: &[u8], seed: u64) -> Option<(u32, &[u8])> {
-    frame::take(bytes, seed, JOURNAL_RECORD_BYTES_MAX)
 }
 
 fn encode(record: &Record) -> (u32, Vec<u8>) {

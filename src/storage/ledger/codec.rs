@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::{Balance, PartyKind, Passed, Stamp};
 use crate::base::limits::LEDGER_STORED_MAX;
-use crate::storage::frame::{self, Cursor, FRAME_BYTES, PREAMBLE_BYTES};
+use crate::storage::frame::{self, Cursor, FRAME_BYTES, PREAMBLE_BYTES, Place};
 
 const MAGIC: &[u8; 8] = b"troc-ldg";
 const VERSION: u32 = 1;
@@ -72,13 +72,9 @@ pub struct Replay {
     pub whole: bool,
 }
 
-/// Gives records their place in a log.
+/// Writes the records of a log.
 #[derive(Clone, Debug)]
-pub struct Writer {
-    seed: u64,
-    sequence: u64,
-    bytes: u64,
-}
+pub struct Writer(Place);
 
 impl Writer {
     /// A log's beginning is put into `out`.
@@ -86,12 +82,12 @@ impl Writer {
         out.extend_from_slice(&frame::preamble(MAGIC, VERSION));
         // Not under the secret's seed: a ledger of another secret is named as such.
         frame::put(out, KIND_SUBJECT, 0, &subject.secret_id.to_le_bytes());
-        Self { seed: subject.seed, sequence: 1, bytes: HEAD_BYTES }
+        Self(Place::first(subject.seed, HEAD_BYTES))
     }
 
     /// Length of the log with all records so far.
     pub const fn bytes(&self) -> u64 {
-        self.bytes
+        self.0.bytes()
     }
 
     /// Says that time has passed for all that was said so far, and what time it is now.
@@ -103,7 +99,7 @@ impl Writer {
         for seconds in [stamp.address_s, stamp.key_s, stamp.grant_s] {
             body.extend_from_slice(&seconds.to_le_bytes());
         }
-        self.push(KIND_PASSED, &body, out);
+        self.0.put(KIND_PASSED, &body, out);
     }
 
     /// Says how an account stands.
@@ -117,13 +113,7 @@ impl Writer {
         for number in [key, received_bytes, sent_bytes, granted_bytes, spread_bytes] {
             body.extend_from_slice(&number.to_le_bytes());
         }
-        self.push(KIND_BALANCE, &body, out);
-    }
-
-    fn push(&mut self, kind: u32, body: &[u8], out: &mut Vec<u8>) {
-        frame::put(out, kind, self.seed.wrapping_add(self.sequence), body);
-        self.sequence += 1;
-        self.bytes += (FRAME_BYTES + body.len()) as u64;
+        self.0.put(KIND_BALANCE, &body, out);
     }
 }
 
@@ -138,23 +128,21 @@ fn replay_within(bytes: &[u8], subject: Subject, accounts_max: usize) -> Result<
         Some(found) => return Err(Flaw::Version { found }),
         None => return Err(Flaw::Damaged),
     }
-    let mut at = HEAD_BYTES as usize;
     match frame::take(&bytes[PREAMBLE_BYTES..], 0, BODY_BYTES_MAX) {
         Some((KIND_SUBJECT, body)) if body == subject.secret_id.to_le_bytes() => {}
         Some((KIND_SUBJECT, body)) if body.len() == 8 => return Err(Flaw::OtherSecret),
         _ => return Err(Flaw::Damaged),
     }
     let mut said = Said { accounts: HashMap::new(), accounts_max, stamp: Stamp::default() };
-    for sequence in 1.. {
-        let seed = subject.seed.wrapping_add(sequence);
-        let Some((kind, body)) = frame::take(&bytes[at..], seed, BODY_BYTES_MAX) else { break };
+    let mut place = Place::first(subject.seed, HEAD_BYTES);
+    while let Some((kind, body)) = place.take(bytes, BODY_BYTES_MAX) {
         if said.apply(kind, body).is_none() {
             break;
         }
-        at += FRAME_BYTES + body.len();
+        place.pass(body);
     }
-    let stamp = said.stamp;
-    Ok(Replay { balances: said.into_balances(), stamp, bytes: at as u64, whole: at == bytes.len() })
+    let (stamp, end) = (said.stamp, place.bytes());
+    Ok(Replay { balances: said.into_balances(), stamp, bytes: end, whole: end == bytes.len() as u64 })
 }
 
 /// What a log says so far.

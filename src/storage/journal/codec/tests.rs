@@ -194,14 +194,14 @@ fn a_record_may_be_as_long_as_the_longest_piece_needs_and_no_longer() {
         let body = vec![0; JOURNAL_RECORD_BYTES_MAX.checked_add_signed(extra).unwrap()];
         let mut record = Vec::new();
         frame::put(&mut record, 9, 5, &body);
-        assert_eq!(take_frame(&record, 5).is_some(), extra <= 0);
+        assert_eq!(frame::take(&record, 5, JOURNAL_RECORD_BYTES_MAX).is_some(), extra <= 0);
     }
 }
 
 /// A record under a checksum that is right for its place.
 fn sealed(kind: u32, sequence: u64, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    put_frame(&mut out, kind, seed_of(&subject()).wrapping_add(sequence), body);
+    frame::put(&mut out, kind, seed_of(&subject()).wrapping_add(sequence), body);
     out
 }
 
