@@ -125,6 +125,11 @@ pub fn parse_duration(text: &str) -> Result<Span, ParseError> {
     }
 }
 
+/// `1.30`, rounded down, of thousandths.
+pub fn format_ratio(thousandths: u128) -> String {
+    format!("{}.{:02}", thousandths / 1000, thousandths % 1000 / 10)
+}
+
 /// Reads a ratio, in thousandths: `1`, `1.5`. One above zero never rounds to zero.
 pub fn parse_ratio(text: &str) -> Result<u64, ParseError> {
     let (number, unit) = Decimal::split(text, RATIO_EXAMPLE)?;

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::base::human::{
-    Escaped, format_duration, format_eta, format_percent, format_rate, format_size, format_took,
+    Escaped, format_duration, format_eta, format_percent, format_rate, format_ratio, format_size, format_took,
 };
 use crate::base::time::Span;
 use crate::daemon::seeding::{SeedEnd, SeedGoal, Seeding};
@@ -184,10 +184,6 @@ fn goal_text(seeding: &Seeding, torrent: &TorrentStatus) -> Option<String> {
 /// What was sent over the torrent's size, in thousandths.
 fn ratio(torrent: &TorrentStatus) -> u128 {
     u128::from(torrent.uploaded_bytes) * 1000 / u128::from(torrent.total_bytes.max(1))
-}
-
-fn format_ratio(thousandths: u128) -> String {
-    format!("{}.{:02}", thousandths / 1000, thousandths % 1000 / 10)
 }
 
 /// Why a torrent is not served on.

@@ -128,7 +128,7 @@ impl Announcer {
                 }
             }
             if !tier.order.is_empty() {
-                shuffle(&mut tier.order, &mut rng);
+                rng.shuffle(&mut tier.order);
                 kept.push(tier);
             }
         }
@@ -334,14 +334,6 @@ fn waits(origin: TrackerOrigin, reply: &AnnounceReply) -> (Span, Span) {
     let asked = if reply.interval == Span::ZERO { TRACKER_INTERVAL_MIN } else { reply.interval };
     let wait_min = reply.min_interval.unwrap_or(floor).clamp(floor, TRACKER_INTERVAL_MAX);
     (wait_min, asked.clamp(wait_min, TRACKER_INTERVAL_MAX))
-}
-
-/// Fisher and Yates.
-fn shuffle(order: &mut [usize], rng: &mut Rng) {
-    for place in (1..order.len()).rev() {
-        let bound = u32::try_from(place + 1).unwrap_or(u32::MAX);
-        order.swap(place, rng.below(bound) as usize);
-    }
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ impl Torrent {
         if sequential {
             missing.reverse();
         } else {
-            shuffle(&mut missing, rng);
+            rng.shuffle(&mut missing);
         }
         Self {
             shared,
@@ -159,13 +159,6 @@ impl Torrent {
     /// Whether pieces are missing and may be fetched.
     pub fn wants_pieces(&self) -> bool {
         !self.shared.is_complete() && !self.shared.fetch_stopped()
-    }
-}
-
-/// Fisher and Yates.
-fn shuffle(values: &mut [u32], rng: &mut Rng) {
-    for at in (1..values.len()).rev() {
-        values.swap(at, rng.below(at as u32 + 1) as usize);
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::disk::{DiskDone, DiskOp, Job, SimFile};
 use super::net::{EndId, EndState, Inbound};
-use super::profile::{PPM, Profile, chance, shuffle};
+use super::profile::{PPM, Profile, chance};
 use super::timeline::ActorId;
 use super::world::World;
 use crate::base::ids::{ConnId, SlotId};
@@ -492,7 +492,7 @@ impl Io for SimIo {
     fn turn(&mut self, deadline: Option<Instant>, done: &mut Vec<Completion>) {
         let mut ready = self.ready();
         let (batch_max, defer_ppm) = self.world.with_profile(|knobs| (knobs.batch_max, knobs.defer_ppm));
-        self.world.with_rng(|rng| shuffle(rng, &mut ready));
+        self.world.with_rng(|rng| rng.shuffle(&mut ready));
         let before = done.len();
         let mut is_left = false;
         for item in ready {

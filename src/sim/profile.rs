@@ -184,13 +184,6 @@ pub fn index(rng: &mut Rng, len: usize) -> usize {
     rng.below(u32::try_from(len).unwrap_or(u32::MAX)) as usize
 }
 
-/// Puts the items in an order of the generator's choice (Fisher and Yates).
-pub fn shuffle<T>(rng: &mut Rng, items: &mut [T]) {
-    for last in (1..items.len()).rev() {
-        items.swap(last, index(rng, last + 1));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,7 +210,7 @@ mod tests {
         draw(&mut rng, (0, u64::MAX));
         assert!(!chance(&mut rng, 0) && chance(&mut rng, PPM));
         let mut items: Vec<_> = (0..20).collect();
-        shuffle(&mut rng, &mut items);
+        rng.shuffle(&mut items);
         assert_ne!(items, (0..20).collect::<Vec<_>>());
         items.sort_unstable();
         assert_eq!(items, (0..20).collect::<Vec<_>>());

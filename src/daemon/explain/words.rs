@@ -1,6 +1,6 @@
 //! Reasons in words, for people who never read the source.
 
-use crate::base::human::format_size;
+use crate::base::human::{format_ratio, format_size};
 use crate::base::limits::{CONTRIBUTION_BYTES_MIN, EXCESS_RATIO_MAX, GRANT_GROUP_BYTES};
 use crate::engine::scheduler::class::Class;
 use crate::shared::ledger::Standing;
@@ -23,10 +23,8 @@ pub(super) fn why(class: Class, balance: Standing, granted_bytes: u64) -> String
     }
 }
 
-/// `1.30`, rounded down.
 fn ratio(part: u64, whole: u64) -> String {
-    let hundredths = u128::from(part) * 100 / u128::from(whole.max(1));
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    format_ratio(u128::from(part) * 1000 / u128::from(whole.max(1)))
 }
 
 #[cfg(test)]

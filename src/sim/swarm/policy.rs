@@ -113,7 +113,7 @@ impl ModelNode {
     }
 
     fn tit_for_tat(&mut self, mut wanting: Vec<usize>, now: Instant) -> Vec<usize> {
-        self.shuffle(&mut wanting);
+        self.rng.shuffle(&mut wanting);
         let got = |node: &Self, at: usize| node.contacts[at].got_rounds[..2].iter().sum::<u64>();
         wanting.sort_by_key(|&at| std::cmp::Reverse(got(self, at)));
         let mut chosen: Vec<usize> = wanting.iter().copied().take(SLOTS).collect();
@@ -128,7 +128,7 @@ impl ModelNode {
     }
 
     fn shares(&mut self, mut wanting: Vec<usize>) -> Vec<usize> {
-        self.shuffle(&mut wanting);
+        self.rng.shuffle(&mut wanting);
         let got = |node: &Self, at: usize| node.contacts[at].got_rounds[..ROUNDS_KEPT].iter().sum::<u64>();
         let sum: u64 = wanting.iter().map(|&at| got(self, at)).sum();
         let (givers, others): (Vec<_>, Vec<_>) = wanting.into_iter().partition(|&at| got(self, at) > 0);
@@ -157,7 +157,7 @@ impl ModelNode {
                 contact.price = (contact.price - contact.price / 10).max(u64::from(BLOCK_BYTES));
             }
         }
-        self.shuffle(&mut wanting);
+        self.rng.shuffle(&mut wanting);
         let fair = round_bytes / (SLOTS as u64 + 1);
         let worth = |node: &Self, at: usize| {
             let contact = &node.contacts[at];
@@ -194,11 +194,5 @@ impl ModelNode {
                 Policy::TitForTat | Policy::Rogue(_) => contact.gave_round.cast_signed(),
             }
         })
-    }
-
-    fn shuffle(&mut self, places: &mut [usize]) {
-        for at in (1..places.len()).rev() {
-            places.swap(at, self.rng.below(at as u32 + 1) as usize);
-        }
     }
 }

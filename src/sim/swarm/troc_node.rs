@@ -58,8 +58,6 @@ pub struct TrocSpec {
     pub peer_id: PeerId,
     /// Of its choices.
     pub seed: u64,
-    /// Limit of what it sends.
-    pub upload: Budgets,
 }
 
 impl TrocNode {
@@ -82,7 +80,7 @@ impl TrocNode {
                 secret: spec.seed,
                 grouping: Grouping::default(),
                 identity: None,
-                upload: spec.upload.clone(),
+                upload: Budgets::default(),
                 download: Budgets::default(),
             };
             let mut engine = Engine::new(config, Arc::clone(&cache), now).with_ledger(Arc::clone(&ledger));

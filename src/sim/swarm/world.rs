@@ -13,7 +13,6 @@ use super::troc_node::{TrocNode, TrocSpec};
 use crate::base::ids::PeerId;
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
-use crate::shared::budget::Budgets;
 
 /// Between two looks for more peers.
 const ANNOUNCE: Span = Span::from_secs(30);
@@ -331,8 +330,7 @@ impl Swarm {
             Kind::Troc { cores } => {
                 let mut peer_id = *b"-tC0100-............";
                 peer_id[12..].copy_from_slice(&self.rng.next_u64().to_le_bytes());
-                let spec =
-                    TrocSpec { cores, complete, peer_id: PeerId(peer_id), seed, upload: Budgets::default() };
+                let spec = TrocSpec { cores, complete, peer_id: PeerId(peer_id), seed };
                 Brain::Troc(Box::new(TrocNode::new(&self.content, &spec, now)))
             }
             Kind::Model(policy) => {
