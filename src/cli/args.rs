@@ -318,9 +318,10 @@ it came to us.";
 /// What `troc ledger` prints, who gave most first.
 const LEDGER_COLUMNS: &str = "\
 Columns: PARTY an address, or the begin of its hash when it is not connected; KIND peer, key (of a
-node that proved it), or group of addresses (who is alone in its group is a group); GROUP of a peer; CONNS now; GAVE verified bytes,
-GOT bytes sent to it, BALANCE the difference; CLASS in the order of service; WHY it stands there.
-Classes: grant (newcomers, a tenth of what is sent), owed, excess, rest, again.";
+node that proved it), or group of addresses (who is alone in its group is a group); GROUP of a peer;
+CONNS now; GAVE verified bytes, GOT bytes sent to it, BALANCE the difference; CLASS in the order of
+service; WHY it stands there. Classes: grant (newcomers, a tenth of what is sent), owed, excess, rest,
+again.";
 
 /// `troc doctor`.
 #[derive(Debug, Args)]

@@ -59,7 +59,8 @@ fn checksum(kind: u32, seed: u64, body: &[u8]) -> u64 {
     hasher.digest()
 }
 
-/// Gives records their place in a file, on the way out and on the way in: each is checked under the next seed.
+/// Gives records their place in a file, on the way out and on the way in. Each is checked under the next
+/// seed.
 #[derive(Clone, Debug)]
 pub struct Place {
     seed: u64,
