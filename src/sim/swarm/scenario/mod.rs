@@ -1,9 +1,11 @@
 //! Scenarios, each with its bars. `benches/reciprocity` prints them, for us and for other policies.
 //!
 //! The numbers E1 to E14 and the bars come from the literature: E1 Sirivianos et al. 2007, E2 Levin et al.
-//! 2008, E3 Piatek et al. 2007, E4 Locher et al. 2006. E13, stolen identities, needs no swarm.
+//! 2008, E3 Piatek et al. 2007, E4 Locher et al. 2006. E13, stolen identities, needs no swarm. L1 to L4 are
+//! the laboratory's of `scripts/swarm`.
 
 mod crowds;
+mod lab;
 mod mixes;
 mod rogues;
 
@@ -75,6 +77,10 @@ pub const ALL: &[Scenario] = &[
     Scenario { id: "E11", title: "several cores of one seed", run: rogues::cores },
     Scenario { id: "E12", title: "polluters, false haves, bit fields of nothing", run: rogues::liars },
     Scenario { id: "E14", title: "a small swarm of equals", run: crowds::small_swarm },
+    Scenario { id: "L1", title: "eight equal hosts and a seed", run: lab::eight },
+    Scenario { id: "L2", title: "four of ten give nothing", run: lab::riders },
+    Scenario { id: "L3", title: "four slow hosts, four fast ones", run: lab::heterogeneous },
+    Scenario { id: "L4", title: "4, 8 and 16 hosts", run: lab::growth },
 ];
 
 impl Setup {

@@ -1,0 +1,100 @@
+//! What `scripts/swarm` measures with real nodes on shaped links, without their kernels: the same hosts, links
+//! and bars.
+
+use super::super::net::Rates;
+use super::super::report::Bar;
+use super::*;
+
+/// One megabit a second, in bytes.
+const MBIT: u64 = 125_000;
+
+/// Bytes of a piece.
+const PIECE_BYTES: u32 = 256 << 10;
+
+/// From anybody to anybody.
+const DELAY: Span = Span::from_ms(2);
+
+/// A torrent of so many MiB.
+const fn content(mib: u32) -> Content {
+    Content::new(mib << 20 >> PIECE_BYTES.ilog2(), PIECE_BYTES)
+}
+
+/// A swarm whose usual link is `setup.rate`.
+fn run_near(setup: &Setup, content: Content, groups: Vec<Group>) -> (Tally, f64) {
+    let plan = Plan { delay: DELAY, ..setup.plan(content, groups) };
+    (run(&plan), fluid_bound(&plan))
+}
+
+/// L1. Eight equal hosts and a seed.
+pub(super) fn eight(setup: &Setup) -> Figures {
+    let (mut figures, content) = (Figures::default(), content(setup.sized(256, 64) as u32));
+    let setup = Setup { rate: 200 * MBIT, ..*setup };
+    let groups = vec![setup.seed_of(1), setup.contributors(8).staying(Stay::Always)];
+    let (tally, bound) = run_near(&setup, content, groups);
+    figures.add("", "makespan / bound", makespan(&tally) / bound, Bar::AtMost(1.15));
+    figures.add("", "copies of the seed", seed_copies(&tally, content), Bar::None);
+    figures.add("", "thrown away", wasted_part(&tally), Bar::AtMost(0.005));
+    figures
+}
+
+/// L2. Four of ten give nothing; all stay.
+pub(super) fn riders(setup: &Setup) -> Figures {
+    let (mut figures, content) = (Figures::default(), content(setup.sized(128, 64) as u32));
+    let setup = Setup { rate: 100 * MBIT, ..*setup };
+    let times = [0, 4].map(|riders| {
+        let rogues = setup.rogues(Rogue::FreeRider, riders).staying(Stay::Always);
+        let groups = vec![setup.seed_of(1), setup.contributors(6).staying(Stay::Always), rogues];
+        let (tally, _) = run_near(&setup, content, groups);
+        let (time, rogues) = (mean_time(&tally, Role::Contributor), mean_time(&tally, Role::Rogue));
+        let case = if riders == 0 { "without the four" } else { "four ride free" };
+        // The contributors could have had it in that time.
+        let own_bound = content.geometry.total_bytes as f64 / setup.rate as f64;
+        let bar = if riders == 0 { Bar::None } else { Bar::AtMost(1.25) };
+        figures.add(case, "mean / own bound", time / own_bound, bar);
+        figures.add(case, "copies of the seed", seed_copies(&tally, content), Bar::None);
+        figures.add(case, "thrown away", wasted_part(&tally), Bar::AtMost(0.005));
+        if riders > 0 {
+            figures.add(case, "riders slower by", rogues / time, Bar::AtLeast(1.3));
+            for (name, role) in [("given to riders", Role::Contributor), ("seed gave riders", Role::Seed)] {
+                let given = tally.between(role, Role::Rogue);
+                let sum = given + tally.between(role, Role::Contributor);
+                figures.add(case, name, given as f64 / sum.max(1) as f64, Bar::None);
+            }
+        }
+        time
+    });
+    figures.add("four ride free", "price", times[1] / times[0], Bar::AtMost(1.15));
+    figures
+}
+
+/// L3. Four slow hosts, four fast ones; all stay.
+pub(super) fn heterogeneous(setup: &Setup) -> Figures {
+    let (mut figures, content) = (Figures::default(), content(64));
+    let setup = Setup { rate: 100 * MBIT, ..*setup };
+    let fast = setup.contributors(4).staying(Stay::Always);
+    let slow = Group { rates: Rates { up: setup.rate / 10, down: setup.rate }, ..fast.clone() };
+    let (tally, bound) = run_near(&setup, content, vec![setup.seed_of(1), slow, fast]);
+    figures.add("", "makespan / bound", makespan(&tally) / bound, Bar::AtMost(1.15));
+    figures.add("", "slow: mean / bound", mean(&tally.times(tally.of_group(1))) / bound, Bar::None);
+    figures.add("", "fast: mean / bound", mean(&tally.times(tally.of_group(2))) / bound, Bar::None);
+    figures.add("", "copies of the seed", seed_copies(&tally, content), Bar::None);
+    figures.add("", "thrown away", wasted_part(&tally), Bar::AtMost(0.005));
+    figures
+}
+
+/// L4. More and more hosts.
+pub(super) fn growth(setup: &Setup) -> Figures {
+    let (mut figures, content) = (Figures::default(), content(64));
+    let setup = Setup { rate: 50 * MBIT, ..*setup };
+    let mut least = f64::INFINITY;
+    for (count, case) in [(4, "4 hosts"), (8, "8 hosts"), (16, "16 hosts")] {
+        let groups = vec![setup.seed_of(1), setup.contributors(count).staying(Stay::Always)];
+        let (tally, bound) = run_near(&setup, content, groups);
+        least = least.min(makespan(&tally));
+        figures.add(case, "makespan / bound", makespan(&tally) / bound, Bar::None);
+        figures.add(case, "makespan / that of 4", makespan(&tally) / least, Bar::AtMost(1.1));
+        figures.add(case, "copies of the seed", seed_copies(&tally, content), Bar::None);
+        figures.add(case, "thrown away", wasted_part(&tally), Bar::AtMost(0.005));
+    }
+    figures
+}
