@@ -25,6 +25,7 @@ fn plan(seed: u64, groups: Vec<Group>) -> Plan {
         seed,
         content: Content::new(PIECES, 64 << 10),
         delay: Span::from_ms(10),
+        queue: Span::ZERO,
         groups,
         end: Span::from_secs(600),
         unsent_bytes: None,
@@ -54,7 +55,7 @@ fn parcel() -> Parcel {
 
 /// Two hosts that send to a third, and their ends.
 fn star(up: u64, down: u64) -> (Net, [EndId; 2]) {
-    let mut net = Net::new(Span::from_ms(10), None);
+    let mut net = Net::new(Span::from_ms(10), Span::ZERO, None);
     for _ in 0..3 {
         net.add_host(Rates { up, down });
     }

@@ -62,6 +62,9 @@ pub const IDLE_TIMEOUT: Span = Span::from_secs(150);
 pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(100);
 /// Without a block for so long, an unchoked peer with requests counts as snubbing us.
 pub const SNUB_TIMEOUT: Span = Span::from_secs(20);
+/// A peer that was relieved of its requests for being late is left alone for so long, the next time for twice
+/// that, and at last for twice `SNUB_TIMEOUT`; unless a block comes after all.
+pub const RELIEVED_TIME: Span = Span::from_secs(2);
 /// How often a peer that was relieved of its requests is asked again as soon as a block comes after all
 /// (threat P37). Then it is left alone for twice `SNUB_TIMEOUT`, as one that stays silent.
 pub const COMEBACKS_MAX: u32 = 8;

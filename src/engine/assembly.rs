@@ -223,7 +223,8 @@ impl Engine {
         }
     }
 
-    /// Queues haves for every peer that lacks a newly verified piece: one send per peer and turn.
+    /// Queues haves of newly verified pieces for every peer, seeds included: one send per peer and turn. Who
+    /// has the piece learns how rare it still is; a seed sees who passes on.
     pub(super) fn flush_haves(&mut self) {
         use crate::proto::wire::message::Message;
         for index in 0..self.torrents.len() {
@@ -235,9 +236,7 @@ impl Engine {
             for &conn in &torrent.peers {
                 let Some(peer) = self.peers.get_mut(conn) else { continue };
                 for &piece in &torrent.have_log[peer.have_cursor..] {
-                    if !peer.bits.get(piece) {
-                        Message::Have(piece).encode(&mut peer.out.frames);
-                    }
+                    Message::Have(piece).encode(&mut peer.out.frames);
                 }
                 peer.have_cursor = torrent.have_log.len();
                 told.push(conn);

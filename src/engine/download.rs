@@ -10,6 +10,7 @@ use crate::shared::cache::Giver;
 
 use super::claims::Claim;
 use super::peer::Asked;
+use super::relief::SNUBBED_TIME;
 use super::session::{PeerMisbehaved, idle};
 use super::*;
 
@@ -422,6 +423,7 @@ impl Engine {
         if peer.flags.unchokes_us {
             // It rejects what it announced: leave it alone for a while.
             peer.snubbed = true;
+            peer.alone_until = peer.block_at + SNUBBED_TIME;
         } else {
             // It was choked meanwhile, or takes back that we may ask for the piece while we are.
             peer.allowed.retain(|&piece| piece != block.piece);

@@ -17,7 +17,8 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId};
 use crate::base::limits::{
-    ALLOWED_FAST_KEPT_MAX, COMEBACKS_MAX, REJECTS_WAITING_MAX, REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX,
+    ALLOWED_FAST_KEPT_MAX, COMEBACKS_MAX, REJECTS_WAITING_MAX, RELIEVED_TIME, REQUESTS_OUT_MAX,
+    REQUESTS_QUEUED_MAX,
 };
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
@@ -209,6 +210,10 @@ pub struct Peer {
     pub block_at: Instant,
     /// It took too long: nothing more is asked until a block comes.
     pub snubbed: bool,
+    /// When it has another chance all the same.
+    pub alone_until: Instant,
+    /// For how long it is left alone when it is late the next time.
+    pub alone_next: Span,
     /// How often it was asked again because one came, since it was last left alone for long.
     pub comebacks: u32,
     /// Their requests, in the order in which they are served.
@@ -289,6 +294,8 @@ impl Peer {
             pace: Pace::default(),
             block_at: now,
             snubbed: false,
+            alone_until: now,
+            alone_next: RELIEVED_TIME,
             comebacks: 0,
             requests: VecDeque::new(),
             waits_since: now,

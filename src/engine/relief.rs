@@ -2,17 +2,23 @@
 //!
 //! ```text
 //! giving -> late (`Peer::is_late`) and another idles -> snubbed: its requests are taken back
-//!    ^                                                     |  a block comes after all, or a while passes
+//!    ^                                                     |  a block comes after all, or a while passes,
+//!    |                                                     |  longer each time
 //!    +-----------------------------------------------------+
 //! ```
 //!
 //! Being late is judged by what the peer itself did before, so that a slow and steady one keeps its blocks.
 
 use super::*;
+use crate::base::limits::SNUB_TIMEOUT;
+use crate::base::time::Span;
 use crate::proto::wire::message::Message;
 
 /// Late peers, and idle ones for each, that one tick looks at: with ten thousand of both it would not end.
 const RELIEF_LOOKS: usize = 64;
+
+/// From its last block on, who is silent for `SNUB_TIMEOUT` is left alone for so long.
+pub(super) const SNUBBED_TIME: Span = Span(2 * SNUB_TIMEOUT.0);
 
 impl Engine {
     /// While a peer has nothing to do, what another is far too late with becomes its work: near the end of
@@ -25,7 +31,15 @@ impl Engine {
         let late = self.peers.iter().filter(|peer| peer.is_late(now)).take(RELIEF_LOOKS);
         let late = late.filter(|peer| idle().any(|&idle| self.can_relieve(idle, peer)));
         let late: Vec<ConnId> = late.map(|peer| peer.conn).collect();
-        late.into_iter().for_each(|conn| self.snub(conn));
+        late.into_iter().for_each(|conn| self.relieve(conn, now));
+    }
+
+    /// Leaves a late peer alone for a while, longer each time.
+    pub(super) fn relieve(&mut self, conn: ConnId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let until = now + peer.alone_next;
+        peer.alone_next = Span(2 * peer.alone_next.0).min(SNUBBED_TIME);
+        self.snub(conn, until);
     }
 
     /// Whether `idle` may give, and has, the oldest block that is asked of `peer`.
@@ -37,10 +51,35 @@ impl Engine {
         other.conn != peer.conn && other.torrent == peer.torrent && is_open && other.gives(piece)
     }
 
-    /// Takes back what was asked of a peer; it is asked again once a block comes, or after a while.
-    pub(super) fn snub(&mut self, conn: ConnId) {
+    /// Somebody has come to have a piece that was asked of a seed, which may leave it for last from now on,
+    /// as ours do: what nothing has come of yet is taken back, so that the seed is asked for what only it
+    /// has.
+    pub(super) fn take_over(&mut self, giver: ConnId, piece: u32) {
+        let Some(peer) = self.peers.get(giver).filter(|peer| !peer.is_seed() && peer.gives(piece)) else {
+            return;
+        };
+        let Some((id, torrent)) = peer.torrent.and_then(|id| Some((id, self.torrent(id)?))) else { return };
+        let untouched = |chunk: &u32| {
+            let claim = torrent.claims.get(chunk);
+            claim.is_some_and(|claim| claim.got == 0 && claim.giver.is_none() && !claim.is_landing())
+        };
+        let mut chunks: Vec<u32> = picker::chunks(torrent, piece).filter(untouched).collect();
+        if chunks.is_empty() {
+            return;
+        }
+        let asks = |peer: &Peer, chunk: u32| peer.asked.iter().any(|asked| asked.chunk == chunk);
+        let looked_at = || torrent.peers.iter().take(RELIEF_LOOKS).filter_map(|&conn| self.peers.get(conn));
+        chunks.retain(|&chunk| {
+            let mut asked = looked_at().filter(|peer| asks(peer, chunk)).peekable();
+            asked.peek().is_some() && asked.all(Peer::is_seed)
+        });
+        chunks.into_iter().for_each(|chunk| self.release(id, chunk));
+    }
+
+    /// Takes back what was asked of a peer; it is asked again once a block comes, or then.
+    pub(super) fn snub(&mut self, conn: ConnId, until: Instant) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        peer.snubbed = true;
+        (peer.snubbed, peer.alone_until) = (true, until);
         let geometry = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref());
         if let Some(geometry) = geometry.map(|torrent| torrent.shared.meta.geometry) {
             // What it has not sent yet others give: a copy would be thrown away.

@@ -1,16 +1,15 @@
 //! Whom a seed serves. Nobody can repay it; while pieces are rare it gives by evidence of passing on.
 //!
 //! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. A group weighs the more in the
-//!   class *rest*, the more of what it was given came back as an announcement of others, and the sooner. A
-//!   piece that was given to somebody who passes on, or who is new, is not given again before it was seen
-//!   elsewhere, for a while; and one that others have waits for those that are rarer.
+//!   class *rest*, the more of what it was given came back as an announcement of others. A piece that was
+//!   given to somebody who passes on, or who is new, is not given again before it was seen elsewhere, and one
+//!   that others have waits for those that are rarer: both for a while.
 //! - *Abundance*: everybody weighs the same.
 
 use super::scheduler::{Demand, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{EVIDENCE_BYTES_MIN, SPREAD_LOOKS_MAX, SPREAD_TIME, SPREAD_WEIGHT_MAX};
-use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{TICK, at_ticks};
 use crate::shared::ledger::AccountId;
@@ -44,9 +43,11 @@ impl Engine {
             })
         };
         let is_rare = |piece| shared.availability(piece) < enough && !spreads_soon(piece);
-        let requests = &self.peers.get(conn)?.requests;
-        let fresh = requests.iter().take(SPREAD_LOOKS_MAX).position(|block| is_rare(block.piece));
-        let demand = Demand { again: fresh.is_none(), weight: group_weight(&self.ledger, group) };
+        let peer = self.peers.get(conn)?;
+        let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(|block| is_rare(block.piece));
+        // Its requests may have grown stale while it waited: once they are served it asks for others.
+        let again = fresh.is_none() && self.ticked_at.since(peer.waits_since).0 < SPREAD_TIME.0;
+        let demand = Demand { again, weight: group_weight(&self.ledger, group) };
         Some((demand, fresh.unwrap_or(0)))
     }
 
@@ -66,9 +67,7 @@ impl Engine {
         if let Some((group, shared)) = self.client_of_seed(conn)
             && let Some(giver) = shared.injection().note_announced(piece, group)
         {
-            let passed = at_ticks(self.ticked_at).wrapping_sub(giver.at_ticks).cast_signed().max(0);
-            let bytes = u64::from(giver.blocks) * u64::from(BLOCK_BYTES);
-            self.ledger.note_spread(giver.group, worth(bytes, Span(TICK.0 * passed as u64)));
+            self.ledger.note_spread(giver.group, u64::from(giver.blocks) * u64::from(BLOCK_BYTES));
         }
     }
 
@@ -87,14 +86,8 @@ const fn is_fresh(given_ticks: u16, now_ticks: u16) -> bool {
     passed < 0 || (passed as u64) < SPREAD_TIME.0 / TICK.0
 }
 
-/// What it is worth that somebody passed so many bytes on: all if at once, half after a second.
-fn worth(bytes: u64, after: Span) -> u64 {
-    let second = Span::from_secs(1).0;
-    (u128::from(bytes) * u128::from(second) / u128::from(second + after.0)) as u64
-}
-
-/// Weight of a group: one, and up to `SPREAD_WEIGHT_MAX` for who passes on at least half of what it gets, by
-/// its worth; a quarter of that for half as much, so that who is slow gets less to pass on.
+/// Weight of a group: one, and up to `SPREAD_WEIGHT_MAX` for who passes on at least half of what it gets; a
+/// quarter of that for half as much.
 fn group_weight(ledger: &Ledger, group: AccountId) -> u64 {
     let (spread, sent) = (ledger.spread_bytes(group), ledger.standing(group).sent_bytes.max(1));
     // In 256ths.
@@ -120,12 +113,6 @@ mod tests {
             }
             assert!(is_fresh(given, given.wrapping_sub(1)), "it was given after the last tick");
         }
-    }
-
-    #[test]
-    fn what_is_passed_on_soon_is_worth_more() {
-        let seconds = [0, 1, 3].map(|seconds| worth(1_000, Span::from_secs(seconds)));
-        assert_eq!(seconds, [1_000, 500, 250]);
     }
 
     #[test]

@@ -359,6 +359,7 @@ impl Engine {
         }
         let became_seed = peer.is_seed();
         self.note_announced(conn, piece);
+        self.take_over(conn, piece);
         let Some(peer) = self.peers.get(conn) else { return Ok(()) };
         if let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) {
             torrent.shared.add_availability(piece);

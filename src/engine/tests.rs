@@ -12,6 +12,7 @@ mod random;
 mod relief;
 mod requests;
 mod rivals;
+mod seeding;
 mod time;
 mod view;
 

@@ -6,6 +6,7 @@ use crate::base::limits::{
 use crate::base::time::Span;
 use crate::proto::wire::message::Message;
 
+use super::relief::SNUBBED_TIME;
 use super::*;
 
 /// Between two looks at who is hungry or throttled.
@@ -121,8 +122,9 @@ impl Engine {
         }
         let waits = !peer.asked.is_empty() && !peer.snubbed;
         if waits && now.since(peer.block_at) >= SNUB_TIMEOUT {
-            self.snub(conn);
-        } else if peer.snubbed && now.since(peer.block_at) >= Span(2 * SNUB_TIMEOUT.0) {
+            let until = peer.block_at + SNUBBED_TIME;
+            self.snub(conn, until);
+        } else if peer.snubbed && now >= peer.alone_until {
             // Another chance, with a short queue.
             (peer.snubbed, peer.comebacks) = (false, 0);
             peer.block_at = now;

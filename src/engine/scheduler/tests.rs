@@ -185,7 +185,7 @@ fn a_group_is_granted_so_much_and_no_more() {
 fn weights_share_out_the_rest() {
     let mut rig = Rig::new();
     let (heavy, light) = (rig.enter(1), rig.enter(2));
-    let demand = |weight| Demand { again: false, weight };
+    let demand = |weight| Demand { weight, ..Demand::default() };
     rig.scheduler.wait(heavy, demand(3 * WEIGHT_ONE), &rig.ledger);
     rig.scheduler.wait(light, demand(WEIGHT_ONE), &rig.ledger);
     let mut got = [0; 2];
@@ -205,7 +205,7 @@ fn who_asks_again_for_what_was_given_away_is_served_when_nobody_else_wants_anyth
     let mut rig = Rig::new();
     let (again, other) = (rig.enter(1), rig.enter(2));
     rig.ledger.credit(1, MIB);
-    rig.scheduler.wait(again, Demand { again: true, weight: WEIGHT_ONE }, &rig.ledger);
+    rig.scheduler.wait(again, Demand { again: true, ..Demand::default() }, &rig.ledger);
     rig.wait(other);
     assert_eq!(rig.pick(), Some((other, Rest)));
     assert_eq!(rig.pick(), Some((again, Again)));

@@ -21,6 +21,16 @@ const WINDOW: Span = Span::from_ms(25);
 /// A stretch of one, in sixteenths.
 const STRETCH_ONE: u64 = 16;
 
+/// In one epoch the stretch grows by one part in so many while sends are stuck.
+const STRETCH_GROWS: u64 = 8;
+
+/// It shrinks by one part in so many while they are not and somebody waits. The longer it stays open, the
+/// more a few slow readers cost the order of service; with one in 16, thousands of slow readers close it.
+const STRETCH_SHRINKS: u64 = 32;
+
+/// The same while nobody waits: nothing shows then that the link is full.
+const STRETCH_SHRINKS_IDLE: u64 = 64;
+
 /// How a party took what it was sent last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reader {
@@ -175,10 +185,11 @@ impl Window {
             self.prompt[class].roll_to(self.epoch);
             stuck_bytes += if waits.is_some_and(|waits| class <= waits as usize) { stuck } else { 0 };
         }
+        let shrinks = if waits.is_some() { STRETCH_SHRINKS } else { STRETCH_SHRINKS_IDLE };
         self.stretch = if stuck_bytes > ended_bytes / 2 {
-            (self.stretch + self.stretch.div_ceil(8)).min(SEND_WINDOW_STRETCH_MAX * STRETCH_ONE)
+            (self.stretch + self.stretch.div_ceil(STRETCH_GROWS)).min(SEND_WINDOW_STRETCH_MAX * STRETCH_ONE)
         } else {
-            (self.stretch - self.stretch / 64).max(STRETCH_ONE)
+            (self.stretch - self.stretch / shrinks).max(STRETCH_ONE)
         };
     }
 

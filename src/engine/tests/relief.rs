@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::limits::{CHUNKS_WRITING_MAX, COMEBACKS_MAX};
+use crate::engine::relief::SNUBBED_TIME;
 
 /// A source that gave one block quickly, and what else it was asked for.
 fn quick(rig: &mut Rig) -> (ConnId, Vec<BlockRef>) {
@@ -71,7 +72,8 @@ fn who_gives_after_all_is_asked_again_so_often_and_no_more() {
     let (late, mut left) = quick(&mut rig);
     for comeback in 1..=COMEBACKS_MAX + 1 {
         let stale = left[0];
-        rig.engine.snub(late);
+        let until = rig.now + SNUBBED_TIME;
+        rig.engine.snub(late, until);
         assert_eq!(rig.engine.handle_piece_header(late, stale), Ok(Landing::Discard));
         let back = comeback <= COMEBACKS_MAX;
         assert_eq!(is_snubbed(&rig, late), !back, "comeback {comeback}");
@@ -95,5 +97,40 @@ fn nobody_races_while_it_is_the_disk_that_keeps_it_from_more() {
         let idle = rig.seed();
         rig.engine.chunks_writing = writing;
         assert_eq!(rig.asked(idle).len(), races, "{writing} chunks");
+    }
+}
+
+#[test]
+fn what_somebody_else_comes_to_have_is_asked_of_a_seed_no_more_unless_some_of_it_came() {
+    for begun in [false, true] {
+        let mut rig = Rig::new(2, false);
+        let seed = rig.seed();
+        let asked = rig.asked(seed);
+        if begun {
+            give(&mut rig, seed, asked[0]);
+        }
+        let other = rig.peer(true);
+        rig.say(other, Message::HaveNone).unwrap();
+        rig.say(other, Message::Unchoke).unwrap();
+        rig.say(other, Message::Have(asked[0].piece)).unwrap();
+        let of_piece = asked.iter().copied().filter(|block| block.piece == asked[0].piece && !begun);
+        let taken_back: Vec<BlockRef> = of_piece.collect();
+        assert_eq!(cancelled(&mut rig, seed), taken_back);
+        assert_eq!(rig.asked(other).is_empty(), begun);
+        rig.engine.check_invariants();
+    }
+}
+
+#[test]
+fn who_is_late_again_is_left_alone_for_twice_as_long() {
+    let mut rig = Rig::new(2, false);
+    let (late, _) = quick(&mut rig);
+    for alone_secs in [2, 4, 8, 16, 32, 40, 40] {
+        rig.engine.relieve(late, rig.now);
+        rig.pass(Span::from_ms(alone_secs * 1_000 - 1));
+        assert!(is_snubbed(&rig, late), "before {alone_secs} s");
+        // Each connection is looked at once a second.
+        rig.pass(Span::from_ms(1_001));
+        assert!(!is_snubbed(&rig, late), "after {alone_secs} s");
     }
 }

@@ -159,6 +159,10 @@ pub struct Rates {
 struct Link {
     rates: Rates,
     turns: VecDeque<EndId>,
+    /// What the kernel and the link's queue hold, in order, if the link has a queue.
+    fifo: VecDeque<(EndId, Parcel)>,
+    /// Connections that have something under way.
+    active: u64,
     busy: Option<(EndId, Parcel)>,
     /// Small messages that passed at once and take their time from what follows.
     owed_bytes: u64,
@@ -172,6 +176,7 @@ struct Link {
 pub struct Net {
     now: Instant,
     delay: Span,
+    queue: Span,
     /// See `Plan`.
     unsent_bytes: Option<u32>,
     events: BinaryHeap<Entry>,
@@ -186,8 +191,9 @@ pub struct Net {
 
 impl Net {
     /// Nobody is there; everything takes `delay` from anywhere to anywhere.
-    pub fn new(delay: Span, unsent_bytes: Option<u32>) -> Self {
+    pub fn new(delay: Span, queue: Span, unsent_bytes: Option<u32>) -> Self {
         Self {
+            queue,
             unsent_bytes,
             now: Instant(1_000_000_000),
             delay,
@@ -211,6 +217,8 @@ impl Net {
         self.links.push(Link {
             rates,
             turns: VecDeque::new(),
+            fifo: VecDeque::new(),
+            active: 0,
             busy: None,
             owed_bytes: 0,
             down_free_at: self.now,
@@ -329,7 +337,9 @@ impl Net {
         let at = &mut self.ends[end.0 as usize];
         let host = at.host;
         let may = !at.queue.is_empty() && at.under_way_bytes < window_bytes;
-        if may && !std::mem::replace(&mut at.listed, true) {
+        if may && self.queue > Span::ZERO {
+            self.fill(end);
+        } else if may && !std::mem::replace(&mut at.listed, true) {
             self.links[host].turns.push_back(end);
         }
         self.take_turn(host);
@@ -339,11 +349,40 @@ impl Net {
         let [up, down] = [self.host(end), self.host(end.other())].map(|host| self.links[host].rates);
         let rate = u128::from(up.up.min(down.down));
         let distance = (2 * rate * u128::from(self.delay.0) / 1_000_000_000) as u64;
-        (WINDOW_BLOCKS - 1) * u64::from(BLOCK_BYTES) + distance + 1
+        let link = &self.links[self.host(end)];
+        let queue_bytes = (u128::from(link.rates.up) * u128::from(self.queue.0) / 1_000_000_000) as u64;
+        (WINDOW_BLOCKS - 1) * u64::from(BLOCK_BYTES) + distance + queue_bytes / link.active.max(1) + 1
+    }
+
+    /// Moves what may be under way into the link's queue.
+    fn fill(&mut self, end: EndId) {
+        let host = self.host(end);
+        while self.ends[end.0 as usize].under_way_bytes < self.window_bytes(end) {
+            let at = &mut self.ends[end.0 as usize];
+            let Some(parcel) = at.queue.pop_front() else { break };
+            at.queued_bytes -= parcel.wire_bytes();
+            let idle = at.under_way_bytes == 0;
+            at.under_way_bytes += parcel.window_bytes();
+            if idle && at.under_way_bytes > 0 {
+                self.links[host].active += 1;
+            }
+            self.links[host].fifo.push_back((end, parcel));
+        }
+        self.note_progress(end);
     }
 
     /// The link begins to send the next parcel.
     fn take_turn(&mut self, host: usize) {
+        if self.links[host].busy.is_none()
+            && let Some((end, parcel)) = self.links[host].fifo.pop_front()
+        {
+            let link = &mut self.links[host];
+            let bytes = parcel.wire_bytes();
+            let span = transfer(bytes + std::mem::take(&mut link.owed_bytes), link.rates.up);
+            link.busy = Some((end, parcel));
+            link.busy_ns += span.0;
+            self.schedule(self.now + span, Event::Uplink(host));
+        }
         while self.links[host].busy.is_none() {
             let Some(end) = self.links[host].turns.pop_front() else { break };
             let at = &mut self.ends[end.0 as usize];
@@ -360,7 +399,7 @@ impl Net {
             self.note_progress(end);
             self.list(end);
         }
-        if self.links[host].turns.is_empty() {
+        if self.links[host].turns.is_empty() && self.links[host].fifo.len() < 2 {
             self.roomy.push_back(host);
         }
     }
@@ -395,6 +434,11 @@ impl Net {
         let sender = end.other();
         let at = &mut self.ends[sender.0 as usize];
         at.under_way_bytes -= parcel.window_bytes();
+        if self.queue > Span::ZERO && at.under_way_bytes == 0 && parcel.window_bytes() > 0 {
+            let host = at.host;
+            self.links[host].active -= 1;
+        }
+        let at = &mut self.ends[sender.0 as usize];
         if at.open {
             self.list(sender);
         }
@@ -424,7 +468,7 @@ impl Net {
 
     /// Whether a host's link has nothing waiting.
     pub fn has_room(&self, host: usize) -> bool {
-        self.links[host].turns.is_empty()
+        self.links[host].turns.is_empty() && self.links[host].fifo.is_empty()
     }
 
     /// Whether an end has nothing queued and could send at once.

@@ -125,6 +125,9 @@ pub struct Plan {
     pub content: Content,
     /// From any host to any other.
     pub delay: Span,
+    /// The longest queue in front of a link, which connections that send share; none: they take turns, a
+    /// block at a time.
+    pub queue: Span,
     /// Who is there. Numbers of hosts follow the order.
     pub groups: Vec<Group>,
     /// The run ends then at the latest.

@@ -76,7 +76,7 @@ pub fn run(plan: &Plan) -> Tally {
 impl Swarm {
     /// The swarm of a plan; nobody has come yet.
     pub fn new(plan: &Plan) -> Self {
-        let mut net = Net::new(plan.delay, plan.unsent_bytes);
+        let mut net = Net::new(plan.delay, plan.queue, plan.unsent_bytes);
         let mut rng = Rng::new(plan.seed);
         let mut hosts = Vec::new();
         for (at, group) in plan.groups.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! What `scripts/swarm` measures with real nodes on shaped links, without their kernels: the same hosts, links
-//! and bars.
+//! What `scripts/swarm` measures with real nodes on shaped links, without their kernels: the same hosts,
+//! links, queues and bars.
 
 use super::super::net::Rates;
 use super::super::report::Bar;
@@ -14,14 +14,21 @@ const PIECE_BYTES: u32 = 256 << 10;
 /// From anybody to anybody.
 const DELAY: Span = Span::from_ms(2);
 
+/// They are started one after the other.
+const WITHIN: Span = Span::from_ms(100);
+
+/// The longest queue of a link.
+const QUEUE: Span = Span::from_ms(50);
+
 /// A torrent of so many MiB.
 const fn content(mib: u32) -> Content {
     Content::new(mib << 20 >> PIECE_BYTES.ilog2(), PIECE_BYTES)
 }
 
 /// A swarm whose usual link is `setup.rate`.
-fn run_near(setup: &Setup, content: Content, groups: Vec<Group>) -> (Tally, f64) {
-    let plan = Plan { delay: DELAY, ..setup.plan(content, groups) };
+fn run_near(setup: &Setup, content: Content, mut groups: Vec<Group>) -> (Tally, f64) {
+    groups.iter_mut().for_each(|group| group.within = WITHIN);
+    let plan = Plan { delay: DELAY, queue: QUEUE, ..setup.plan(content, groups) };
     (run(&plan), fluid_bound(&plan))
 }
 

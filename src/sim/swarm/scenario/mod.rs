@@ -106,6 +106,7 @@ impl Setup {
             seed: self.seed,
             content,
             delay: DELAY,
+            queue: Span::ZERO,
             groups,
             end: Span::from_secs(30 * alone.max(20)),
             unsent_bytes: None,
