@@ -62,11 +62,13 @@ pub const IDLE_TIMEOUT: Span = Span::from_secs(150);
 pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(100);
 /// Without a block for so long, an unchoked peer with requests counts as snubbing us.
 pub const SNUB_TIMEOUT: Span = Span::from_secs(20);
+/// From its last block on, a peer that snubs us is asked for nothing for so long, unless one comes after all.
+pub const SNUBBED_TIME: Span = Span(2 * SNUB_TIMEOUT.0);
 /// A peer that was relieved of its requests for being late is left alone for so long, the next time for twice
-/// that, and at last for twice `SNUB_TIMEOUT`; unless a block comes after all.
+/// that, and at last for `SNUBBED_TIME`; unless a block comes after all.
 pub const RELIEVED_TIME: Span = Span::from_secs(2);
 /// How often a peer that was relieved of its requests is asked again as soon as a block comes after all
-/// (threat P37). Then it is left alone for twice `SNUB_TIMEOUT`, as one that stays silent.
+/// (threat P37). Then it is left alone until its time is over, as one that stays silent.
 pub const COMEBACKS_MAX: u32 = 8;
 /// A send that makes no progress for so long ends the connection, if nothing comes from it either.
 pub const SEND_STALL_TIMEOUT: Span = Span::from_secs(60);

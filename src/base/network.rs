@@ -154,18 +154,24 @@ impl Grouping {
 
     /// The addresses that are one party with `address` when grants and caps are shared out, to be shown.
     pub fn network_of(&self, address: IpAddr) -> Network {
-        let address = canonical(address);
-        match (self.is_stranger(address), address) {
-            (false, _) => Network(address.into()),
-            (true, IpAddr::V4(_)) => Network::new(address, self.prefixes.v4),
-            (true, IpAddr::V6(_)) => Network::new(address, self.prefixes.v6),
+        match self.group_key(address) {
+            GroupKey::Local(address) => Network(address.into()),
+            GroupKey::Net(first) => Network::new(first, self.prefix(first)),
         }
     }
 
     /// The party that `address` belongs to when grants and caps are shared out.
     pub fn group_key(&self, address: IpAddr) -> GroupKey {
-        let first = self.network_of(address).address();
-        if self.is_stranger(address) { GroupKey::Net(first) } else { GroupKey::Local(first) }
+        let address = canonical(address);
+        if !self.is_stranger(address) {
+            return GroupKey::Local(address);
+        }
+        GroupKey::Net(Network::new(address, self.prefix(address)).address())
+    }
+
+    /// Bits that a stranger's group has in common.
+    const fn prefix(&self, address: IpAddr) -> u8 {
+        if address.is_ipv4() { self.prefixes.v4 } else { self.prefixes.v6 }
     }
 }
 

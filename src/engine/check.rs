@@ -55,7 +55,7 @@ impl Engine {
             self.check_turn(peer);
             let mute = peer.out.frames.is_empty() || peer.out.in_flight || peer.out.due;
             assert!(mute, "{:?} has messages that nobody sends", peer.conn);
-            let willing = peer.flags.unchokes_us && peer.flags.interested && !peer.snubbed;
+            let willing = peer.flags.unchokes_us && peer.flags.interested && !peer.is_snubbed();
             let wanted = torrent.wants_pieces() && peer.bits.ones().any(|piece| !torrent.shared.has(piece));
             if willing && wanted && !self.stopping && peer.asked.is_empty() {
                 assert!(self.hungry.contains(&peer.conn), "{:?} idles for good", peer.conn);

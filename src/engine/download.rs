@@ -2,7 +2,7 @@
 
 use crate::base::geometry::BlockRef;
 use crate::base::ids::SlotId;
-use crate::base::limits::{REQUEST_FRAMES_WAITING_MAX, UNSOLICITED_BYTES_MAX};
+use crate::base::limits::{REQUEST_FRAMES_WAITING_MAX, SNUBBED_TIME, UNSOLICITED_BYTES_MAX};
 use crate::base::time::Span;
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::Message;
@@ -10,7 +10,6 @@ use crate::shared::cache::Giver;
 
 use super::claims::Claim;
 use super::peer::Asked;
-use super::relief::SNUBBED_TIME;
 use super::session::{PeerMisbehaved, idle};
 use super::*;
 
@@ -182,7 +181,7 @@ impl Engine {
         let pause = now.since(peer.block_at);
         peer.heard_at = now;
         peer.block_at = now;
-        peer.snubbed = false;
+        peer.snubbed_until = None;
         peer.received_bytes += u64::from(length);
         peer.pace.note_block(length, now.since(asked.at), pause);
         let stats = &torrent.shared.stats[self.config.core.0 as usize];
@@ -246,7 +245,7 @@ impl Engine {
     pub(super) fn ask_more(&mut self, conn: ConnId, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let lets = peer.flags.unchokes_us || !peer.allowed.is_empty();
-        let may_ask = peer.is_open() && lets && peer.flags.interested && !peer.snubbed;
+        let may_ask = peer.is_open() && lets && peer.flags.interested && !peer.is_snubbed();
         let depth = peer.depth();
         // Asking in batches of a quarter keeps sends few; what is outstanding covers the meantime.
         if !may_ask || self.stopping || peer.asked.len() > depth - depth.div_ceil(4) {
@@ -422,8 +421,7 @@ impl Engine {
         peer.asked.remove(place);
         if peer.flags.unchokes_us {
             // It rejects what it announced: leave it alone for a while.
-            peer.snubbed = true;
-            peer.alone_until = peer.block_at + SNUBBED_TIME;
+            peer.snubbed_until = Some(peer.block_at + SNUBBED_TIME);
         } else {
             // It was choked meanwhile, or takes back that we may ask for the piece while we are.
             peer.allowed.retain(|&piece| piece != block.piece);

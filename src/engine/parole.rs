@@ -135,7 +135,7 @@ impl Engine {
 
 /// Whether a peer answers requests.
 const fn gives(peer: &Peer) -> bool {
-    peer.is_open() && peer.flags.unchokes_us && !peer.snubbed
+    peer.is_open() && peer.flags.unchokes_us && !peer.is_snubbed()
 }
 
 /// How long one giver has for a piece.

@@ -208,10 +208,8 @@ pub struct Peer {
     pub pace: Pace,
     /// When a block last came, or the first request since then went out.
     pub block_at: Instant,
-    /// It took too long: nothing more is asked until a block comes.
-    pub snubbed: bool,
-    /// When it has another chance all the same.
-    pub alone_until: Instant,
+    /// It took too long: nothing more is asked before then, unless a block comes.
+    pub snubbed_until: Option<Instant>,
     /// For how long it is left alone when it is late the next time.
     pub alone_next: Span,
     /// How often it was asked again because one came, since it was last left alone for long.
@@ -293,8 +291,7 @@ impl Peer {
             current: None,
             pace: Pace::default(),
             block_at: now,
-            snubbed: false,
-            alone_until: now,
+            snubbed_until: None,
             alone_next: RELIEVED_TIME,
             comebacks: 0,
             requests: VecDeque::new(),
@@ -321,12 +318,17 @@ impl Peer {
         }
     }
 
+    /// Whether it took too long, and is left alone for that.
+    pub const fn is_snubbed(&self) -> bool {
+        self.snubbed_until.is_some()
+    }
+
     /// A block came that was taken back. Who was snubbed for its silence gives again, and is asked again:
     /// true. So often at most, or one that stalls over and over would have its requests for itself.
     pub fn come_back(&mut self, now: Instant) -> bool {
-        let back = self.snubbed && self.comebacks < COMEBACKS_MAX;
+        let back = self.is_snubbed() && self.comebacks < COMEBACKS_MAX;
         if back {
-            self.snubbed = false;
+            self.snubbed_until = None;
             self.comebacks += 1;
             self.pace.begin_anew(now.since(self.block_at));
         }
@@ -336,7 +338,7 @@ impl Peer {
     /// Whether requests are outstanding and no block has come for far too long.
     pub fn is_late(&self, now: Instant) -> bool {
         let late = self.pace.patience().is_some_and(|patience| now.since(self.block_at) > patience);
-        late && !self.asked.is_empty() && !self.snubbed
+        late && !self.asked.is_empty() && !self.is_snubbed()
     }
 
     /// Whether they have every piece.
@@ -347,7 +349,7 @@ impl Peer {
     /// Whether it gives blocks of a piece: it has that, and lets us ask for it.
     pub fn gives(&self, piece: u32) -> bool {
         let lets = self.flags.unchokes_us || self.allowed.contains(&piece);
-        lets && self.is_open() && !self.snubbed && self.bits.get(piece)
+        lets && self.is_open() && !self.is_snubbed() && self.bits.get(piece)
     }
 
     /// Whether messages flow.

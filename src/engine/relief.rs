@@ -10,15 +10,12 @@
 //! Being late is judged by what the peer itself did before, so that a slow and steady one keeps its blocks.
 
 use super::*;
-use crate::base::limits::SNUB_TIMEOUT;
+use crate::base::limits::SNUBBED_TIME;
 use crate::base::time::Span;
 use crate::proto::wire::message::Message;
 
 /// Late peers, and idle ones for each, that one tick looks at: with ten thousand of both it would not end.
 const RELIEF_LOOKS: usize = 64;
-
-/// From its last block on, who is silent for `SNUB_TIMEOUT` is left alone for so long.
-pub(super) const SNUBBED_TIME: Span = Span(2 * SNUB_TIMEOUT.0);
 
 impl Engine {
     /// While a peer has nothing to do, what another is far too late with becomes its work: near the end of
@@ -58,28 +55,27 @@ impl Engine {
         let Some(peer) = self.peers.get(giver).filter(|peer| !peer.is_seed() && peer.gives(piece)) else {
             return;
         };
-        let Some((id, torrent)) = peer.torrent.and_then(|id| Some((id, self.torrent(id)?))) else { return };
+        let Some(id) = peer.torrent else { return };
+        let Some(torrent) = self.torrent(id) else { return };
         let untouched = |chunk: &u32| {
             let claim = torrent.claims.get(chunk);
             claim.is_some_and(|claim| claim.got == 0 && claim.giver.is_none() && !claim.is_landing())
         };
-        let mut chunks: Vec<u32> = picker::chunks(torrent, piece).filter(untouched).collect();
-        if chunks.is_empty() {
-            return;
-        }
-        let asks = |peer: &Peer, chunk: u32| peer.asked.iter().any(|asked| asked.chunk == chunk);
+        // As for late peers: in a larger torrent a request may stay where it is, and comes later.
         let looked_at = || torrent.peers.iter().take(RELIEF_LOOKS).filter_map(|&conn| self.peers.get(conn));
-        chunks.retain(|&chunk| {
-            let mut asked = looked_at().filter(|peer| asks(peer, chunk)).peekable();
-            asked.peek().is_some() && asked.all(Peer::is_seed)
-        });
-        chunks.into_iter().for_each(|chunk| self.release(id, chunk));
+        let of_seeds = |chunk: &u32| {
+            let asks = |peer: &&Peer| peer.asked.iter().any(|asked| asked.chunk == *chunk);
+            let mut askers = looked_at().filter(asks).peekable();
+            askers.peek().is_some() && askers.all(Peer::is_seed)
+        };
+        let chunks = picker::chunks(torrent, piece).filter(untouched).filter(of_seeds);
+        chunks.collect::<Vec<_>>().into_iter().for_each(|chunk| self.release(id, chunk));
     }
 
     /// Takes back what was asked of a peer; it is asked again once a block comes, or then.
     pub(super) fn snub(&mut self, conn: ConnId, until: Instant) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        (peer.snubbed, peer.alone_until) = (true, until);
+        peer.snubbed_until = Some(until);
         let geometry = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref());
         if let Some(geometry) = geometry.map(|torrent| torrent.shared.meta.geometry) {
             // What it has not sent yet others give: a copy would be thrown away.

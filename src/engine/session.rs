@@ -359,7 +359,6 @@ impl Engine {
         }
         let became_seed = peer.is_seed();
         self.note_announced(conn, piece);
-        self.take_over(conn, piece);
         let Some(peer) = self.peers.get(conn) else { return Ok(()) };
         if let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) {
             torrent.shared.add_availability(piece);
@@ -367,6 +366,7 @@ impl Engine {
                 torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
             }
             if !torrent.shared.has(piece) {
+                self.take_over(conn, piece);
                 self.become_interested(conn);
                 self.ask_more(conn, now);
             }

@@ -1,12 +1,12 @@
 //! Everything that time causes: handshakes that never come, silence, stalls, keep-alives, rates.
 
 use crate::base::limits::{
-    HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STALL_TIMEOUT, SEND_STUCK_TIMEOUT, SNUB_TIMEOUT,
+    HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STALL_TIMEOUT, SEND_STUCK_TIMEOUT,
+    SNUB_TIMEOUT, SNUBBED_TIME,
 };
 use crate::base::time::Span;
 use crate::proto::wire::message::Message;
 
-use super::relief::SNUBBED_TIME;
 use super::*;
 
 /// Between two looks at who is hungry or throttled.
@@ -120,13 +120,13 @@ impl Engine {
         if !peer.out.in_flight && now.since(peer.sent_at.max(peer.since)) >= KEEPALIVE_INTERVAL {
             Message::KeepAlive.encode(&mut peer.out.frames);
         }
-        let waits = !peer.asked.is_empty() && !peer.snubbed;
+        let waits = !peer.asked.is_empty() && !peer.is_snubbed();
         if waits && now.since(peer.block_at) >= SNUB_TIMEOUT {
             let until = peer.block_at + SNUBBED_TIME;
             self.snub(conn, until);
-        } else if peer.snubbed && now >= peer.alone_until {
+        } else if peer.snubbed_until.is_some_and(|until| now >= until) {
             // Another chance, with a short queue.
-            (peer.snubbed, peer.comebacks) = (false, 0);
+            (peer.snubbed_until, peer.comebacks) = (None, 0);
             peer.block_at = now;
             peer.pace = pace::Pace::default();
             self.hungry.push(conn);

@@ -77,8 +77,8 @@ impl Engine {
             return None;
         }
         // Debts are paid; beyond that who leaves our requests unanswered has earned nothing.
-        let earned =
-            earned(self.ledger.standing(own)).filter(|place| place.class == Class::Owed || !peer.snubbed);
+        let earned = earned(self.ledger.standing(own))
+            .filter(|place| place.class == Class::Owed || !peer.is_snubbed());
         let kept_until = unchoked.then_some(peer.kept_until);
         (unchoked || earned.is_some()).then_some(Member { conn: peer.conn, earned, wants, kept_until })
     }

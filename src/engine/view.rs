@@ -101,7 +101,7 @@ impl Engine {
             origin: peer.origin,
             stage: peer.stage,
             flags: peer.flags,
-            snubbed: peer.snubbed,
+            snubbed: peer.is_snubbed(),
             pieces: [peer.bits.count(), peer.bits.len()],
             received_bytes: peer.received_bytes,
             sent_bytes: peer.sent_bytes,

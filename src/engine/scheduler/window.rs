@@ -25,7 +25,8 @@ const STRETCH_ONE: u64 = 16;
 const STRETCH_GROWS: u64 = 8;
 
 /// It shrinks by one part in so many while they are not and somebody waits. The longer it stays open, the
-/// more a few slow readers cost the order of service; with one in 16, thousands of slow readers close it.
+/// more a few slow readers cost the order of service; with one in 16, thousands of slow readers close it. In
+/// whole sixteenths: once less than twice as open it stays so.
 const STRETCH_SHRINKS: u64 = 32;
 
 /// The same while nobody waits: nothing shows then that the link is full.

@@ -54,7 +54,7 @@ fn what_is_rejected_while_we_are_choked_is_not_asked_for_again_before_we_are_unc
     assert_eq!(rig.asked(conn), []);
     assert!(rig.engine.torrent(TorrentId(0)).unwrap().claims.is_empty(), "others may collect it");
     rig.say(conn, Message::Unchoke).unwrap();
-    assert!(!rig.asked(conn).is_empty() && !rig.engine.peer(conn).unwrap().snubbed);
+    assert!(!rig.asked(conn).is_empty() && !rig.engine.peer(conn).unwrap().is_snubbed());
 }
 
 #[test]

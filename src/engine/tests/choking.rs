@@ -293,7 +293,7 @@ fn givers_stay_unchoked_unless_they_snub_us() {
                 uplink.give(at, 8 << 20);
                 let conn = uplink.remotes[at].conn;
                 let peer = uplink.rig.engine.peers.get_mut(conn).unwrap();
-                peer.snubbed = snubs;
+                peer.snubbed_until = snubs.then_some(Instant(u64::MAX));
                 let account = peer.accounts.unwrap()[0];
                 uplink.rig.engine.ledger.debit(account, 8 << 20);
             }

@@ -1,8 +1,7 @@
 //! Peers that fall silent while others have nothing to do (P37), and peers that are only slow.
 
 use super::*;
-use crate::base::limits::{CHUNKS_WRITING_MAX, COMEBACKS_MAX};
-use crate::engine::relief::SNUBBED_TIME;
+use crate::base::limits::{CHUNKS_WRITING_MAX, COMEBACKS_MAX, SNUBBED_TIME};
 
 /// A source that gave one block quickly, and what else it was asked for.
 fn quick(rig: &mut Rig) -> (ConnId, Vec<BlockRef>) {
@@ -19,7 +18,7 @@ fn give(rig: &mut Rig, conn: ConnId, block: BlockRef) {
 }
 
 fn is_snubbed(rig: &Rig, conn: ConnId) -> bool {
-    rig.engine.peer(conn).unwrap().snubbed
+    rig.engine.peer(conn).unwrap().is_snubbed()
 }
 
 /// What it is told to send no more.

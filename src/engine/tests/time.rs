@@ -79,9 +79,9 @@ fn p36_p37_who_promises_and_does_not_deliver_is_asked_no_more_and_others_are() {
     let first = rig.asked(liar);
     assert_eq!(first.len(), 7, "the whole torrent: {first:?}");
     rig.pass(nearly(SNUB_TIMEOUT));
-    assert!(!rig.engine.peer(liar).unwrap().snubbed);
+    assert!(!rig.engine.peer(liar).unwrap().is_snubbed());
     rig.pass(Span::from_secs(1));
-    assert!(rig.engine.peer(liar).unwrap().snubbed);
+    assert!(rig.engine.peer(liar).unwrap().is_snubbed());
     let honest = rig.seed();
     let mut second = rig.asked(honest);
     second.sort_unstable();

@@ -308,7 +308,7 @@ impl Node {
                     peer.bits.count(),
                     peer.asked.len(),
                     peer.requests.len(),
-                    peer.snubbed,
+                    peer.is_snubbed(),
                     peer.received_bytes,
                     peer.sent_bytes
                 );

@@ -176,6 +176,7 @@ struct Link {
 pub struct Net {
     now: Instant,
     delay: Span,
+    /// See `Plan`.
     queue: Span,
     /// See `Plan`.
     unsent_bytes: Option<u32>,
@@ -358,48 +359,48 @@ impl Net {
     fn fill(&mut self, end: EndId) {
         let host = self.host(end);
         while self.ends[end.0 as usize].under_way_bytes < self.window_bytes(end) {
-            let at = &mut self.ends[end.0 as usize];
-            let Some(parcel) = at.queue.pop_front() else { break };
-            at.queued_bytes -= parcel.wire_bytes();
-            let idle = at.under_way_bytes == 0;
-            at.under_way_bytes += parcel.window_bytes();
-            if idle && at.under_way_bytes > 0 {
-                self.links[host].active += 1;
-            }
+            let Some(parcel) = self.dequeue(end) else { break };
             self.links[host].fifo.push_back((end, parcel));
         }
         self.note_progress(end);
     }
 
+    /// The next parcel of a connection is under way.
+    fn dequeue(&mut self, end: EndId) -> Option<Parcel> {
+        let at = &mut self.ends[end.0 as usize];
+        let parcel = at.queue.pop_front()?;
+        at.queued_bytes -= parcel.wire_bytes();
+        let idle = at.under_way_bytes == 0;
+        at.under_way_bytes += parcel.window_bytes();
+        self.links[at.host].active += u64::from(idle && at.under_way_bytes > 0);
+        Some(parcel)
+    }
+
+    /// The link sends a parcel.
+    fn transmit(&mut self, host: usize, end: EndId, parcel: Parcel) {
+        let link = &mut self.links[host];
+        let bytes = parcel.wire_bytes() + std::mem::take(&mut link.owed_bytes);
+        let span = transfer(bytes, link.rates.up);
+        link.busy = Some((end, parcel));
+        link.busy_ns += span.0;
+        self.schedule(self.now + span, Event::Uplink(host));
+    }
+
     /// The link begins to send the next parcel.
     fn take_turn(&mut self, host: usize) {
-        if self.links[host].busy.is_none()
-            && let Some((end, parcel)) = self.links[host].fifo.pop_front()
-        {
-            let link = &mut self.links[host];
-            let bytes = parcel.wire_bytes();
-            let span = transfer(bytes + std::mem::take(&mut link.owed_bytes), link.rates.up);
-            link.busy = Some((end, parcel));
-            link.busy_ns += span.0;
-            self.schedule(self.now + span, Event::Uplink(host));
-        }
         while self.links[host].busy.is_none() {
+            if let Some((end, parcel)) = self.links[host].fifo.pop_front() {
+                self.transmit(host, end, parcel);
+                break;
+            }
             let Some(end) = self.links[host].turns.pop_front() else { break };
-            let at = &mut self.ends[end.0 as usize];
-            at.listed = false;
-            let Some(parcel) = at.queue.pop_front() else { continue };
-            let bytes = parcel.wire_bytes();
-            at.queued_bytes -= bytes;
-            at.under_way_bytes += parcel.window_bytes();
-            let link = &mut self.links[host];
-            let span = transfer(bytes + std::mem::take(&mut link.owed_bytes), link.rates.up);
-            link.busy = Some((end, parcel));
-            link.busy_ns += span.0;
-            self.schedule(self.now + span, Event::Uplink(host));
+            self.ends[end.0 as usize].listed = false;
+            let Some(parcel) = self.dequeue(end) else { continue };
+            self.transmit(host, end, parcel);
             self.note_progress(end);
             self.list(end);
         }
-        if self.links[host].turns.is_empty() && self.links[host].fifo.len() < 2 {
+        if self.has_room(host) {
             self.roomy.push_back(host);
         }
     }
@@ -434,11 +435,8 @@ impl Net {
         let sender = end.other();
         let at = &mut self.ends[sender.0 as usize];
         at.under_way_bytes -= parcel.window_bytes();
-        if self.queue > Span::ZERO && at.under_way_bytes == 0 && parcel.window_bytes() > 0 {
-            let host = at.host;
-            self.links[host].active -= 1;
-        }
-        let at = &mut self.ends[sender.0 as usize];
+        let idle = at.under_way_bytes == 0 && parcel.window_bytes() > 0;
+        self.links[at.host].active -= u64::from(idle);
         if at.open {
             self.list(sender);
         }

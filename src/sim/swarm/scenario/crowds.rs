@@ -1,6 +1,5 @@
 //! Crowds of equal hosts around one seed.
 
-use super::super::report::Bar;
 use super::super::tally::{jain, quantile};
 use super::*;
 
@@ -34,12 +33,7 @@ pub(super) fn free_riders(setup: &Setup) -> Figures {
                 };
                 figures.add(&case, "price of free riding", time / clean, price);
                 figures.add(&case, "riders slower by", mean_time(&tally, Role::Rogue) / time, slower);
-                let given = tally.between(Role::Contributor, Role::Rogue);
-                let sum = given + tally.between(Role::Contributor, Role::Contributor);
-                figures.add(&case, "given to riders", given as f64 / sum as f64, Bar::None);
-                let given = tally.between(Role::Seed, Role::Rogue);
-                let sum = given + tally.between(Role::Seed, Role::Contributor);
-                figures.add(&case, "seed gave riders", given as f64 / sum.max(1) as f64, Bar::None);
+                add_given_to_riders(&mut figures, &case, &tally);
             }
             figures.add(&case, "copies of the seed", seed_copies(&tally, content), Bar::None);
             figures.add(&case, "thrown away", wasted_part(&tally), Bar::None);

@@ -2,7 +2,6 @@
 //! links, queues and bars.
 
 use super::super::net::Rates;
-use super::super::report::Bar;
 use super::*;
 
 /// One megabit a second, in bytes.
@@ -32,6 +31,12 @@ fn run_near(setup: &Setup, content: Content, mut groups: Vec<Group>) -> (Tally, 
     (run(&plan), fluid_bound(&plan))
 }
 
+/// What it costs: copies that the seed gave, and payload thrown away.
+fn add_costs(figures: &mut Figures, case: &str, tally: &Tally, content: Content) {
+    figures.add(case, "copies of the seed", seed_copies(tally, content), Bar::None);
+    figures.add(case, "thrown away", wasted_part(tally), Bar::AtMost(0.005));
+}
+
 /// L1. Eight equal hosts and a seed.
 pub(super) fn eight(setup: &Setup) -> Figures {
     let (mut figures, content) = (Figures::default(), content(setup.sized(256, 64) as u32));
@@ -39,8 +44,7 @@ pub(super) fn eight(setup: &Setup) -> Figures {
     let groups = vec![setup.seed_of(1), setup.contributors(8).staying(Stay::Always)];
     let (tally, bound) = run_near(&setup, content, groups);
     figures.add("", "makespan / bound", makespan(&tally) / bound, Bar::AtMost(1.15));
-    figures.add("", "copies of the seed", seed_copies(&tally, content), Bar::None);
-    figures.add("", "thrown away", wasted_part(&tally), Bar::AtMost(0.005));
+    add_costs(&mut figures, "", &tally, content);
     figures
 }
 
@@ -58,15 +62,10 @@ pub(super) fn riders(setup: &Setup) -> Figures {
         let own_bound = content.geometry.total_bytes as f64 / setup.rate as f64;
         let bar = if riders == 0 { Bar::None } else { Bar::AtMost(1.25) };
         figures.add(case, "mean / own bound", time / own_bound, bar);
-        figures.add(case, "copies of the seed", seed_copies(&tally, content), Bar::None);
-        figures.add(case, "thrown away", wasted_part(&tally), Bar::AtMost(0.005));
+        add_costs(&mut figures, case, &tally, content);
         if riders > 0 {
             figures.add(case, "riders slower by", rogues / time, Bar::AtLeast(1.3));
-            for (name, role) in [("given to riders", Role::Contributor), ("seed gave riders", Role::Seed)] {
-                let given = tally.between(role, Role::Rogue);
-                let sum = given + tally.between(role, Role::Contributor);
-                figures.add(case, name, given as f64 / sum.max(1) as f64, Bar::None);
-            }
+            add_given_to_riders(&mut figures, case, &tally);
         }
         time
     });
@@ -84,8 +83,7 @@ pub(super) fn heterogeneous(setup: &Setup) -> Figures {
     figures.add("", "makespan / bound", makespan(&tally) / bound, Bar::AtMost(1.15));
     figures.add("", "slow: mean / bound", mean(&tally.times(tally.of_group(1))) / bound, Bar::None);
     figures.add("", "fast: mean / bound", mean(&tally.times(tally.of_group(2))) / bound, Bar::None);
-    figures.add("", "copies of the seed", seed_copies(&tally, content), Bar::None);
-    figures.add("", "thrown away", wasted_part(&tally), Bar::AtMost(0.005));
+    add_costs(&mut figures, "", &tally, content);
     figures
 }
 
@@ -93,15 +91,14 @@ pub(super) fn heterogeneous(setup: &Setup) -> Figures {
 pub(super) fn growth(setup: &Setup) -> Figures {
     let (mut figures, content) = (Figures::default(), content(64));
     let setup = Setup { rate: 50 * MBIT, ..*setup };
-    let mut least = f64::INFINITY;
+    let mut of_four = None;
     for (count, case) in [(4, "4 hosts"), (8, "8 hosts"), (16, "16 hosts")] {
         let groups = vec![setup.seed_of(1), setup.contributors(count).staying(Stay::Always)];
         let (tally, bound) = run_near(&setup, content, groups);
-        least = least.min(makespan(&tally));
+        let of_four = *of_four.get_or_insert(makespan(&tally));
         figures.add(case, "makespan / bound", makespan(&tally) / bound, Bar::None);
-        figures.add(case, "makespan / that of 4", makespan(&tally) / least, Bar::AtMost(1.1));
-        figures.add(case, "copies of the seed", seed_copies(&tally, content), Bar::None);
-        figures.add(case, "thrown away", wasted_part(&tally), Bar::AtMost(0.005));
+        figures.add(case, "makespan / that of 4", makespan(&tally) / of_four, Bar::AtMost(1.1));
+        add_costs(&mut figures, case, &tally, content);
     }
     figures
 }

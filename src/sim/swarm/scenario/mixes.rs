@@ -1,7 +1,6 @@
 //! Mixed swarms: policies beside one another, slow links beside fast ones.
 
 use super::super::net::Rates;
-use super::super::report::Bar;
 use super::super::tally::jain;
 use super::super::world::Swarm;
 use super::*;

@@ -12,7 +12,7 @@ mod rogues;
 use super::content::Content;
 use super::plan::{Group, Kind, Plan, Role, Stay};
 use super::policy::{Policy, Rogue};
-use super::report::Figures;
+use super::report::{Bar, Figures};
 use super::tally::{Tally, greatest, mean, seconds};
 use super::world::run;
 use crate::base::time::Span;
@@ -174,6 +174,15 @@ fn seed_copies(tally: &Tally, content: Content) -> f64 {
 fn wasted_part(tally: &Tally) -> f64 {
     let sum = |of: fn(&super::tally::HostTally) -> u64| tally.hosts.iter().map(of).sum::<u64>() as f64;
     sum(|host| host.wasted_bytes) / sum(|host| host.got_bytes).max(1.0)
+}
+
+/// Parts of what contributors and seeds gave that went to rogues.
+fn add_given_to_riders(figures: &mut Figures, case: &str, tally: &Tally) {
+    for (name, role) in [("given to riders", Role::Contributor), ("seed gave riders", Role::Seed)] {
+        let given = tally.between(role, Role::Rogue);
+        let sum = given + tally.between(role, Role::Contributor);
+        figures.add(case, name, given as f64 / sum.max(1) as f64, Bar::None);
+    }
 }
 
 /// Part of the time that contributors' links were sending.

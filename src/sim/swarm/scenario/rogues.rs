@@ -1,7 +1,6 @@
 //! Rule-breakers, and parties with many connections or identities.
 
 use super::super::plan::Home;
-use super::super::report::Bar;
 use super::super::tally::{HostTally, jain};
 use super::*;
 
