@@ -95,7 +95,7 @@ pub(super) fn growth(setup: &Setup) -> Figures {
     for (count, case) in [(4, "4 hosts"), (8, "8 hosts"), (16, "16 hosts")] {
         let groups = vec![setup.seed_of(1), setup.contributors(count).staying(Stay::Always)];
         let (tally, bound) = run_near(&setup, content, groups);
-        let of_four = *of_four.get_or_insert(makespan(&tally));
+        let of_four = *of_four.get_or_insert_with(|| makespan(&tally));
         figures.add(case, "makespan / bound", makespan(&tally) / bound, Bar::None);
         figures.add(case, "makespan / that of 4", makespan(&tally) / of_four, Bar::AtMost(1.1));
         add_costs(&mut figures, case, &tally, content);
