@@ -7,7 +7,7 @@
 //!
 //! A peer that reads slowly must not keep the others waiting: what has been in flight for long no longer
 //! counts (`flight.rs`), and only what a prompt reader began to get a moment ago keeps worse classes out.
-//! On a full link of our own sends take about [`WINDOW`]; when most take longer than our patience, it is
+//! On a full link of our own sends take about [`WINDOW`]; when many take longer than our patience, it is
 //! the peers that are slow, and the window opens further until nobody waits.
 
 use super::class::{CLASSES, Class};
@@ -18,19 +18,16 @@ use crate::base::time::{Instant, Span};
 /// What is in flight covers so much time.
 const WINDOW: Span = Span::from_ms(25);
 
-/// A stretch of one, in sixteenths.
-const STRETCH_ONE: u64 = 16;
+/// A stretch of one, in 1024ths.
+const STRETCH_ONE: u64 = 1024;
 
 /// In one epoch the stretch grows by one part in so many while sends are stuck.
 const STRETCH_GROWS: u64 = 8;
 
-/// It shrinks by one part in so many while they are not and somebody waits. The longer it stays open, the
-/// more a few slow readers cost the order of service; with one in 16, thousands of slow readers close it. In
-/// whole sixteenths: once less than twice as open it stays so.
-const STRETCH_SHRINKS: u64 = 32;
-
-/// The same while nobody waits: nothing shows then that the link is full.
-const STRETCH_SHRINKS_IDLE: u64 = 64;
+/// It shrinks by one part in so many while they are not: in all epochs of one patience but one by less than it
+/// grows in that one, since slow readers that were served together are stuck together. The longer it stays
+/// open, the more a few slow readers cost the order of service.
+const STRETCH_SHRINKS: u64 = 64;
 
 /// How a party took what it was sent last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +65,7 @@ pub struct Window {
     ended_bytes: u64,
     /// Bytes a second, smoothed; none while nothing was sent.
     rate_bytes: Option<u64>,
-    /// How far the window is open, in sixteenths.
+    /// How far the window is open, in 1024ths.
     stretch: u64,
     gate: Gate,
 }
@@ -186,12 +183,11 @@ impl Window {
             self.prompt[class].roll_to(self.epoch);
             stuck_bytes += if waits.is_some_and(|waits| class <= waits as usize) { stuck } else { 0 };
         }
-        let shrinks = if waits.is_some() { STRETCH_SHRINKS } else { STRETCH_SHRINKS_IDLE };
-        self.stretch = if stuck_bytes > ended_bytes / 2 {
-            (self.stretch + self.stretch.div_ceil(STRETCH_GROWS)).min(SEND_WINDOW_STRETCH_MAX * STRETCH_ONE)
-        } else {
-            (self.stretch - self.stretch / shrinks).max(STRETCH_ONE)
-        };
+        let stretch = self.stretch;
+        let is_stuck = stuck_bytes > ended_bytes / 2;
+        let stretched =
+            if is_stuck { stretch + stretch / STRETCH_GROWS } else { stretch - stretch / STRETCH_SHRINKS };
+        self.stretch = stretched.clamp(STRETCH_ONE, SEND_WINDOW_STRETCH_MAX * STRETCH_ONE);
     }
 
     fn turn_gate(&mut self) {
@@ -354,6 +350,26 @@ mod tests {
             window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_AT_FIRST);
             window.roll(START + Span::from_secs(1), Some(waits));
             assert_eq!(window.limit_bytes() > SEND_WINDOW_BYTES_AT_FIRST, opens, "{waits:?} waits");
+        }
+    }
+
+    #[test]
+    fn a_window_that_slow_peers_opened_closes_again() {
+        for waits in [None, Some(Class::Rest)] {
+            let (mut window, mut now) = (Window::new(START), START);
+            for _ in 0..40 {
+                window.begin(Class::Rest, Reader::Prompt, 64 << 10);
+                now = now + EPOCH;
+                window.roll(now, Some(Class::Rest));
+            }
+            assert!(window.stretch > 8 * STRETCH_ONE);
+            for _ in 0..600 {
+                let begun = window.begin(Class::Rest, Reader::Prompt, 2_500_000);
+                window.end(begun);
+                now = now + EPOCH;
+                window.roll(now, waits);
+            }
+            assert_eq!(window.limit_bytes(), 2_500_000, "{waits:?}");
         }
     }
 
