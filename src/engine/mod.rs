@@ -234,7 +234,8 @@ impl Engine {
         &self.counters
     }
 
-    /// Connections that have control frames to send, and parties of which some have blocks to be sent.
+    /// Connections that have control frames to send, and parties of which some wait for blocks: many
+    /// connections of a party count once, one that has frames and waits for blocks counts twice.
     pub fn ready_count(&self) -> usize {
         self.due.len() + self.egress.waiting_parties()
     }

@@ -102,7 +102,7 @@ pub struct CoreCounters {
     pub zero_copy_sends: Count,
     /// Zero-copy sends that the kernel reported to have copied after all.
     pub zero_copy_copied: Count,
-    /// Connections that had something to send when the turn began to act.
+    /// Connections that had messages to send, and parties that waited for blocks, when the turn began to act.
     pub ready: Count,
     /// Chunks that wait for their share of hashing at the end of the turn.
     pub hashes_waiting: Count,

@@ -10,7 +10,8 @@
 //! What time makes of accounts, and how they outlive the process: `ledger/upkeep.rs`, by the control thread.
 //!
 //! Invariants: `received_bytes` counts only verified payload that was asked for, once. `sent_bytes` counts
-//! payload of sends that were submitted, less what was refunded because it never left.
+//! payload of sends that were submitted, less what was refunded because it never left; a send that our own
+//! closing cut off is not refunded. Both hold between two agings (`upkeep.rs`), which lessen both.
 
 pub mod view;
 

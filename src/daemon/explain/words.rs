@@ -19,7 +19,7 @@ pub(super) fn why(class: Class, balance: Standing, granted_bytes: u64) -> String
             "gave nothing: equal share of its group".to_owned()
         }
         Class::Rest => format!("got over {EXCESS_RATIO_MAX} times what it gave: equal share of its group"),
-        Class::Again => "wants only what was given away and is not spread yet".to_owned(),
+        Class::Again => "wants only what others have or are being given".to_owned(),
     }
 }
 
@@ -47,7 +47,7 @@ mod tests {
                 0,
                 "got over 8 times what it gave: equal share of its group",
             ),
-            (Class::Again, standing(0, 0), 0, "wants only what was given away and is not spread yet"),
+            (Class::Again, standing(0, 0), 0, "wants only what others have or are being given"),
         ] {
             assert_eq!(why(class, balance, granted), want);
         }

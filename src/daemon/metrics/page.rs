@@ -57,7 +57,7 @@ const CORE_COUNTERS: &[Row<CoreCounters>] = &[
 const CORE_GAUGES: &[Row<CoreCounters>] = &[
     (
         "troc_ready_connections",
-        "Connections with something to send when the last turn began to act",
+        "Connections with messages to send, parties that waited for blocks, when the last turn began to act",
         |core| core.ready.get(),
     ),
     (

@@ -1,7 +1,9 @@
 //! The network of a swarm: links, connections and the clock.
 //!
 //! - A *link* has a rate each way. Up, connections with data take turns, a block at a time, as TCP flows
-//!   share a link; down, what arrives waits in one queue.
+//!   share a link; down, what arrives waits in one queue. If the plan says so, a queue of so much time stands
+//!   before the uplink, first in, first out: what is under way of a connection, its part of the queue
+//!   besides, waits in it behind what came before, and nobody takes turns.
 //! - A connection carries whole *parcels* in order: encoded messages, or one block without its bytes. No more
 //!   than two blocks and what the distance takes is under way on one connection, so who reads slowly holds up
 //!   its own connections only.

@@ -18,9 +18,9 @@ pub struct HostTally {
     pub done_at: Option<Instant>,
     /// When it went.
     pub left_at: Option<Instant>,
-    /// Payload that it was sent.
+    /// Payload that came to it.
     pub got_bytes: u64,
-    /// Payload of it that came.
+    /// Payload from it that came to others.
     pub gave_bytes: u64,
     /// Of `gave_bytes`, what it gave before it had everything itself, until the count was stopped.
     pub traded_bytes: u64,
