@@ -251,7 +251,8 @@ pub const GRANT_PART: u64 = 10;
 pub const GRANT_POOL_BYTES_MAX: i64 = 1 << 20;
 /// Parties that one pick looks at whose place has changed since they came to wait.
 pub const SCHEDULER_LOOKS_MAX: usize = 16;
-/// A send may carry so much, however many parties share what may be in flight: shorter ones cost more.
+/// Least share of a party in what may be in flight, if a quarter of the window is not less: shorter sends
+/// cost more.
 pub const TURN_BYTES: u64 = 512 << 10;
 /// What a connection gets before the next one of its party has its turn.
 pub const MEMBER_TURN_BYTES: u64 = 256 << 10;
@@ -262,14 +263,17 @@ pub const INJECTION_COPIES: u32 = 2;
 /// How much more a group that passes on weighs than one that does not, while a seed injects.
 pub const SPREAD_WEIGHT_MAX: u64 = 16;
 /// How long a seed waits to see a piece elsewhere of which it gave a block to somebody who passes on.
-pub const SPREAD_TIME: Span = Span::from_secs(3);
+pub const GIFT_FRESH_TIME: Span = Span::from_secs(3);
+/// How long, after its last block, a client of a seed is held back that wants only what others have or are
+/// being given. Its requests may be stale by then: only once they are served it asks for others.
+pub const HELD_BACK_TIME: Span = Span::from_secs(3);
 /// What a group was sent before it is judged by what became of it.
 pub const EVIDENCE_BYTES_MIN: u64 = 1 << 20;
 /// Requests of a connection that are looked at for one to be served first.
 pub const SPREAD_LOOKS_MAX: usize = 64;
 /// Payload of one connection that the kernel takes although it cannot send it yet: what it has taken it
-/// sends, whoever should come first by then: of 500 connections with 64 KiB each that is three seconds of a
-/// link of 100 Mbit/s. Left alone it takes megabytes.
+/// sends, whoever should come first by then: of 500 connections with a block each that is two thirds of a
+/// second of a link of 100 Mbit/s. Left alone it takes megabytes.
 pub const SEND_UNSENT_BYTES: u32 = 16 << 10;
 /// The same of a connection that sends that in a fifth of a second: with less, hosts in the laboratory left a
 /// tenth of their links idle.

@@ -387,6 +387,20 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_turns_of_ours_is_bounded() {
+        for (blocks, ahead) in [
+            (TURNS_AHEAD_BLOCKS - 1, TURNS_AHEAD_BLOCKS - 1),
+            (TURNS_AHEAD_BLOCKS, TURNS_AHEAD_BLOCKS),
+            (TURNS_AHEAD_BLOCKS + 1, TURNS_AHEAD_BLOCKS),
+        ] {
+            // So many come in 300 ms, a third of them in 100.
+            let rate = (blocks * u64::from(BLOCK_BYTES) * 10).div_ceil(3);
+            let pace = Pace { rate, ramping: false, ..Pace::default() };
+            assert_eq!(pace.depth(500) as u64, blocks / 3 + ahead, "{blocks}");
+        }
+    }
+
+    #[test]
     fn depth_stays_within_its_limits() {
         let mut pace = Pace { rate: 0, ..Pace::default() };
         pace.ramping = false;

@@ -14,8 +14,9 @@ use crate::base::limits::SNUBBED_TIME;
 use crate::base::time::Span;
 use crate::proto::wire::message::Message;
 
-/// Late peers, and idle ones for each, that one tick looks at: with ten thousand of both it would not end.
-const RELIEF_LOOKS: usize = 64;
+/// Late peers that one tick may relieve, idle ones that it looks at for each, and peers of a torrent that are
+/// looked at for whom a chunk is asked of: ten thousand for each of ten thousand would not end.
+pub(super) const RELIEF_LOOKS: usize = 64;
 
 impl Engine {
     /// While a peer has nothing to do, what another is far too late with becomes its work: near the end of
@@ -61,7 +62,8 @@ impl Engine {
             let claim = torrent.claims.get(chunk);
             claim.is_some_and(|claim| claim.got == 0 && claim.giver.is_none() && !claim.is_landing())
         };
-        // As for late peers: in a larger torrent a request may stay where it is, and comes later.
+        // Of a larger torrent the others are not looked at: what only they are asked for stays where it is,
+        // and what they are asked for beside a seed is taken back from them, too.
         let looked_at = || torrent.peers.iter().take(RELIEF_LOOKS).filter_map(|&conn| self.peers.get(conn));
         let of_seeds = |chunk: &u32| {
             let asks = |peer: &&Peer| peer.asked.iter().any(|asked| asked.chunk == *chunk);

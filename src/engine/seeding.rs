@@ -9,14 +9,16 @@
 use super::scheduler::{Demand, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
-use crate::base::limits::{EVIDENCE_BYTES_MIN, SPREAD_LOOKS_MAX, SPREAD_TIME, SPREAD_WEIGHT_MAX};
+use crate::base::limits::{
+    EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+};
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{TICK, at_ticks};
 use crate::shared::ledger::AccountId;
 
 impl Engine {
     /// How a connection that asks for blocks stands with its torrent. While a seed injects, the first of its
-    /// requests that is for a piece not being spread comes to the front.
+    /// requests for a piece that is rare, and that nobody is being given, comes to the front.
     pub(super) fn bring_forward(&mut self, conn: ConnId) -> Demand {
         let Some((demand, at)) = self.demand(conn) else { return Demand::default() };
         if at > 0
@@ -46,7 +48,7 @@ impl Engine {
         let peer = self.peers.get(conn)?;
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(|block| is_rare(block.piece));
         // Its requests may have grown stale while it waited: once they are served it asks for others.
-        let again = fresh.is_none() && self.ticked_at.since(peer.waits_since).0 < SPREAD_TIME.0;
+        let again = fresh.is_none() && self.ticked_at.since(peer.waits_since).0 < HELD_BACK_TIME.0;
         let demand = Demand { again, weight: group_weight(&self.ledger, group) };
         Some((demand, fresh.unwrap_or(0)))
     }
@@ -83,7 +85,7 @@ impl Engine {
 /// Whether a piece was given away a short while ago. It may have been after the tick whose time is compared.
 const fn is_fresh(given_ticks: u16, now_ticks: u16) -> bool {
     let passed = now_ticks.wrapping_sub(given_ticks).cast_signed();
-    passed < 0 || (passed as u64) < SPREAD_TIME.0 / TICK.0
+    passed < 0 || (passed as u64) < GIFT_FRESH_TIME.0 / TICK.0
 }
 
 /// Weight of a group: one, and up to `SPREAD_WEIGHT_MAX` for who passes on at least half of what it gets; a
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_piece_is_awaited_for_so_long_and_no_longer() {
-        let span = (SPREAD_TIME.0 / TICK.0) as u16;
+        let span = (GIFT_FRESH_TIME.0 / TICK.0) as u16;
         for given in [5, u16::MAX - 5] {
             for (passed, fresh) in [(0, true), (span - 1, true), (span, false), (span + 1, false)] {
                 assert_eq!(is_fresh(given, given.wrapping_add(passed)), fresh, "{passed}");

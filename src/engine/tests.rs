@@ -14,6 +14,7 @@ mod requests;
 mod rivals;
 mod seeding;
 mod time;
+mod turns;
 mod view;
 
 use super::*;

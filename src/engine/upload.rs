@@ -55,7 +55,7 @@ impl Engine {
 
     /// The connection has requests: it waits until they are to be served.
     pub(super) fn wait_for_turn(&mut self, conn: ConnId) {
-        // Who asks only for what is being spread may have asked for something else by now.
+        // Who wanted only what others have or are being given may have asked for something else by now.
         if self.egress.waits_again(conn) {
             self.rank_again(conn);
         } else if !self.egress.holds(conn) {
@@ -88,9 +88,8 @@ impl Engine {
     }
 
     /// Blocks of one turn: no more than the connection takes at a time, and its party's room in what may
-    /// be in flight, so that others have their turn soon. Who gave gets enough at a time to see it in its
-    /// rates.
-    fn turn_blocks(peer: &Peer, turn: Turn) -> usize {
+    /// be in flight, so that others have their turn soon. See `TURN_BLOCKS_EXCESS`.
+    pub(super) fn turn_blocks(peer: &Peer, turn: Turn) -> usize {
         let room = turn.bytes.div_ceil(BLOCK_BYTES.into()) as usize;
         let least = if turn.class == Class::Excess { TURN_BLOCKS_EXCESS } else { 1 };
         peer.out.burst.blocks().min(room.max(least))
@@ -262,9 +261,11 @@ impl Engine {
     }
 }
 
-/// Blocks of a turn in the class *excess* at least: one is on its way while the other is chosen. Longer turns
-/// starve the others' connections: with eight, hosts in the laboratory left a fifth of their links idle.
-const TURN_BLOCKS_EXCESS: usize = 2;
+/// Blocks of a turn in the class *excess* at least, however little its party has room for: one is on its way
+/// while the other is chosen. Who is owed needs none: it is first again until its debt is that of others. With
+/// eight, long turns starved the others' connections, and hosts in the laboratory left a fifth of their links
+/// idle.
+pub(super) const TURN_BLOCKS_EXCESS: usize = 2;
 
 /// The request that is served next, unless the connection pins as many slots as it may.
 fn next_request(peer: &Peer, slots_max: usize) -> Option<&BlockRef> {

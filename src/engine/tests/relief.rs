@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::limits::{CHUNKS_WRITING_MAX, COMEBACKS_MAX, SNUBBED_TIME};
+use crate::engine::relief::RELIEF_LOOKS;
 
 /// A source that gave one block quickly, and what else it was asked for.
 fn quick(rig: &mut Rig) -> (ConnId, Vec<BlockRef>) {
@@ -117,6 +118,24 @@ fn what_somebody_else_comes_to_have_is_asked_of_a_seed_no_more_unless_some_of_it
         assert_eq!(cancelled(&mut rig, seed), taken_back);
         assert_eq!(rig.asked(other).is_empty(), begun);
         rig.engine.check_invariants();
+    }
+}
+
+#[test]
+fn only_so_many_peers_are_looked_at_for_whom_a_chunk_is_asked_of() {
+    for (before, looked_at) in [(RELIEF_LOOKS - 1, true), (RELIEF_LOOKS, false), (RELIEF_LOOKS + 1, false)] {
+        let mut rig = Rig::new(2, false);
+        (0..before).for_each(|_| {
+            let conn = rig.peer(true);
+            rig.say(conn, Message::HaveNone).unwrap();
+        });
+        let seed = rig.seed();
+        let piece = rig.asked(seed)[0].piece;
+        let other = rig.peer(true);
+        rig.say(other, Message::HaveNone).unwrap();
+        rig.say(other, Message::Unchoke).unwrap();
+        rig.say(other, Message::Have(piece)).unwrap();
+        assert_eq!(!cancelled(&mut rig, seed).is_empty(), looked_at, "behind {before} others");
     }
 }
 
