@@ -16,6 +16,7 @@ impl Engine {
             }
         }
         self.check_choker();
+        self.egress.check();
         let mut queued = HashSet::new();
         for &conn in &self.due {
             assert!(queued.insert(conn), "{conn:?} is queued twice");

@@ -36,7 +36,7 @@ const LAN: u32 = 1;
 /// Between two looks at the windows of all domains, if there are many.
 const ROLL: Span = Span::from_ms(10);
 
-/// Where a connection comes from, and for which torrent.
+/// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locality {
     /// A private, link-local or loopback address.
@@ -45,7 +45,7 @@ pub enum Locality {
     Public,
 }
 
-/// What limits a connection.
+/// What limits a connection: where it comes from, and for which torrent.
 #[derive(Clone, Copy, Debug)]
 pub struct Lane<'a> {
     /// Where it comes from.
@@ -237,6 +237,26 @@ impl Egress {
     pub fn owed_waiting_bytes(&self, ledger: &Ledger) -> u64 {
         let debts = self.domains.iter().map(|domain| domain.scheduler.owed_waiting_bytes(ledger));
         debts.max().unwrap_or(0)
+    }
+
+    /// Panics if an invariant does not hold.
+    #[cfg(test)]
+    pub fn check(&self) {
+        for (at, domain) in self.domains.iter().enumerate() {
+            domain.scheduler.check();
+            let stands =
+                [&self.ready, &self.aside].map(|&list| self.links.iter(list).any(|one| one as usize == at));
+            let want = match domain.stand {
+                Stand::Idle => [false, false],
+                Stand::Ready => [true, false],
+                Stand::Full | Stand::Shut => [false, true],
+            };
+            assert_eq!(stands, want, "where domain {at} stands");
+            let forgotten = domain.stand == Stand::Idle && !domain.scheduler.is_idle();
+            assert!(!forgotten, "domain {at} waits for nothing");
+        }
+        let sum: usize = self.domains.iter().map(|domain| domain.scheduler.waiting_parties()).sum();
+        assert_eq!(self.waiting_parties, sum, "parties that wait");
     }
 
     /// Takes `bytes` of what limits the connection; false while that is shut.

@@ -4,8 +4,8 @@
 //! grant    strangers, out of a pool that is a tenth of what is sent      first come, first served
 //! owed     who gave more than it got                                     the largest debt first
 //! excess   who gave, and got that back                                   who got least for what it gave
-//! rest     everybody else, seeds' clients among them                     equal shares of service
-//! again    whose requests are all for what this seed gave away already   only what would be idle
+//! rest     everybody else                                                equal shares of service
+//! again    who wants of a seed only what others have or are being given  only what would be idle
 //! ```
 //!
 //! It is an order and never a gate: the last class is served as soon as the others want nothing. *Owed*
@@ -13,14 +13,14 @@
 //! PropShare (Levin et al. 2008): with the first alone, what remains when all debts are paid would go to
 //! free riders and contributors alike.
 
-use crate::base::limits::{CONTRIBUTION_BYTES_MIN, EXCESS_RATIO_MAX};
+use crate::base::limits::{CONTRIBUTION_BYTES_MIN, EXCESS_RATIO_MAX, GRANT_GROUP_BYTES};
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::ledger::Standing;
 
 /// Buckets of a class.
 pub const BUCKETS: u32 = 64;
 
-/// See the module. In the order of service; grants come behind *excess* while their pool is empty.
+/// See the module. In the order of service, but for [`Class::order`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Out of the pool for newcomers.
@@ -31,12 +31,33 @@ pub enum Class {
     Excess,
     /// It gave nothing, or got many times what it gave.
     Rest,
-    /// What it asks for was given away and is not spread yet.
+    /// It wants of a seed only what others have or are being given.
     Again,
 }
 
 /// How many classes there are.
 pub const CLASSES: usize = 5;
+
+impl Class {
+    /// All of them, in the order of service.
+    pub const ALL: [Self; CLASSES] = [Self::Grant, Self::Owed, Self::Excess, Self::Rest, Self::Again];
+
+    /// The order while nothing may be granted: strangers come behind those who have earned a place.
+    const WITHOUT_GRANTS: [Self; CLASSES] = [Self::Owed, Self::Excess, Self::Grant, Self::Rest, Self::Again];
+
+    /// The classes in the order of service, down to `worst`, while so much may be granted.
+    pub fn order(pool_bytes: i64, worst: Self) -> &'static [Self] {
+        let order = if pool_bytes > 0 { &Self::ALL } else { &Self::WITHOUT_GRANTS };
+        let better = order.iter().take_while(|&&class| class != worst).count();
+        &order[..=better]
+    }
+
+    /// The class of a party that gave and got so much, and whose group was granted so much.
+    pub fn of(balance: Standing, granted_bytes: u64) -> Self {
+        let unearned = if granted_bytes < GRANT_GROUP_BYTES { Self::Grant } else { Self::Rest };
+        earned(balance).map_or(unearned, |place| place.class)
+    }
+}
 
 /// A place in the order: the class, then the key. Lower goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +111,18 @@ mod tests {
         assert_eq!(steps, [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 10, 11, 11]);
         assert!((1..1_000_000).all(|value| logarithm(value - 1) <= logarithm(value)));
         assert_eq!(logarithm(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn grants_come_first_while_there_is_something_to_grant_and_behind_what_was_earned_when_not() {
+        use Class::{Again, Excess, Grant, Owed, Rest};
+        assert_eq!(Class::order(1, Again), Class::ALL);
+        for pool_bytes in [0, -1] {
+            assert_eq!(Class::order(pool_bytes, Again), [Owed, Excess, Grant, Rest, Again]);
+            assert_eq!(Class::order(pool_bytes, Excess), [Owed, Excess], "nobody is granted anything");
+        }
+        assert_eq!(Class::order(1, Excess), [Grant, Owed, Excess]);
+        assert_eq!(Class::order(1, Owed), [Grant, Owed]);
     }
 
     #[test]

@@ -46,6 +46,12 @@ impl Links {
         self.0.get(number as usize).is_some_and(|link| link.listed)
     }
 
+    /// The numbers of a list, in order.
+    pub fn iter(&self, list: List) -> impl Iterator<Item = u32> {
+        let real = |number: u32| (number != NONE).then_some(number);
+        std::iter::successors(real(list.first), move |&number| real(self.0[number as usize].after))
+    }
+
     /// Appends a number that is in no list.
     pub fn push_back(&mut self, list: &mut List, number: u32) {
         assert!(!self.is_listed(number), "{number} is in a list already");
@@ -120,6 +126,7 @@ mod tests {
                 }
             }
             for (list, oracle) in lists.iter().zip(&oracle) {
+                assert!(links.iter(*list).eq(oracle.iter().copied()));
                 assert_eq!(list.first(), oracle.first().copied());
                 assert_eq!(list.is_empty(), oracle.is_empty());
             }

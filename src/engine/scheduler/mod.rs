@@ -5,6 +5,7 @@
 //! queue.rs    parties that wait, by class and bucket, O(1)
 //! lists.rs    the lists of it
 //! view.rs     why somebody is served when it is, for whoever asks
+//! check.rs    what holds between any two steps
 //! window.rs   how much may be in flight, so that the order decides and not the kernel
 //! flight.rs   what is in flight, and for how long it counts
 //! party.rs    connections of one account
@@ -25,6 +26,8 @@
 //! the slower one. Numbers of an account change on all cores at once, so the same party on two cores is paid
 //! once.
 
+#[cfg(test)]
+mod check;
 pub mod class;
 mod flight;
 pub(super) mod lists;
@@ -46,8 +49,11 @@ use party::{AGAIN, Parties, PartyId};
 use queue::RunQueue;
 use window::{Begun, Window};
 
-/// Turns that fill what may be in flight, while those who wait have earned nothing.
+/// Long turns that fill what may be in flight, while those who wait have earned nothing.
 const TURNS_IN_FLIGHT: u64 = 4;
+
+/// Room for one part in so many of a party's share is worth a send.
+const ROOM_WORTH_PART: u64 = 4;
 
 /// Least weight of a group in *rest*: its service counts as it is.
 pub const WEIGHT_ONE: u64 = 16;
@@ -66,7 +72,7 @@ pub struct Membership {
 /// What a pick depends on besides the ledger: how the connection's torrent stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
-    /// All that it asks for was given away already, and is not spread yet.
+    /// It wants of a seed only what others have or are being given.
     pub again: bool,
     /// Weight of its group in *rest*, in sixteenths.
     pub weight: u64,
@@ -165,7 +171,7 @@ impl Scheduler {
         while let Some(party) = self.parked.first() {
             self.unpark(party, ledger);
         }
-        let waits = self.first().map(|(_, class)| class);
+        let waits = self.first(Class::order(self.pool_bytes, Class::Again)).map(|(_, class)| class);
         self.window.roll(now, waits);
     }
 
@@ -286,13 +292,10 @@ impl Scheduler {
     /// Whose turn it is; it waits no longer. `None`: nobody waits, or only those of a worse class than what
     /// fills the window, or parties that have their share in flight.
     pub fn pick(&mut self, ledger: &Ledger) -> Option<Turn> {
-        let worst = self.window.worst_class();
-        // Without a pool grants are no better than what comes behind them in that order.
-        let grants = self.pool_bytes > 0 || worst >= Class::Rest;
-        let may = |class| class <= worst && (class != Class::Grant || grants);
+        let classes = Class::order(self.pool_bytes, self.window.worst_class());
         let mut looks = 0;
         loop {
-            let (party, class) = self.first().filter(|&(_, class)| may(class))?;
+            let (party, class) = self.first(classes)?;
             let Some(bytes) = self.room(party, class) else {
                 self.park(party);
                 continue;
@@ -308,7 +311,7 @@ impl Scheduler {
             }
             self.forget_first(party, index);
             self.requeue(party, ledger);
-            if stands || late && may(place.class) {
+            if stands || late && classes.contains(&place.class) {
                 return Some(Turn { conn: seat.conn, class, bytes });
             }
             // What it stood for has changed since it came to wait.
@@ -373,15 +376,9 @@ impl Scheduler {
         }
     }
 
-    /// The party that is first, and the class in which it is.
-    fn first(&self) -> Option<(u32, Class)> {
-        let grants = self.pool_bytes > 0;
-        let order: [Class; 5] = if grants {
-            [Class::Grant, Class::Owed, Class::Excess, Class::Rest, Class::Again]
-        } else {
-            [Class::Owed, Class::Excess, Class::Grant, Class::Rest, Class::Again]
-        };
-        order.into_iter().find_map(|class| Some((self.queue.first(class)?, class)))
+    /// The party that is first among these classes, and the class in which it is.
+    fn first(&self, classes: &[Class]) -> Option<(u32, Class)> {
+        classes.iter().find_map(|&class| Some((self.queue.first(class)?, class)))
     }
 
     /// Where the connection belongs now; its party is noted in the seat.
@@ -422,17 +419,16 @@ impl Scheduler {
     /// so that it keeps worse classes out.
     fn room(&mut self, party: u32, class: Class) -> Option<u64> {
         let window_bytes = self.window.limit_bytes();
-        let turn_bytes = TURN_BYTES.min(window_bytes / TURNS_IN_FLIGHT);
         let share_bytes = match class {
             Class::Owed | Class::Excess => window_bytes / 2,
             Class::Again => window_bytes,
             Class::Grant | Class::Rest => window_bytes / u64::from(self.parties.busy().max(1)),
         };
-        let share_bytes = share_bytes.max(turn_bytes);
+        let share_bytes = share_bytes.max(long_turn_bytes(window_bytes));
         let flight = &mut self.parties.at_mut(party).flight;
         flight.roll_to(self.window.epoch());
         let room_bytes = share_bytes.saturating_sub(flight.counted_bytes());
-        (room_bytes >= share_bytes / TURNS_IN_FLIGHT).then_some(room_bytes)
+        (room_bytes >= share_bytes / ROOM_WORTH_PART).then_some(room_bytes)
     }
 
     /// A party that waits has its share in flight.
@@ -471,6 +467,12 @@ impl Scheduler {
     fn account(&self, party: u32) -> AccountId {
         self.parties.at(party).account.expect("no seat is of the party without an account")
     }
+}
+
+/// What a party's share is at least.
+const fn long_turn_bytes(window_bytes: u64) -> u64 {
+    let turn_bytes = window_bytes / TURNS_IN_FLIGHT;
+    if turn_bytes < TURN_BYTES { turn_bytes } else { TURN_BYTES }
 }
 
 #[cfg(test)]

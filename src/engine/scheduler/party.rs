@@ -8,7 +8,7 @@ use super::window::Reader;
 use crate::base::limits::MEMBER_TURN_BYTES;
 use crate::shared::ledger::AccountId;
 
-/// The party of all whose demand is for what was given away already; it has no account.
+/// The party of all who want of a seed only what others have or are being given; it has no account.
 pub const AGAIN: u32 = 0;
 
 /// Connections of one account.
@@ -84,6 +84,12 @@ impl Default for Parties {
 }
 
 impl Parties {
+    /// How many numbers are in use, or were.
+    #[cfg(test)]
+    pub const fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// A party that has members.
     pub fn at(&self, party: u32) -> &Party {
         &self.all[party as usize]

@@ -1,3 +1,5 @@
+mod random;
+
 use super::class::Class::*;
 use super::*;
 use crate::base::limits::MEMBER_TURN_BYTES;
@@ -254,45 +256,38 @@ fn who_is_reseated_waits_anew_for_the_new_account_and_its_group_stands_where_it_
 }
 
 #[test]
-fn random_arrivals_and_departures_lose_nobody() {
-    use crate::base::rng::Rng;
-    let mut rng = Rng::new(3);
-    let mut rig = Rig::new();
-    let conns: Vec<ConnId> = (0..40).map(|at| rig.enter_group(1 + at % 13, 100 + at % 5)).collect();
-    let mut waiting = std::collections::BTreeSet::new();
-    let (mut sent, mut now): (Vec<InFlight>, _) = (Vec::new(), Instant(0));
-    for _ in 0..40_000 {
-        let conn = conns[rng.below(40) as usize];
-        match rng.below(6) {
-            4 => {
-                now = now + Span::from_ms(7);
-                rig.scheduler.roll(now, &rig.ledger);
-            }
-            5 if !sent.is_empty() => {
-                let sent = sent.swap_remove(rng.below(sent.len() as u32) as usize);
-                rig.scheduler.end(sent, &rig.ledger);
-            }
-            0 | 1 => {
-                rig.wait(conn);
-                waiting.insert(conn);
-            }
-            2 => {
-                rig.scheduler.forget(conn);
-                waiting.remove(&conn);
-            }
-            _ => {
-                rig.ledger.credit(u64::from(1 + rng.below(13)), u64::from(rng.below(1 << 20)));
-                match rig.scheduler.pick(&rig.ledger) {
-                    Some(turn) => {
-                        assert!(waiting.remove(&turn.conn), "{:?} did not wait", turn.conn);
-                        let bytes = u64::from(rng.below(1 << 19));
-                        sent.push(rig.scheduler.charge(turn, bytes, &rig.ledger).unwrap());
-                    }
-                    None => assert!(waiting.is_empty() || !sent.is_empty()),
-                }
-            }
+fn no_more_than_so_many_that_stand_wrong_are_passed_over_in_one_pick() {
+    for (wrong, passed_over) in
+        [(SCHEDULER_LOOKS_MAX - 1, true), (SCHEDULER_LOOKS_MAX, true), (SCHEDULER_LOOKS_MAX + 1, false)]
+    {
+        let mut rig = Rig::new();
+        let owed = rig.enter(1);
+        rig.ledger.credit(1, MIB);
+        for party in 2..wrong as u64 + 2 {
+            let conn = rig.enter(party);
+            rig.ledger.credit(party, 4 * MIB);
+            rig.wait(conn);
+            // Another core pays it meanwhile, and more.
+            let account = rig.ledger.open(party);
+            rig.ledger.debit(account, 100 * MIB);
         }
-        assert_eq!(rig.scheduler.is_idle(), waiting.is_empty());
+        rig.wait(owed);
+        let (conn, class) = rig.pick().unwrap();
+        let want = if passed_over { (true, Owed) } else { (false, Rest) };
+        assert_eq!((conn == owed, class), want, "{wrong} stand wrong");
+        rig.scheduler.check();
+    }
+}
+
+#[test]
+fn a_long_turn_is_a_quarter_of_the_window_and_no_more_than_its_limit() {
+    let whole = TURN_BYTES * TURNS_IN_FLIGHT;
+    for (window_bytes, turn_bytes) in [
+        (whole - TURNS_IN_FLIGHT, TURN_BYTES - 1),
+        (whole, TURN_BYTES),
+        (whole + TURNS_IN_FLIGHT, TURN_BYTES),
+    ] {
+        assert_eq!(long_turn_bytes(window_bytes), turn_bytes, "{window_bytes}");
     }
 }
 

@@ -3,7 +3,6 @@
 use super::class::{CLASSES, Class, earned};
 use super::{Membership, SERVICE_STEP_BYTES, Scheduler, Seat};
 use crate::base::ids::ConnId;
-use crate::base::limits::GRANT_GROUP_BYTES;
 use crate::shared::counters::SERVICE_CLASSES;
 use crate::shared::ledger::{Ledger, Standing};
 
@@ -11,15 +10,6 @@ use crate::shared::ledger::{Ledger, Standing};
 const _: () = assert!(CLASSES == SERVICE_CLASSES);
 
 impl Class {
-    /// All of them, in the order of service.
-    pub const ALL: [Self; CLASSES] = [Self::Grant, Self::Owed, Self::Excess, Self::Rest, Self::Again];
-
-    /// The class of a party that gave and got so much, and whose group was granted so much.
-    pub fn of(balance: Standing, granted_bytes: u64) -> Self {
-        let unearned = if granted_bytes < GRANT_GROUP_BYTES { Self::Grant } else { Self::Rest };
-        earned(balance).map_or(unearned, |place| place.class)
-    }
-
     /// One word, as documents and metrics write it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -84,19 +74,30 @@ impl Scheduler {
         (key_bytes / SERVICE_STEP_BYTES).saturating_sub(base)
     }
 
-    /// The debt to the first of those that wait because they gave more than they got; 0 if nobody does.
+    /// The largest debt to those that wait because they gave more than they got, parked ones included; 0 if
+    /// nobody does. Few are parked at a time: each has most of its share of the window in flight.
     pub fn owed_waiting_bytes(&self, ledger: &Ledger) -> u64 {
-        self.queue.first(Class::Owed).map_or(0, |party| {
+        let parked = self.parked_links.iter(self.parked).filter(|&party| self.is_earned(party));
+        let debts = self.queue.first(Class::Owed).into_iter().chain(parked).map(|party| {
             let Standing { received_bytes, sent_bytes } = ledger.standing(self.account(party));
             received_bytes.saturating_sub(sent_bytes)
-        })
+        });
+        debts.max().unwrap_or(0)
+    }
+
+    /// Whether those who wait in the party are there by what they gave.
+    fn is_earned(&self, party: u32) -> bool {
+        let first = self.parties.at(party).waiting.first();
+        let seat = first.and_then(|index| self.seats[index as usize]);
+        seat.is_some_and(|seat| seat.identity == party)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Demand;
+    use super::super::{Demand, InFlight};
     use super::*;
+    use crate::base::limits::GRANT_GROUP_BYTES;
     use crate::base::time::Instant;
     use crate::shared::ledger::AccountId;
 
@@ -171,5 +172,29 @@ mod tests {
         let turn = scheduler.pick(&ledger).unwrap();
         assert_eq!((turn.conn, turn.class), (conn(1), Class::Owed));
         assert_eq!(scheduler.owed_waiting_bytes(&ledger), 2 * MIB);
+    }
+
+    #[test]
+    fn a_creditor_that_has_its_share_in_flight_waits_too_and_who_is_owed_nothing_does_not_count() {
+        let (mut scheduler, ledger) = (Scheduler::new(Instant(0)), Ledger::new(16));
+        for (index, key) in [(0, 7), (1, 7), (2, 9), (3, 9)] {
+            enter(&mut scheduler, &ledger, index, key);
+        }
+        ledger.credit(7, 9 * MIB);
+        for index in 0..4 {
+            scheduler.wait(conn(index), Demand::default(), &ledger);
+        }
+        let mut sent = Vec::new();
+        // The newcomers first, then the creditor: both have as much in flight as they may.
+        while let Some(turn) = scheduler.pick(&ledger) {
+            sent.push(scheduler.charge(turn, turn.bytes, &ledger).unwrap());
+        }
+        assert_eq!((scheduler.queue.len(), scheduler.waiting_parties()), (0, 2), "all that wait are parked");
+        let owed =
+            sent.iter().filter(|sent| sent.begun.class == Class::Owed).map(InFlight::bytes).sum::<u64>();
+        assert!(owed > 0);
+        assert_eq!(scheduler.owed_waiting_bytes(&ledger), 9 * MIB - owed);
+        [0, 1].into_iter().for_each(|index| scheduler.forget(conn(index)));
+        assert_eq!(scheduler.owed_waiting_bytes(&ledger), 0, "the others are owed nothing");
     }
 }
