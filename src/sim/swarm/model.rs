@@ -296,7 +296,7 @@ impl ModelNode {
         match self.store.put(block, good) {
             Stored::Duplicate => self.wasted_bytes += u64::from(block.length),
             Stored::Spoilt => {
-                self.wasted_bytes += u64::from(self.store.have().len().min(1)) * u64::from(BLOCK_BYTES);
+                self.wasted_bytes += self.store.piece_bytes();
                 self.cancel(block);
             }
             Stored::Part => self.cancel(block),

@@ -87,6 +87,11 @@ impl Store {
         bits.words().zip(self.have.words()).any(|(theirs, ours)| theirs & !ours != 0)
     }
 
+    /// Payload of a piece.
+    pub fn piece_bytes(&self) -> u64 {
+        self.content.geometry.piece_bytes.into()
+    }
+
     fn blocks_per_piece(&self) -> u32 {
         self.content.geometry.piece_bytes / BLOCK_BYTES
     }

@@ -115,6 +115,14 @@ impl TrocNode {
         self.wasted_bytes
     }
 
+    /// What its engines say that they received, and that they threw away of it, in bytes.
+    pub fn stats(&self) -> (u64, u64) {
+        let sum = |(received, wasted), core: &crate::shared::torrent::CoreStats| {
+            (received + core.received_bytes.get(), wasted + core.wasted_bytes.get())
+        };
+        self.shared.stats.iter().map(|core| &**core).fold((0, 0), sum)
+    }
+
     /// What it owes and is owed.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -281,6 +289,10 @@ impl TrocNode {
             }
             Action::Hash { chunk, last, .. } => {
                 let digest = last.then(|| self.digest(chunk));
+                if digest.is_some_and(|digest| digest != Content::DIGEST) {
+                    let geometry = &self.content.geometry;
+                    self.wasted_bytes += u64::from(geometry.piece_len(geometry.chunk_piece(chunk)));
+                }
                 self.engines[core].handle_hashed(TORRENT, chunk, digest);
             }
             Action::Autopsy { piece, .. } => {
