@@ -15,6 +15,7 @@ Simulated swarms: who gives, gets? Prints each figure with its bar, and whether 
   --rate BYTES         bytes a second of a usual link [30720]
   --small              tens of nodes instead of hundreds, 3 MiB instead of 12
   --csv                comma-separated values
+  --check              exit with status 1 if any mean misses its bar
   --help               this text
 
 Full swarms of 300 real engines take minutes each. Equal seeds give equal figures on any machine.";
@@ -30,6 +31,7 @@ pub struct Args {
     pub rate: u64,
     pub size: Size,
     pub csv: bool,
+    pub check: bool,
 }
 
 const POLICIES: [(&str, Kind); 5] = [
@@ -44,7 +46,8 @@ impl Args {
     /// What is to be run, or what to tell whoever asked.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let (scenarios, policies) = (Vec::new(), Vec::new());
-        let mut args = Self { scenarios, policies, seeds: 3, rate: RATE, size: Size::Full, csv: false };
+        let (csv, check) = (false, false);
+        let mut args = Self { scenarios, policies, seeds: 3, rate: RATE, size: Size::Full, csv, check };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--help" | "-h" => return Err(USAGE.to_owned()),
@@ -52,6 +55,7 @@ impl Args {
                 "--bench" => {}
                 "--small" => args.size = Size::Small,
                 "--csv" => args.csv = true,
+                "--check" => args.check = true,
                 "--seeds" => args.seeds = number(&word, words.next())?,
                 "--rate" => args.rate = number(&word, words.next())?,
                 "--policy" => {

@@ -24,14 +24,20 @@ fn main() -> std::process::ExitCode {
     if args.csv {
         println!("scenario,policy,case,figure,mean,least,greatest,bar,met");
     }
+    let mut missed = 0;
     for scenario in &args.scenarios {
         if !args.csv {
             println!("\n{} {}, {} seeds, {} bytes/s", scenario.id, scenario.title, args.seeds, args.rate);
         }
         for &(name, kind) in &args.policies {
             let lines = summary(&runs(scenario, name, kind, &args));
+            missed += lines.iter().filter(|line| !line.figure.bar.is_met(line.figure.value)).count();
             if args.csv { print_csv(scenario.id, name, &lines) } else { print_table(name, &lines) }
         }
+    }
+    if args.check && missed > 0 {
+        eprintln!("{missed} bars missed");
+        return 1.into();
     }
     std::process::ExitCode::SUCCESS
 }
