@@ -414,6 +414,45 @@ fn every_script_explains_itself() {
     report(&mute, "give it a --help");
 }
 
+/// The rows of docs/threats.md that a test's name begins with: `p9_p28_what_it_proves`.
+fn hazards(name: &str) -> impl Iterator<Item = String> {
+    let is_row = |word: &&str| {
+        let number = word.strip_prefix(['e', 'n', 'p', 's', 't']).unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    name.split('_').take_while(is_row).map(str::to_uppercase)
+}
+
+#[test]
+fn the_table_of_hazards_has_the_rows_of_all_tests_and_names_tests_that_exist() {
+    let table = fs::read_to_string(root().join("docs/threats.md")).unwrap();
+    let rows: Vec<Vec<&str>> =
+        table.lines().map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    let sources = rust_sources();
+    let tests: BTreeSet<&str> = sources
+        .iter()
+        .flat_map(|source| source.text.lines())
+        .filter_map(|line| {
+            line.trim_start().trim_start_matches("async ").strip_prefix("fn ")?.split('(').next()
+        })
+        .collect();
+    let mut findings: Vec<String> = tests
+        .iter()
+        .flat_map(|name| hazards(name))
+        .filter(|row| !rows.iter().any(|cells| cells[0] == row))
+        .map(|row| format!("no row {row}"))
+        .collect();
+    for cells in rows.iter().filter(|cells| hazards(&cells[0].to_lowercase()).next().is_some()) {
+        let name = cells.last().unwrap().trim_matches('`');
+        if !tests.contains(name) || !hazards(name).any(|row| row == cells[0]) {
+            findings.push(format!("{}: no test {name}", cells[0]));
+        }
+    }
+    report(&findings, "keep docs/threats.md in step with the tests");
+    assert_eq!(hazards("p9_p28_of_12_things").collect::<Vec<_>>(), ["P9", "P28"]);
+    assert_eq!(hazards("t_1_prints_p2").next(), None);
+}
+
 #[test]
 fn modules_and_formats_are_documented() {
     let mut findings = Vec::new();
