@@ -119,7 +119,7 @@ impl Parties {
         }
         let party = match self.vacant.pop() {
             Some(number) => {
-                let generation = self.at(number).generation + 1;
+                let generation = self.at(number).generation.wrapping_add(1);
                 *self.at_mut(number) = Party::new(Some(account), generation);
                 number
             }
@@ -216,6 +216,18 @@ mod tests {
         assert_eq!(parties.at(party).flight.counted_bytes(), 6);
         assert!(parties.end(now, 0, 0, 6));
         assert_eq!((parties.at(party).flight.counted_bytes(), parties.busy()), (0, 0));
+    }
+
+    #[test]
+    fn a_number_that_was_used_as_often_as_can_be_counted_is_used_again() {
+        let mut parties = Parties::default();
+        let party = parties.join(AccountId::from_index(7));
+        parties.at_mut(party).generation = u32::MAX;
+        let before = parties.begin(party, 1, 0, 5);
+        parties.leave(party);
+        assert_eq!(parties.join(AccountId::from_index(8)), party);
+        parties.begin(party, 2, 0, 6);
+        assert!(!parties.end(before, 0, 0, 5), "it is another party");
     }
 
     #[test]
