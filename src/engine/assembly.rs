@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 
 use super::torrent::{Assembly, Evidence};
 use super::*;
+use crate::base::limits::HAVE_FRAMES_WAITING_MAX;
 use crate::base::time::Span;
+use crate::proto::wire::message::Message;
 use crate::shared::chunks::ChunkState;
 
 /// Failed pieces whose evidence is kept, per torrent.
@@ -226,24 +228,28 @@ impl Engine {
     /// Queues haves of newly verified pieces for every peer, seeds included: one send per peer and turn. Who
     /// has the piece learns how rare it still is; a seed sees who passes on.
     pub(super) fn flush_haves(&mut self) {
-        use crate::proto::wire::message::Message;
         for index in 0..self.torrents.len() {
             let Some(torrent) = self.torrents[index].as_mut().filter(|torrent| torrent.haves_due) else {
                 continue;
             };
             torrent.haves_due = false;
-            let mut told = Vec::new();
-            for &conn in &torrent.peers {
-                let Some(peer) = self.peers.get_mut(conn) else { continue };
-                for &piece in &torrent.have_log[peer.have_cursor..] {
-                    Message::Have(piece).encode(&mut peer.out.frames);
-                }
-                peer.have_cursor = torrent.have_log.len();
-                told.push(conn);
-            }
-            for conn in told {
+            for conn in torrent.peers.clone() {
+                self.tell_haves(conn);
                 self.make_ready(conn);
             }
+        }
+    }
+
+    /// Queues haves that the peer was not told of yet, so many at a time. While some are left a send is under
+    /// way or about to be, and its end calls this again.
+    pub(super) fn tell_haves(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) else { return };
+        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
+        while let Some(&piece) = torrent.have_log.get(peer.have_cursor)
+            && peer.out.frames.len() <= HAVE_FRAMES_WAITING_MAX
+        {
+            Message::Have(piece).encode(&mut peer.out.frames);
+            peer.have_cursor += 1;
         }
     }
 

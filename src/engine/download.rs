@@ -244,8 +244,7 @@ impl Engine {
     /// Keeps the peer's request queue filled.
     pub(super) fn ask_more(&mut self, conn: ConnId, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
-        let lets = peer.flags.unchokes_us || !peer.allowed.is_empty();
-        let may_ask = peer.is_open() && lets && peer.flags.interested && !peer.is_snubbed();
+        let may_ask = peer.is_open() && peer.lets_ask() && peer.flags.interested && !peer.is_snubbed();
         let depth = peer.depth();
         // Asking in batches of a quarter keeps sends few; what is outstanding covers the meantime.
         if !may_ask || self.stopping || peer.asked.len() > depth - depth.div_ceil(4) {
@@ -277,7 +276,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
         peer.allowed.retain(|&piece| !torrent.shared.has(piece));
-        if peer.flags.unchokes_us || !peer.allowed.is_empty() {
+        if peer.lets_ask() {
             self.hungry.push(conn);
         }
     }
@@ -415,7 +414,9 @@ impl Engine {
         let (chunk, index) =
             (geometry.chunk_of(block.piece, block.begin), block.begin % CHUNK_BYTES / BLOCK_BYTES);
         let Some(place) = peer.asked_index(chunk, index) else {
-            peer.grace = peer.grace.saturating_sub(1);
+            // Taken back before it was rejected. Or never asked for.
+            let Some(left) = peer.grace.checked_sub(1) else { return idle(peer) };
+            peer.grace = left;
             return Ok(());
         };
         peer.asked.remove(place);

@@ -216,6 +216,9 @@ pub struct Peer {
     pub comebacks: u32,
     /// Their requests, in the order in which they are served.
     pub requests: VecDeque<BlockRef>,
+    /// Requests that were served or rejected, as many as may be under way: a cancel that crossed the answer
+    /// is no offence.
+    pub answered: u32,
     /// Since when the first of them waits, or when some of them were last sent.
     pub waits_since: Instant,
     /// Times one of them, for the metrics.
@@ -295,6 +298,7 @@ impl Peer {
             alone_next: RELIEVED_TIME,
             comebacks: 0,
             requests: VecDeque::new(),
+            answered: 0,
             waits_since: now,
             probe: Probe::default(),
             missed: false,
@@ -352,6 +356,11 @@ impl Peer {
         lets && self.is_open() && !self.is_snubbed() && self.bits.get(piece)
     }
 
+    /// Whether it lets us ask for a piece that it has.
+    pub fn lets_ask(&self) -> bool {
+        self.flags.unchokes_us || self.allowed.iter().any(|&piece| self.bits.get(piece))
+    }
+
     /// Whether messages flow.
     pub const fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open)
@@ -375,8 +384,12 @@ impl Peer {
         matches!(self.stage, Stage::Handshaking | Stage::Open) && !self.out.in_flight
     }
 
-    /// The first bound on what is kept for it that does not hold, for checks. Haves are left out: the
-    /// torrent bounds them.
+    /// One of their requests left the queue: a cancel for it may be on its way.
+    pub fn note_answered(&mut self) {
+        self.answered = (self.answered + 1).min(REQUESTS_QUEUED_MAX as u32);
+    }
+
+    /// The first bound on what is kept for it that does not hold, for checks.
     pub fn over_a_limit(&self) -> Option<String> {
         let pins_max = 2 * BURST_BLOCKS_MAX;
         [

@@ -298,21 +298,7 @@ impl Engine {
                 peer.asks.note_message();
                 self.requested(conn, block)
             }
-            Message::Cancel(block) => {
-                // With nothing queued there is nothing to look through.
-                if !peer.requests.is_empty() {
-                    peer.asks.note_message();
-                }
-                let Some(at) = peer.requests.iter().position(|&queued| queued == block) else {
-                    // Sent already: an honest cancel that crossed its block.
-                    return Ok(());
-                };
-                peer.requests.remove(at);
-                peer.probe.forget();
-                let outcome = reject(peer, block);
-                self.make_ready(conn);
-                outcome
-            }
+            Message::Cancel(block) => self.cancelled(conn, block),
             Message::Reject(block) => self.rejected(conn, block),
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => self.greeted(conn, payload),
             Message::Extended { id: TROC_ID, payload } => self.identified(conn, payload, now),
@@ -357,31 +343,47 @@ impl Engine {
         if !peer.bits.set(piece) {
             return idle(peer);
         }
-        let became_seed = peer.is_seed();
-        self.note_announced(conn, piece);
-        let Some(peer) = self.peers.get(conn) else { return Ok(()) };
-        if let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) {
-            torrent.shared.add_availability(piece);
-            if became_seed {
-                torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
-            }
-            if !torrent.shared.has(piece) {
-                self.take_over(conn, piece);
-                self.become_interested(conn);
+        if self.gains(conn, piece) {
+            self.become_interested(conn);
+            // Nothing else has changed of what may be asked for: one look for each piece would be dear.
+            if self.peers.get(conn).is_some_and(|peer| peer.gives(piece)) {
                 self.ask_more(conn, now);
             }
         }
         Ok(())
     }
 
+    /// Notes one of the peer's bits that is newly set; whether we lack the piece.
+    fn gains(&mut self, conn: ConnId, piece: u32) -> bool {
+        self.note_announced(conn, piece);
+        let Some(peer) = self.peers.get(conn) else { return false };
+        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else {
+            return false;
+        };
+        torrent.shared.add_availability(piece);
+        if peer.is_seed() {
+            torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
+        }
+        let lacking = !torrent.shared.has(piece);
+        if lacking {
+            self.take_over(conn, piece);
+        }
+        lacking
+    }
+
     /// A bitfield that is not the first message. BEP 3 has no such thing, but aria2 sends one in
     /// place of many haves; what it adds counts, and pieces are never taken back by it.
     fn has_more(&mut self, conn: ConnId, bits: &Bitfield, now: Instant) -> Result<(), PeerMisbehaved> {
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
-        let fresh: Vec<u32> = bits.ones().filter(|&piece| !peer.bits.get(piece)).collect();
         idle(peer)?;
-        for piece in fresh {
-            self.has_piece(conn, piece, now)?;
+        let mut useful = false;
+        for piece in bits.ones() {
+            let fresh = self.peers.get_mut(conn).is_some_and(|peer| peer.bits.set(piece));
+            useful |= fresh && self.gains(conn, piece);
+        }
+        if useful {
+            self.become_interested(conn);
+            self.ask_more(conn, now);
         }
         Ok(())
     }
@@ -450,6 +452,25 @@ impl Engine {
         Ok(())
     }
 
+    fn cancelled(&mut self, conn: ConnId, block: BlockRef) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        // With nothing queued there is nothing to look through.
+        if !peer.requests.is_empty() {
+            peer.asks.note_message();
+        }
+        let Some(at) = peer.requests.iter().position(|&queued| queued == block) else {
+            // Answered already: an honest cancel that crossed its block. Or never asked for.
+            let Some(left) = peer.answered.checked_sub(1) else { return idle(peer) };
+            peer.answered = left;
+            return Ok(());
+        };
+        peer.requests.remove(at);
+        peer.probe.forget();
+        let outcome = reject(peer, block);
+        self.make_ready(conn);
+        outcome
+    }
+
     fn greeted(&mut self, conn: ConnId, payload: &[u8]) -> Result<(), PeerMisbehaved> {
         let theirs = ExtensionHandshake::parse(payload).map_err(|_| PeerMisbehaved::BadExtension)?;
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
@@ -484,6 +505,7 @@ fn takes_request(peer: &mut Peer, piece: u32) -> bool {
 /// Says that a request will not be served, to a peer that understands it (BEP 6). One that asks on
 /// and on without reading the answers is in error: they would fill our memory (threat P13).
 pub(super) fn reject(peer: &mut Peer, block: BlockRef) -> Result<(), PeerMisbehaved> {
+    peer.note_answered();
     if !peer.fast {
         return Ok(());
     }

@@ -184,6 +184,7 @@ impl Engine {
         }
         let Some(peer) = self.peers.get_mut(conn) else { return false };
         peer.requests.pop_front();
+        peer.note_answered();
         peer.missed = false;
         append_block(&mut peer.out, geometry, block, &pins, outbox);
         true
@@ -250,6 +251,7 @@ impl Engine {
         if proven {
             self.take_identity(conn);
         }
+        self.tell_haves(conn);
         self.hear_again(conn);
         self.make_ready(conn);
     }

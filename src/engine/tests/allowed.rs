@@ -97,3 +97,36 @@ fn p27_so_many_allowed_pieces_are_remembered_and_one_that_does_not_exist_is_the_
         assert_eq!(rig.say(conn, Message::AllowedFast(piece)), want);
     }
 }
+
+#[test]
+fn p27_one_message_is_one_look_for_work_however_many_pieces_it_announces() {
+    for announced in [false, true] {
+        let mut rig = Rig::new(2_000, false);
+        let conn = rig.peer(true);
+        rig.say(conn, Message::HaveNone).unwrap();
+        rig.say(conn, Message::AllowedFast(7)).unwrap();
+        let mut bits = Bitfield::full(2_000);
+        if !announced {
+            bits.clear(7);
+        }
+        rig.say(conn, Message::Bitfield(bits.as_bytes())).unwrap();
+        // Each look that finds nothing to ask for leaves the peer with the hungry.
+        let looks = rig.engine.hungry.len();
+        assert!(looks <= 1, "{looks}");
+        let asked = rig.asked(conn);
+        assert!(asked.iter().all(|block| block.piece == 7) && asked.is_empty() != announced, "{asked:?}");
+        rig.engine.check_invariants();
+    }
+}
+
+#[test]
+fn p27_what_it_lacks_or_chokes_us_for_is_not_looked_for() {
+    let mut rig = Rig::new(20, false);
+    let conn = rig.peer(true);
+    rig.say(conn, Message::HaveNone).unwrap();
+    rig.say(conn, Message::AllowedFast(7)).unwrap();
+    (8..20).for_each(|piece| rig.say(conn, Message::Have(piece)).unwrap());
+    assert!(rig.engine.hungry.is_empty(), "it lets us ask for nothing that it has");
+    rig.say(conn, Message::Have(7)).unwrap();
+    assert!(!rig.asked(conn).is_empty());
+}

@@ -3,8 +3,8 @@
 use super::session::PeerMisbehaved as Bad;
 use super::*;
 use crate::base::limits::{
-    BANS_MAX, CONNECTIONS_PER_PUBLIC_ADDRESS_MAX, HALF_OPEN_MAX, IDLE_MESSAGES_MAX,
-    REQUEST_FRAMES_WAITING_MAX,
+    BANS_MAX, CONNECTIONS_PER_PUBLIC_ADDRESS_MAX, HALF_OPEN_MAX, HANDSHAKE_TIMEOUT, HAVE_FRAMES_WAITING_MAX,
+    IDLE_MESSAGES_MAX, REQUEST_FRAMES_WAITING_MAX, REQUESTS_QUEUED_MAX,
 };
 
 fn stranger(n: u32) -> String {
@@ -65,13 +65,15 @@ fn p4_p41_strange_torrents_ourselves_and_the_nameless_get_no_answer() {
 #[test]
 fn p6_p25_messages_that_say_nothing_stop_at_the_limit_of_a_second() {
     type Flood = (&'static str, fn(u32) -> Message<'static>, u32);
-    let floods: [Flood; 8] = [
+    let floods: [Flood; 10] = [
         ("keep-alive", |_| Message::KeepAlive, 1),
         ("unknown", |_| Message::Unknown { id: 99 }, 1),
         ("suggest", Message::Suggest, 1),
         ("not interested", |_| Message::NotInterested, 1),
         ("extension handshake", |_| Message::Extended { id: 0, payload: b"de" }, 1),
         ("unchoke again", |_| Message::Unchoke, 1),
+        ("reject of what nobody asked for", |_| Message::Reject(block(0, 0, 16 << 10)), 1),
+        ("cancel of what was never asked for", |_| Message::Cancel(block(0, 0, 16 << 10)), 1),
         ("choke, unchoke", |n| if n % 2 == 0 { Message::Choke } else { Message::Unchoke }, 2),
         ("interest and none", |n| if n % 2 == 0 { Message::Interested } else { Message::NotInterested }, 2),
     ];
@@ -103,6 +105,61 @@ fn p25_a_peer_that_reads_nothing_is_asked_for_nothing_more() {
         rig.say(conn, Message::Unchoke).unwrap();
         assert_eq!(!rig.engine.peer(conn).unwrap().asked.is_empty(), asked, "{waiting}");
     }
+}
+
+#[test]
+fn p25_rejects_and_cancels_that_crossed_their_block_are_no_flood_and_so_many_of_them() {
+    let mut rig = Rig::new(3, true);
+    let conn = rig.leech(true);
+    // More than may be under way: no more is forgiven for it.
+    for _ in 0..2 {
+        for n in 0..REQUESTS_QUEUED_MAX as u32 {
+            rig.say(conn, Message::Request(block(0, n % 64 << 14, 16 << 10))).unwrap();
+        }
+        assert_eq!(rig.read(conn).1, REQUESTS_QUEUED_MAX as u32);
+    }
+    let late = Message::Cancel(block(0, 0, 16 << 10));
+    for n in 0..REQUESTS_QUEUED_MAX as u32 + IDLE_MESSAGES_MAX {
+        assert_eq!(rig.say(conn, late), Ok(()), "{n}");
+    }
+    assert_eq!(rig.say(conn, late), Err(Bad::IdleFlood));
+
+    let mut rig = Rig::new(3, false);
+    let conn = rig.seed();
+    let asked = rig.asked(conn);
+    rig.engine.relieve(conn, rig.now);
+    for n in 0..asked.len() as u32 + IDLE_MESSAGES_MAX {
+        assert_eq!(rig.say(conn, Message::Reject(asked[0])), Ok(()), "{n}");
+    }
+    assert_eq!(rig.say(conn, Message::Reject(asked[0])), Err(Bad::IdleFlood));
+}
+
+#[test]
+fn p35_who_reads_nothing_is_told_of_so_many_pieces_and_of_the_others_once_it_reads() {
+    for (waiting, told) in [(-1, true), (0, true), (1, false)] {
+        let mut rig = Rig::new(2, false);
+        let conn = rig.leech(true);
+        let frames = &mut rig.engine.peers.get_mut(conn).unwrap().out.frames;
+        frames.resize(HAVE_FRAMES_WAITING_MAX.saturating_add_signed(waiting), 0);
+        let before = frames.len();
+        rig.engine.note_have(TorrentId(0), 0);
+        rig.perform();
+        assert_eq!(rig.engine.peer(conn).unwrap().out.frames.len() > before, told, "{waiting}");
+    }
+    let mut rig = Rig::new(10_000, false);
+    let conn = rig.leech(true);
+    rig.engine.note_have(TorrentId(0), 0);
+    rig.perform();
+    let stuck: u32 = rig.begin_send(conn).iter().map(Segment::len).sum();
+    for piece in 1..10_000 {
+        rig.engine.note_have(TorrentId(0), piece);
+        rig.perform();
+        let waiting_bytes = rig.engine.peer(conn).unwrap().out.frames.len();
+        assert!(waiting_bytes < HAVE_FRAMES_WAITING_MAX + 10, "{waiting_bytes} after {piece}");
+    }
+    rig.engine.handle_sent(conn, Ok(stuck), rig.now);
+    let (bytes, _) = rig.read(conn);
+    assert_eq!(frames(&bytes), (1..10_000).map(Message::Have).collect::<Vec<_>>());
 }
 
 #[test]
