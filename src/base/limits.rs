@@ -124,7 +124,13 @@ pub const CONNECTIONS_PER_CORE_MAX: u32 = 16_384;
 /// Connections per worker of one stranger's public address (IPv6: of its /64); private and loopback
 /// networks are exempt.
 pub const CONNECTIONS_PER_PUBLIC_ADDRESS_MAX: u32 = 4;
-/// Connections without a handshake yet, per worker, of strangers' public addresses.
+/// Connections per worker of one group of strangers' addresses: what an IPv4 /24 may bring. More than so many
+/// /64s are one host's (threat P5).
+pub const CONNECTIONS_PER_GROUP_MAX: u32 = CONNECTIONS_PER_CORE_MAX / 16;
+/// Connections per worker of all strangers; the other places are for whom we dial, and for local networks.
+pub const STRANGERS_MAX: u32 = CONNECTIONS_PER_CORE_MAX / 16 * 15;
+/// Connections without a handshake yet, per worker, of strangers' public addresses. When one more comes, the
+/// oldest of the group that has most is closed (threat P3).
 pub const HALF_OPEN_MAX: u32 = 1024;
 /// Torrents of one process.
 pub const TORRENTS_MAX: usize = 65_536;

@@ -394,7 +394,7 @@ impl Engine {
         }
         self.parked.retain(|&(_, parked)| parked != conn);
         let Some(mut peer) = self.peers.remove(conn) else { return };
-        self.strangers.leave(peer.address.ip(), peer.counted);
+        self.strangers.leave(conn, peer.address.ip(), peer.counted);
         self.settle_account(&mut peer);
         if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {
             for pin in peer.out.take_pins() {
@@ -422,7 +422,7 @@ impl Engine {
     /// The connection is another core's now.
     pub fn forget(&mut self, conn: ConnId) {
         if let Some(peer) = self.peers.remove(conn) {
-            self.strangers.leave(peer.address.ip(), peer.counted);
+            self.strangers.leave(conn, peer.address.ip(), peer.counted);
         }
     }
 

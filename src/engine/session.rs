@@ -13,6 +13,7 @@ use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::Message;
 use crate::shared::sync::Ordering;
 
+use super::admission::Counted;
 use super::egress::Lane;
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
@@ -70,15 +71,18 @@ impl Engine {
     /// Takes an incoming connection in; false if it is being closed at once.
     fn enter(&mut self, conn: ConnId, address: SocketAddr, now: Instant) -> bool {
         let key = self.peer_key(address);
-        let counted = self.strangers.enter(address.ip());
+        let counted = self.strangers.enter(conn, address.ip());
         let mut peer = Peer::new(conn, address, Origin::Incoming, key, now);
         peer.counted = counted.unwrap_or_default();
         self.peers.insert(peer);
-        let welcome = counted.is_some() && !self.stopping && !self.bans.contains(&key);
-        if !welcome {
+        if counted.is_none() || self.stopping || self.bans.contains(&key) {
             self.close(conn, Farewell::Useless);
         }
-        welcome
+        if let Some(surplus) = self.strangers.surplus() {
+            self.peers.get_mut(surplus).into_iter().for_each(|peer| peer.counted = Counted::Open);
+            self.close(surplus, Farewell::TimedOut);
+        }
+        self.peers.get(conn).is_some_and(|peer| peer.stage != Stage::Closing)
     }
 
     /// We began to connect to a peer of `torrent`.
@@ -213,7 +217,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         self.counters.handshakes.add(1);
         let shared = &torrent.shared;
-        self.strangers.open(&mut peer.counted);
+        self.strangers.open(conn, peer.address.ip(), &mut peer.counted);
         peer.stage = Stage::Open;
         peer.torrent = Some(id);
         peer.fast = theirs.has_fast();

@@ -12,22 +12,26 @@ fn stranger(n: u32) -> String {
 }
 
 #[test]
-fn p3_half_open_strangers_stop_at_the_limit_and_local_peers_do_not() {
+fn p3_strangers_that_say_nothing_give_way_at_the_limit_and_local_peers_do_not() {
     let mut rig = Rig::new(3, true);
+    let local: Vec<_> = (0..100).map(|n| rig.accept(&format!("10.0.0.1:{}", 1000 + n))).collect();
+    // Four groups with as many each.
     let conns: Vec<_> = (0..HALF_OPEN_MAX).map(|n| rig.accept(&stranger(n))).collect();
     rig.perform();
     assert!(conns.iter().all(|&conn| !rig.was_closed(conn)));
-    let over = rig.accept(&stranger(HALF_OPEN_MAX));
-    let local: Vec<_> = (0..100).map(|n| rig.accept(&format!("10.0.0.1:{}", 1000 + n))).collect();
+    let newcomer = rig.accept(&stranger(HALF_OPEN_MAX));
     rig.perform();
-    assert!(rig.was_closed(over) && local.iter().all(|&conn| !rig.was_closed(conn)));
-    assert_eq!(rig.shake(conns[0], true), Admission::Here);
-    let next = rig.accept(&stranger(HALF_OPEN_MAX));
-    rig.engine.handle_gone(conns[1]);
+    assert!(rig.was_closed(conns[0]), "the oldest");
+    assert_eq!(rig.shake(newcomer, true), Admission::Here);
+    assert_eq!(rig.shake(conns[1], true), Admission::Here);
+    let late: Vec<_> = (1..=3).map(|n| rig.accept(&stranger(HALF_OPEN_MAX + n))).collect();
     rig.perform();
-    let another = rig.accept(&stranger(HALF_OPEN_MAX + 1));
-    rig.perform();
-    assert!(!rig.was_closed(next) && !rig.was_closed(another), "one shook hands, one left");
+    let closed = |conns: &[ConnId]| conns.iter().filter(|&&conn| rig.was_closed(conn)).count();
+    assert_eq!((closed(&conns), closed(&late), closed(&local)), (2, 0, 0), "two shook hands");
+    assert!(rig.is_open(newcomer) && rig.is_open(conns[1]));
+    rig.pass(HANDSHAKE_TIMEOUT);
+    rig.pass(Span::from_secs(1));
+    assert_eq!(rig.engine.peer_count(), 2, "who says nothing goes");
 }
 
 #[test]
