@@ -239,7 +239,8 @@ fn for_anybody(scene: &Scene) -> std::path::PathBuf {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("permissions");
     }
     fs::create_dir_all(scene.path("state")).expect("state directory");
-    fs::set_permissions(scene.path("state"), fs::Permissions::from_mode(0o777)).expect("permissions");
+    let nobody = NOBODY.parse().ok();
+    std::os::unix::fs::chown(scene.path("state"), nobody, nobody).expect("another owner");
     binary
 }
 

@@ -7,7 +7,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -36,6 +36,8 @@ pub use ledger_file::OpenedLedger;
 pub use library::{Library, Remembered};
 
 const SECRET_BYTES: usize = 32;
+/// Mode bits of group and others.
+const OTHERS_WRITE: u32 = 0o022;
 const SECRET_NAME: &str = "secret";
 const IDENTITY_NAME: &str = "identity";
 
@@ -82,6 +84,30 @@ pub enum StoreError {
         state: PathBuf,
         /// Download directory.
         dir: PathBuf,
+    },
+    /// Another user could read the secret, or forge what a journal says.
+    #[error(
+        "state directory {} belongs to user {owner}, and this is user {user}: choose another with --state or \
+         TROC_STATE, or give it to this user with chown -R {user}",
+        shown(path)
+    )]
+    NotOurs {
+        /// State directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
+    /// Others than its user may write there.
+    #[error(
+        "state directory {} may be written by others than its user: chmod go-w it, or choose another with \
+         --state or TROC_STATE",
+        shown(path)
+    )]
+    Writable {
+        /// State directory.
+        path: PathBuf,
     },
     /// The journal has another version of the format.
     #[error("{}: {source}, or move the file away to have the torrent checked again", shown(path))]
@@ -135,6 +161,8 @@ impl StateDir {
         let at = |source| StoreError::Other { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
         let path = path.canonicalize().map_err(at)?;
+        let found = path.metadata().map_err(at)?;
+        check_ours(&path, (found.uid(), found.mode()), rustix::process::geteuid().as_raw())?;
         let secret = Secret(load_secret(&path, SECRET_NAME)?);
         Ok(Self { path, secret })
     }
@@ -209,6 +237,19 @@ impl StateDir {
     fn subject(&self, info_hash: InfoHash, geometry: Geometry, file_count: u32) -> Subject {
         let secret_id = xxh3_64_with_seed(&self.secret.0, 2);
         Subject { info_hash, geometry, file_count, secret_id }
+    }
+}
+
+/// Refuses a directory, of this owner and mode, in which anybody but `user` may put files: a secret that they
+/// know, or journals that they wrote. Without links.
+fn check_ours(path: &Path, (owner, mode): (u32, u32), user: u32) -> Result<(), StoreError> {
+    let path = path.to_owned();
+    if owner != user {
+        Err(StoreError::NotOurs { path, owner, user })
+    } else if mode & OTHERS_WRITE != 0 {
+        Err(StoreError::Writable { path })
+    } else {
+        Ok(())
     }
 }
 

@@ -232,6 +232,29 @@ fn state_is_for_this_user_alone_and_the_secret_stays() {
 }
 
 #[test]
+fn a_state_directory_that_others_own_or_may_write_is_refused_with_what_to_do() {
+    let above = tempfile::tempdir().unwrap();
+    let path = above.path().join("state");
+    std::fs::create_dir(&path).unwrap();
+    for (mode, fits) in [(0o755, true), (0o750, true), (0o770, false), (0o720, false), (0o702, false)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        match StateDir::open(&path) {
+            Ok(_) => assert!(fits, "{mode:o}"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!fits && text.contains("chmod go-w") && text.contains("--state"), "{mode:o}: {text}");
+            }
+        }
+    }
+    assert!(check_ours(&path, (7, 0o700), 7).is_ok());
+    let text = check_ours(&path, (8, 0o700), 7).unwrap_err().to_string();
+    assert!(
+        text.contains("belongs to user 8") && text.contains("chown -R 7") && !text.contains('\n'),
+        "{text}"
+    );
+}
+
+#[test]
 fn the_key_pair_is_made_when_asked_for_stays_and_is_for_this_user_alone() {
     let above = tempfile::tempdir().unwrap();
     let path = above.path().join("state");
