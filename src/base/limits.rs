@@ -415,6 +415,8 @@ pub const JOURNAL_SLACK_BYTES: u64 = 256 << 10;
 pub const METRICS_TORRENTS_MAX: usize = 100;
 /// Readers of the metrics at a time; more wait until one has gone.
 pub const METRICS_CONNECTIONS_MAX: usize = 16;
+/// Who asks again before so long gets the same page: making one walks all accounts.
+pub const METRICS_PAGE_AGE: Span = Span::from_secs(1);
 /// Time that one connection of a reader may take, idle or not.
 pub const METRICS_CONNECTION_TIME: Span = Span::from_secs(60);
 

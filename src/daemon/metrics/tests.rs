@@ -39,7 +39,7 @@ fn sources() -> Sources {
     Sources { cores, cache: Arc::new(Cache::new(8)), cache_size, ledger }
 }
 
-fn snapshot(torrents: &[Arc<SharedTorrent>]) -> Snapshot {
+pub(super) fn snapshot(torrents: &[Arc<SharedTorrent>]) -> Snapshot {
     let sources = sources();
     sources.cores[1].turn_ns.record(1_500);
     sources.cores[1].blocks_sent.add(10);
