@@ -21,12 +21,33 @@ pub(super) struct Bedroom {
     descriptors: u64,
     /// No torrent is woken beyond this: connections need descriptors too.
     descriptors_max: u64,
-    said_full: bool,
+    /// Torrents that were asked for and for which there was none left.
+    refused: u64,
 }
 
 impl Bedroom {
     pub(super) fn new(sleepers: Arc<Sleepers>) -> Self {
-        Self { sleepers, descriptors: 0, descriptors_max: sockets::raise_nofile().0 / 2, said_full: false }
+        Self { sleepers, descriptors: 0, descriptors_max: sockets::raise_nofile().0 / 2, refused: 0 }
+    }
+
+    /// Takes the descriptors of one more torrent. False if there are none: what is open stays so, whoever asks
+    /// for this one from now on is refused at once, and the operator hears of it.
+    fn take(&mut self, id: TorrentId, descriptors: u64) -> bool {
+        if self.descriptors + descriptors <= self.descriptors_max {
+            self.descriptors += descriptors;
+            return true;
+        }
+        self.sleepers.give_up(id);
+        self.refused += 1;
+        if self.refused.is_power_of_two() {
+            let refused = self.refused;
+            tracing::warn!(
+                refused,
+                "too many torrents are open for one more to be served, until the next start: \
+                raise the limit of open files, as with ulimit -n"
+            );
+        }
+        false
     }
 }
 
@@ -74,17 +95,10 @@ impl Control<'_> {
         if swarm.sleep != Sleep::Asleep || self.phase != Phase::Running {
             return;
         }
-        let bedroom = &mut self.bedroom;
-        if bedroom.descriptors + descriptors_of(&swarm.metainfo) > bedroom.descriptors_max {
-            if !std::mem::replace(&mut bedroom.said_full, true) {
-                let text = "too many torrents are open for one more to be served";
-                tracing::warn!("{text}: raise the limit of open files, as with ulimit -n");
-            }
-            return;
+        if self.bedroom.take(id, descriptors_of(&swarm.metainfo)) {
+            swarm.sleep = Sleep::Waking;
+            self.begin_start(id, false);
         }
-        swarm.sleep = Sleep::Waking;
-        bedroom.descriptors += descriptors_of(&swarm.metainfo);
-        self.begin_start(id, false);
     }
 
     /// Notes that a torrent is open.
@@ -107,4 +121,27 @@ impl Control<'_> {
 
 fn descriptors_of(metainfo: &Metainfo) -> u64 {
     TORRENT_DESCRIPTORS + FILE_DESCRIPTORS * metainfo.files.len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::InfoHash;
+
+    #[test]
+    fn strangers_who_wake_all_that_sleeps_are_told_when_it_is_enough_and_who_is_served_stays_so() {
+        let hash = |id: u32| InfoHash([id as u8; 20]);
+        for (descriptors_max, woken) in [(29, 2), (30, 3), (31, 3)] {
+            let sleepers = Arc::new(Sleepers::new((0..8).map(hash)));
+            (0..8).for_each(|id| sleepers.fell_asleep(TorrentId(id)));
+            let sleepers_seen = Arc::clone(&sleepers);
+            let mut bedroom = Bedroom { sleepers, descriptors: 0, descriptors_max, refused: 0 };
+            for id in 0..8 {
+                assert_eq!(bedroom.take(TorrentId(id), 10), id < woken, "{id} of {descriptors_max}");
+                let waits = sleepers_seen.find(&hash(id)).is_some();
+                assert_eq!(waits, id < woken, "whoever asks for {id} waits");
+            }
+            assert_eq!((bedroom.descriptors, bedroom.refused), (u64::from(woken) * 10, u64::from(8 - woken)));
+        }
+    }
 }
