@@ -109,8 +109,8 @@ pub const IDLE_MESSAGES_MAX: u32 = 200;
 pub const VAIN_REQUESTS_MAX: u32 = 2 * REQUESTS_QUEUED_MAX as u32;
 /// Bytes of control messages that wait for a peer and beyond which it is asked for nothing more.
 pub const REQUEST_FRAMES_WAITING_MAX: usize = 32 << 10;
-/// The same, beyond which it is told of no more new pieces before some have left: one that reads nothing lives
-/// for minutes.
+/// The same, beyond which it is told of no more new pieces before some have left: one that reads nothing
+/// lives for minutes.
 pub const HAVE_FRAMES_WAITING_MAX: usize = 32 << 10;
 /// Rejects that wait because the peer does not read.
 pub const REJECTS_WAITING_MAX: u32 = 4 * REQUESTS_QUEUED_MAX as u32;

@@ -30,8 +30,8 @@ impl Bedroom {
         Self { sleepers, descriptors: 0, descriptors_max: sockets::raise_nofile().0 / 2, refused: 0 }
     }
 
-    /// Takes the descriptors of one more torrent. False if there are none: what is open stays so, whoever asks
-    /// for this one from now on is refused at once, and the operator hears of it.
+    /// Takes the descriptors of one more torrent. False if there are none: what is open stays so, whoever
+    /// asks for this one from now on is refused at once, and the operator hears of it.
     fn take(&mut self, id: TorrentId, descriptors: u64) -> bool {
         if self.descriptors + descriptors <= self.descriptors_max {
             self.descriptors += descriptors;

@@ -1,6 +1,6 @@
 //! One page over HTTP: `GET /metrics`. No authentication; whoever reaches the port may read. Connections
-//! and their time are bounded, so that a reader who says nothing keeps nobody else out for long. A page is kept
-//! for a moment, so that readers who ask on and on cost no more than one.
+//! and their time are bounded, so that a reader who says nothing keeps nobody else out for long. A page is
+//! kept for a moment, so that readers who ask on and on cost no more than one.
 
 use std::convert::Infallible;
 use std::net::TcpListener;

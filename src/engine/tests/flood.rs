@@ -118,7 +118,7 @@ fn p25_rejects_and_cancels_that_crossed_their_block_are_no_flood_and_so_many_of_
     // More than may be under way: no more is forgiven for it.
     for _ in 0..2 {
         for n in 0..REQUESTS_QUEUED_MAX as u32 {
-            rig.say(conn, Message::Request(block(0, n % 64 << 14, 16 << 10))).unwrap();
+            rig.say(conn, Message::Request(block(0, (n % 64) << 14, 16 << 10))).unwrap();
         }
         assert_eq!(rig.read(conn).1, REQUESTS_QUEUED_MAX as u32);
     }
