@@ -22,7 +22,7 @@ use wire::{BLOCK, Peer, assert_serves};
 
 const TROC: &str = env!("CARGO_BIN_EXE_troc");
 /// `nobody` on every Linux host.
-const NOBODY: &str = "65534";
+const NOBODY: u32 = 65534;
 
 /// Runs a command to its end with its state below `scratch`.
 fn run(command: &mut Command, scratch: &Path) -> Output {
@@ -231,22 +231,22 @@ fn u1_io_uring_refused_by_seccomp_is_said_and_nothing_is_written() {
     assert!(report.contains("seccomp=unconfined"), "{report}");
 }
 
-/// The binary where any user may run it.
-fn for_anybody(scene: &Scene) -> std::path::PathBuf {
+/// The binary where any user may run it, and a state directory of `user`.
+fn for_user(scene: &Scene, user: u32) -> std::path::PathBuf {
     let binary = scene.path("troc");
     fs::copy(TROC, &binary).expect("a copy of the binary");
     for path in [scene.temp.path(), &binary, &scene.file] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("permissions");
     }
     fs::create_dir_all(scene.path("state")).expect("state directory");
-    let nobody = NOBODY.parse().ok();
-    std::os::unix::fs::chown(scene.path("state"), nobody, nobody).expect("another owner");
+    std::os::unix::fs::chown(scene.path("state"), Some(user), Some(user)).expect("another owner");
     binary
 }
 
 fn as_nobody(binary: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]).arg(binary);
+    let user = NOBODY.to_string();
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(binary);
     command
 }
 
@@ -256,7 +256,7 @@ fn a_directory_that_may_not_be_written_is_named_and_payload_that_may_only_be_rea
         return skip("permissions", "only root can become another user");
     }
     let scene = Scene::public();
-    let binary = for_anybody(&scene);
+    let binary = for_user(&scene, NOBODY);
     fs::create_dir(scene.path("closed")).expect("directory");
     fs::set_permissions(scene.path("closed"), fs::Permissions::from_mode(0o755)).expect("permissions");
     let mut command = as_nobody(&binary);
@@ -279,7 +279,7 @@ fn u1_without_locked_memory_the_remedy_is_named() {
         return skip("memlock", "only root can become another user");
     }
     let scene = Scene::public();
-    let binary = for_anybody(&scene);
+    let binary = for_user(&scene, 61234);
     // A user of its own: what a user's other processes hold counts too.
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "61234", "--regid", "61234", "--clear-groups", "prlimit", "--memlock=0"]);
@@ -303,7 +303,7 @@ fn a_cache_larger_than_locked_memory_is_used_unregistered_with_a_warning() {
         return skip("memlock", "only root can become another user");
     }
     let scene = Scene::public();
-    let binary = for_anybody(&scene);
+    let binary = for_user(&scene, 61235);
     let mut user = Command::new("prlimit");
     // Enough for the rings, and for no region. A user of its own: what its other processes hold counts too.
     user.args(["--memlock=8388608", "setpriv", "--reuid", "61235", "--regid", "61235", "--clear-groups"]);

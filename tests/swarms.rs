@@ -251,7 +251,8 @@ fn polluters_are_found_out_and_everybody_gets_done() {
     let spoilt: u64 = tally.of(Role::Contributor).map(|host| host.wasted_bytes).sum();
     assert!(spoilt >= 64 << 10, "a spoilt piece is thrown away whole");
     for host in tally.of(Role::Contributor) {
-        assert_eq!(host.got_bytes - host.wasted_bytes, content, "{host:?}");
+        // What was still on its way may count for neither.
+        assert!(host.got_bytes - host.wasted_bytes >= content, "{host:?}");
     }
 }
 

@@ -287,8 +287,8 @@ pub const SEND_UNSENT_BYTES: u32 = 16 << 10;
 /// The same of a connection that sends that in a fifth of a second: with less, hosts in the laboratory left a
 /// tenth of their links idle.
 pub const SEND_UNSENT_BYTES_STEADY: u32 = 64 << 10;
-/// The same of a connection that is fast enough to send that in no time: with 128 KiB one alone served a sixth
-/// less on loopback, with 512 KiB no less.
+/// The same of a connection that is fast enough to send that in no time: with 128 KiB one alone served a
+/// sixth less on loopback, with 512 KiB no less.
 pub const SEND_UNSENT_BYTES_MAX: u32 = 512 << 10;
 /// So many times what a core keeps on its way into the kernel when peers are slow.
 pub const SEND_WINDOW_STRETCH_MAX: u64 = 64;

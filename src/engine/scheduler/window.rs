@@ -24,9 +24,9 @@ const STRETCH_ONE: u64 = 1024;
 /// In one epoch the stretch grows by one part in so many while sends are stuck.
 const STRETCH_GROWS: u64 = 8;
 
-/// It shrinks by one part in so many while they are not: in all epochs of one patience but one by less than it
-/// grows in that one, since slow readers that were served together are stuck together. The longer it stays
-/// open, the more a few slow readers cost the order of service.
+/// It shrinks by one part in so many while they are not: in all epochs of one patience but one by less than
+/// it grows in that one, since slow readers that were served together are stuck together. The longer it
+/// stays open, the more a few slow readers cost the order of service.
 const STRETCH_SHRINKS: u64 = 64;
 
 /// How a party took what it was sent last.
