@@ -284,9 +284,6 @@ pub const SPREAD_LOOKS_MAX: usize = 64;
 /// sends, whoever should come first by then: of 500 connections with a block each that is two thirds of a
 /// second of a link of 100 Mbit/s. Left alone it takes megabytes.
 pub const SEND_UNSENT_BYTES: u32 = 16 << 10;
-/// The same of a connection that sends that in a fifth of a second: with less, hosts in the laboratory left a
-/// tenth of their links idle.
-pub const SEND_UNSENT_BYTES_STEADY: u32 = 64 << 10;
 /// The same of a connection that is fast enough to send that in no time: with 128 KiB one alone served a
 /// sixth less on loopback, with 512 KiB no less.
 pub const SEND_UNSENT_BYTES_MAX: u32 = 512 << 10;

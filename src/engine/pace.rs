@@ -1,12 +1,8 @@
 //! How much is asked of a peer at a time, and how much one send to it carries: both follow how fast it is.
 
-use crate::base::limits::{
-    REQUESTS_OUT_MAX, REQUESTS_OUT_MIN, SEND_UNSENT_BYTES, SEND_UNSENT_BYTES_MAX, SEND_UNSENT_BYTES_STEADY,
-};
+use crate::base::limits::{REQUESTS_OUT_MAX, REQUESTS_OUT_MIN, SEND_UNSENT_BYTES, SEND_UNSENT_BYTES_MAX};
 use crate::base::time::{Instant, Span};
 use crate::base::units::BLOCK_BYTES;
-
-use super::scheduler::class::Class;
 
 /// How fast blocks come, and how many requests that warrants.
 ///
@@ -127,28 +123,6 @@ const BURST_SPAN_MAX: Span = Span::from_secs(2);
 /// A send that took no longer may grow.
 const BURST_SPAN_GROWS: Span = Span::from_secs(1);
 
-/// How fast a connection takes what it is sent, and so how much unsent payload the kernel takes of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Taker {
-    #[default]
-    Slow,
-    /// Between two of its turns the kernel must not run dry: where queues of the peer's own link make a
-    /// round trip long, only many connections together fill ours.
-    Steady,
-    /// It alone fills a fast link.
-    Fast,
-}
-
-impl Taker {
-    const fn unsent_bytes(self) -> u32 {
-        match self {
-            Self::Slow => SEND_UNSENT_BYTES,
-            Self::Steady => SEND_UNSENT_BYTES_STEADY,
-            Self::Fast => SEND_UNSENT_BYTES_MAX,
-        }
-    }
-}
-
 /// How many blocks a send carries: as many as the peer takes in a second or two, so that neither its
 /// control messages wait long behind them nor its pins last long.
 ///
@@ -158,32 +132,18 @@ impl Taker {
 pub struct Burst {
     blocks: usize,
     begun_at: Instant,
-    taker: Taker,
-    /// What ended since, to measure a rate.
-    ended_bytes: u64,
-    ended_since: Instant,
+    fast: bool,
 }
 
 /// Shorter sends say nothing of how fast they were: the kernel takes them though the link is full.
 const FAST_BYTES_MIN: u64 = 256 << 10;
 
-/// Bytes a second of one send from which on a connection is fast.
+/// Bytes a second from which on a connection is fast.
 const FAST_RATE: u64 = 64 << 20;
-
-/// Bytes a second, pauses included, from which on it is steady: what the kernel then takes leaves in a fifth
-/// of a second.
-const STEADY_RATE: u64 = 5 * SEND_UNSENT_BYTES_STEADY as u64;
-
-/// And below which it no longer is.
-const STEADY_RATE_KEPT: u64 = 3 * SEND_UNSENT_BYTES_STEADY as u64;
-
-/// Over which that rate is measured, at least.
-const STEADY_SPAN: Span = Span::from_ms(500);
 
 impl Default for Burst {
     fn default() -> Self {
-        let (begun_at, ended_since) = (Instant::default(), Instant::default());
-        Self { blocks: BURST_BLOCKS_AT_FIRST, begun_at, taker: Taker::Slow, ended_bytes: 0, ended_since }
+        Self { blocks: BURST_BLOCKS_AT_FIRST, begun_at: Instant::default(), fast: false }
     }
 }
 
@@ -199,43 +159,21 @@ impl Burst {
     }
 
     /// All `bytes` of it are out. How much unsent payload the kernel may take from now on, if that changes.
-    pub fn end(&mut self, bytes: u64, class: Class, now: Instant) -> Option<u32> {
+    pub fn end(&mut self, bytes: u64, now: Instant) -> Option<u32> {
         let took = now.since(self.begun_at);
         if took > BURST_SPAN_MAX {
             self.blocks = (self.blocks / 2).max(1);
         } else if took <= BURST_SPAN_GROWS {
             self.blocks = (self.blocks * 2).min(BURST_BLOCKS_MAX);
         }
-        let steady = self.is_steady(bytes, class, now);
-        let taker = match (self.taker, bytes >= FAST_BYTES_MIN) {
-            (Taker::Fast, false) => Taker::Fast,
-            (Taker::Fast, true) if at_rate(FAST_RATE / 2, bytes, took) => Taker::Fast,
-            (_, true) if at_rate(FAST_RATE, bytes, took) => Taker::Fast,
-            (Taker::Fast, true) => Taker::Steady,
-            (Taker::Slow | Taker::Steady, _) => steady.unwrap_or(self.taker),
-        };
-        let before = std::mem::replace(&mut self.taker, taker);
-        (before != taker).then(|| taker.unsent_bytes())
-    }
-
-    /// How the connection took its sends of late; none before that is known again. Who has earned nothing is
-    /// slow: the kernel must not send ahead what others should have.
-    fn is_steady(&mut self, bytes: u64, class: Class, now: Instant) -> Option<Taker> {
-        self.ended_bytes += bytes;
-        let span = now.since(self.ended_since);
-        if span.0 < STEADY_SPAN.0 {
+        let at_rate = |rate: u64| u128::from(bytes) * 1_000_000_000 >= u128::from(took.0) * u128::from(rate);
+        let fast = if self.fast { at_rate(FAST_RATE / 2) } else { at_rate(FAST_RATE) };
+        if bytes < FAST_BYTES_MIN || fast == self.fast {
             return None;
         }
-        let earned = matches!(class, Class::Owed | Class::Excess);
-        let rate = if self.taker == Taker::Slow { STEADY_RATE } else { STEADY_RATE_KEPT };
-        let ended_bytes = std::mem::take(&mut self.ended_bytes);
-        self.ended_since = now;
-        Some(if earned && at_rate(rate, ended_bytes, span) { Taker::Steady } else { Taker::Slow })
+        self.fast = fast;
+        Some(if fast { SEND_UNSENT_BYTES_MAX } else { SEND_UNSENT_BYTES })
     }
-}
-
-fn at_rate(rate: u64, bytes: u64, span: Span) -> bool {
-    u128::from(bytes) * 1_000_000_000 >= u128::from(span.0) * u128::from(rate)
 }
 
 #[cfg(test)]
@@ -323,7 +261,7 @@ mod tests {
         let mut burst = Burst::default();
         let mut send = |took: Span| {
             burst.begin(Instant(5));
-            assert_eq!(burst.end(0, Class::Excess, Instant(5) + took), None);
+            assert_eq!(burst.end(0, Instant(5) + took), None);
             burst.blocks()
         };
         assert_eq!([(); 4].map(|()| send(BURST_SPAN_GROWS)), [8, 16, 32, BURST_BLOCKS_MAX]);
@@ -338,7 +276,7 @@ mod tests {
         let mut burst = Burst::default();
         let mut send = |bytes: u64, took: Span| {
             burst.begin(Instant(5));
-            burst.end(bytes, Class::Excess, Instant(5) + took)
+            burst.end(bytes, Instant(5) + took)
         };
         // 64 MiB/s are 256 KiB in 3.9 ms.
         let (at_once, slow) = (Span(3_906_250), Span(3_906_251));
@@ -346,44 +284,7 @@ mod tests {
         assert_eq!(send(FAST_BYTES_MIN, slow), None);
         assert_eq!(send(FAST_BYTES_MIN, at_once), Some(SEND_UNSENT_BYTES_MAX));
         assert_eq!(send(FAST_BYTES_MIN + 1, slow), None, "half as fast is fast enough to stay");
-        assert_eq!(send(FAST_BYTES_MIN, Span(2 * at_once.0 + 1)), Some(SEND_UNSENT_BYTES_STEADY));
-    }
-
-    #[test]
-    fn the_kernel_takes_more_of_a_connection_that_is_steady() {
-        let (mut burst, mut now) = (Burst::default(), Instant(5));
-        let mut half_a_second = |bytes: u64| {
-            burst.begin(now);
-            now = now + STEADY_SPAN;
-            burst.end(bytes, Class::Excess, now)
-        };
-        half_a_second(0);
-        assert_eq!(half_a_second(STEADY_RATE / 2 - 1), None);
-        assert_eq!(half_a_second(STEADY_RATE / 2), Some(SEND_UNSENT_BYTES_STEADY));
-        assert_eq!(half_a_second(STEADY_RATE_KEPT / 2), None, "a little slower it stays so");
-        assert_eq!(half_a_second(STEADY_RATE_KEPT / 2 - 1), Some(SEND_UNSENT_BYTES));
-        assert_eq!(half_a_second(STEADY_RATE / 2 + 1), Some(SEND_UNSENT_BYTES_STEADY));
-    }
-
-    #[test]
-    fn the_kernel_takes_no_more_of_who_has_earned_nothing() {
-        for (class, steady) in
-            [(Class::Owed, true), (Class::Excess, true), (Class::Grant, false), (Class::Rest, false)]
-        {
-            let mut burst = Burst::default();
-            assert_eq!(burst.is_steady(STEADY_RATE, class, Instant(STEADY_SPAN.0 - 1)), None);
-            let taker = burst.is_steady(0, class, Instant(STEADY_SPAN.0));
-            assert_eq!(taker == Some(Taker::Steady), steady, "{class:?}");
-        }
-    }
-
-    #[test]
-    fn a_pause_makes_no_connection_fast_and_is_no_haste() {
-        let mut burst = Burst::default();
-        burst.begin(Instant(5));
-        burst.end(64 << 10, Class::Excess, Instant(6));
-        burst.begin(Instant(5) + Span::from_secs(9));
-        assert_eq!(burst.end(200 << 10, Class::Excess, Instant(6) + Span::from_secs(9)), None);
+        assert_eq!(send(FAST_BYTES_MIN, Span(2 * at_once.0 + 1)), Some(SEND_UNSENT_BYTES));
     }
 
     #[test]

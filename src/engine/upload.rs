@@ -223,7 +223,7 @@ impl Engine {
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(begun) = peer.out.begun.take() {
             self.egress.end(conn, begun, &self.ledger);
-            if let Some(unsent_bytes) = peer.out.burst.end(begun.bytes(), begun.class(), now) {
+            if let Some(unsent_bytes) = peer.out.burst.end(begun.bytes(), now) {
                 self.actions.push_back(Action::Unsent { conn, bytes: unsent_bytes });
             }
         }

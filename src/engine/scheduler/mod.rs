@@ -107,11 +107,6 @@ impl InFlight {
     pub const fn bytes(&self) -> u64 {
         self.begun.bytes
     }
-
-    /// The class out of which it was.
-    pub const fn class(&self) -> Class {
-        self.begun.class
-    }
 }
 
 /// How one connection stands.
