@@ -36,7 +36,7 @@ pub use ledger_file::OpenedLedger;
 pub use library::{Library, Remembered};
 
 const SECRET_BYTES: usize = 32;
-/// Mode bits of group and others.
+/// Mode bits by which group and others may write.
 const OTHERS_WRITE: u32 = 0o022;
 const SECRET_NAME: &str = "secret";
 const IDENTITY_NAME: &str = "identity";

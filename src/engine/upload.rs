@@ -265,8 +265,7 @@ impl Engine {
 
 /// Blocks of a turn in the class *excess* at least, however little its party has room for: one is on its way
 /// while the other is chosen. Who is owed needs none: it is first again until its debt is that of others.
-/// With eight, long turns starved the others' connections, and hosts in the laboratory left a fifth of their
-/// links idle.
+/// Long turns starve the others' connections (ARCHITECTURE.md, "Many connections fill a link").
 pub(super) const TURN_BLOCKS_EXCESS: usize = 2;
 
 /// The request that is served next, unless the connection pins as many slots as it may.

@@ -8,7 +8,7 @@
 //! again    who wants of a seed only what others have or are being given  only what would be idle
 //! ```
 //!
-//! It is an order and never a gate: the last class is served as soon as the others want nothing. *Owed*
+//! The last class is served as soon as the others want nothing, or do not fill the link (`window.rs`). *Owed*
 //! is the deficit order of FairTorrent (Sherman, Nieh, Stein 2012), *excess* the proportional share of
 //! PropShare (Levin et al. 2008): with the first alone, what remains when all debts are paid would go to
 //! free riders and contributors alike.

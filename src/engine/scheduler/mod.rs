@@ -465,9 +465,8 @@ impl Scheduler {
 }
 
 /// What a party's share is at least.
-const fn long_turn_bytes(window_bytes: u64) -> u64 {
-    let turn_bytes = window_bytes / TURNS_IN_FLIGHT;
-    if turn_bytes < TURN_BYTES { turn_bytes } else { TURN_BYTES }
+fn long_turn_bytes(window_bytes: u64) -> u64 {
+    TURN_BYTES.min(window_bytes / TURNS_IN_FLIGHT)
 }
 
 #[cfg(test)]

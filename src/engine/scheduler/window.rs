@@ -1,7 +1,7 @@
-//! How many payload bytes one core keeps on their way into the kernel, and of which class.
+//! How many payload bytes one order of service keeps on their way into the kernel, and of which class.
 //!
 //! With every connection's send in flight at once the kernel decides who gets how much of a full link,
-//! and an order of ours decides nothing. So only as much is in flight as the core lately sent in
+//! and an order of ours decides nothing. So only as much is in flight as it lately sent in
 //! [`WINDOW`], and nothing of a worse class while better ones fill the link; the others wait here, in order.
 //! The kernel keeps some more of each connection (`SEND_UNSENT_BYTES`), so that the link never waits for us.
 //!
@@ -11,7 +11,7 @@
 //! the peers that are slow, and the window opens further until nobody waits.
 
 use super::class::{CLASSES, Class};
-use super::flight::{EPOCH, EPOCH_MAX, Flight};
+use super::flight::{EPOCH, EPOCH_MAX, Flight, PATIENCE};
 use crate::base::limits::{SEND_WINDOW_BYTES_AT_FIRST, SEND_WINDOW_BYTES_MIN, SEND_WINDOW_STRETCH_MAX};
 use crate::base::time::{Instant, Span};
 
@@ -28,6 +28,8 @@ const STRETCH_GROWS: u64 = 8;
 /// it grows in that one, since slow readers that were served together are stuck together. The longer it
 /// stays open, the more a few slow readers cost the order of service.
 const STRETCH_SHRINKS: u64 = 64;
+
+const _: () = assert!((PATIENCE as u64 - 1) * STRETCH_GROWS < STRETCH_SHRINKS);
 
 /// How a party took what it was sent last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -217,7 +219,6 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use super::super::flight::PATIENCE;
     use super::*;
 
     const START: Instant = Instant(1_000);
