@@ -185,8 +185,16 @@ impl Swarm {
     ) -> Vec<CoreConn> {
         let parts = self.metainfo.private && change == TrackerChange::Switched;
         let strangers = if parts { self.roster.part() } else { Vec::new() };
-        peers.for_each(|peer| self.roster.add(peer, Source::Hint, now));
+        self.note_peers(Source::Tracker, peers, now);
         strangers
+    }
+
+    /// Somebody named peers. Of a private torrent only trackers and the operator may (BEP 27).
+    pub fn note_peers(&mut self, source: Source, peers: impl Iterator<Item = SocketAddr>, now: Instant) {
+        if self.metainfo.private && !source.may_name_private() {
+            return;
+        }
+        peers.for_each(|peer| self.roster.add(peer, source, now));
     }
 
     /// What to say to a tracker.
@@ -302,6 +310,23 @@ mod tests {
 
     fn address(host: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, host], 6881))
+    }
+
+    #[test]
+    fn only_trackers_and_the_operator_name_peers_of_a_private_torrent() {
+        for (source, may) in [
+            (Source::Operator, true),
+            (Source::Tracker, true),
+            (Source::Dht, false),
+            (Source::Pex, false),
+            (Source::Lsd, false),
+        ] {
+            for private in [false, true] {
+                let (mut swarm, _) = connected(private);
+                swarm.note_peers(source, [address(2)].into_iter(), NOW);
+                assert_eq!(swarm.roster.candidates.knows(address(2)), may || !private, "{source:?}");
+            }
+        }
     }
 
     #[test]

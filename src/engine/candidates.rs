@@ -12,8 +12,26 @@ use crate::base::time::{Instant, Span};
 pub enum Source {
     /// The operator: tried for ever, soon again.
     Operator,
-    /// A tracker, or the peer itself.
-    Hint,
+    /// A tracker (BEP 3).
+    Tracker,
+    /// The distributed hash table (BEP 5).
+    Dht,
+    /// Another peer (BEP 11).
+    Pex,
+    /// A multicast on the local network (BEP 14).
+    Lsd,
+}
+
+impl Source {
+    /// Whether somebody else's word is all there is: tried a few times, then forgotten.
+    pub const fn is_hint(self) -> bool {
+        !matches!(self, Self::Operator)
+    }
+
+    /// Whether it may name peers of a private torrent (BEP 27).
+    pub const fn may_name_private(self) -> bool {
+        matches!(self, Self::Operator | Self::Tracker)
+    }
 }
 
 /// First wait after a failed dial of an address that the operator gave, and the longest.
@@ -134,7 +152,7 @@ impl Candidates {
 
     /// Forgets whom the operator did not name, those that are being dialled included.
     pub fn forget_hints(&mut self) {
-        let hints = self.known.iter().filter(|(_, candidate)| candidate.source == Source::Hint);
+        let hints = self.known.iter().filter(|(_, candidate)| candidate.source.is_hint());
         let hints: Vec<SocketAddr> = hints.map(|(&address, _)| address).collect();
         hints.into_iter().for_each(|address| self.forget(address));
     }
@@ -183,10 +201,7 @@ impl Candidates {
 
 /// First and longest wait after a failed dial.
 const fn waits(source: Source) -> (Span, Span) {
-    match source {
-        Source::Operator => OPERATOR_WAITS,
-        Source::Hint => HINT_WAITS,
-    }
+    if source.is_hint() { HINT_WAITS } else { OPERATOR_WAITS }
 }
 
 #[cfg(test)]
@@ -201,7 +216,7 @@ mod tests {
     fn a_failed_dial_is_tried_again_later_and_later_and_a_hint_is_forgotten_in_the_end() {
         let mut candidates = Candidates::default();
         let mut now = Instant(0);
-        candidates.add(address(1), Source::Hint, now);
+        candidates.add(address(1), Source::Tracker, now);
         candidates.add(address(2), Source::Operator, now);
         let mut tries = BTreeMap::from([(address(1), 0), (address(2), 0)]);
         for _ in 0..400 {
@@ -219,7 +234,7 @@ mod tests {
     fn hints_stop_at_their_limit_and_the_operator_does_not() {
         let mut candidates = Candidates::default();
         for n in 0..CANDIDATES_MAX as u32 + 1 {
-            candidates.add(address(n), Source::Hint, Instant(0));
+            candidates.add(address(n), Source::Tracker, Instant(0));
         }
         assert_eq!(candidates.len(), CANDIDATES_MAX);
         candidates.add(address(1 << 20), Source::Operator, Instant(0));
@@ -229,7 +244,7 @@ mod tests {
     #[test]
     fn a_connected_peer_is_not_dialled() {
         let mut candidates = Candidates::default();
-        candidates.add(address(1), Source::Hint, Instant(0));
+        candidates.add(address(1), Source::Tracker, Instant(0));
         assert_eq!(candidates.poll_dial(Instant(0)), Some(address(1)));
         candidates.handle_connected(address(1));
         assert_eq!((candidates.poll_dial(Instant(1)), candidates.poll_timeout()), (None, None));

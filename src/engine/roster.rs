@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_peer_is_dialled_again_only_when_its_last_connection_has_ended() {
         let mut roster = Roster::new(HIGH);
-        roster.add("[::ffff:10.0.0.1]:1".parse().unwrap(), Source::Hint, NOW);
+        roster.add("[::ffff:10.0.0.1]:1".parse().unwrap(), Source::Tracker, NOW);
         assert_eq!(roster.candidates.poll_dial(NOW), Some(address(1)));
         // It came to us meanwhile; our dial fails.
         assert_eq!(roster.handle_connected(conn(0, 1), address(9), Origin::Incoming, LOW), None);
@@ -241,8 +241,8 @@ mod tests {
     fn a_private_torrent_parts_from_all_but_the_operators_peers() {
         let mut roster = Roster::new(HIGH);
         roster.add(address(1), Source::Operator, NOW);
-        roster.add(address(2), Source::Hint, NOW);
-        roster.add(address(3), Source::Hint, NOW);
+        roster.add(address(2), Source::Tracker, NOW);
+        roster.add(address(3), Source::Tracker, NOW);
         assert_eq!(std::iter::from_fn(|| roster.candidates.poll_dial(NOW)).count(), 3);
         for index in 1..=2 {
             let dialled = address(index as u16);
@@ -256,7 +256,7 @@ mod tests {
             roster.handle_gone(Some(conn), address(port), Farewell::Useless, NOW);
         }
         assert_eq!((roster.candidates.len(), roster.candidates.dialing()), (1, 0));
-        roster.add(address(2), Source::Hint, NOW);
+        roster.add(address(2), Source::Tracker, NOW);
         assert_eq!(roster.candidates.poll_dial(NOW), Some(address(2)), "the new tracker named it too");
     }
 }
