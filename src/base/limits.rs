@@ -115,6 +115,33 @@ pub const HAVE_FRAMES_WAITING_MAX: usize = 32 << 10;
 /// Rejects that wait because the peer does not read.
 pub const REJECTS_WAITING_MAX: u32 = 4 * REQUESTS_QUEUED_MAX as u32;
 
+// ---- Peer exchange and hole punching (BEP 11, 55; threats P31, P43) ----
+
+/// Added peers of one family that are used of one message; more are ignored.
+pub const PEX_USED_MAX: usize = 100;
+/// Peers that one message of ours names as added, and as many as dropped (BEP 11).
+pub const PEX_TOLD_MAX: usize = 50;
+/// Between two messages to one peer: what BEP 11 has, and a second for those who measure it.
+pub const PEX_INTERVAL: Span = Span::from_secs(61);
+/// One message of a peer is used in so long, on average: less than a minute, since networks are late.
+pub const PEX_TAKEN_INTERVAL: Span = Span::from_secs(45);
+/// Messages of a peer that may come at once: the first, and one that is early.
+pub const PEX_TAKEN_AT_ONCE: u32 = 2;
+/// Peers that left and that are remembered for those who were not told yet.
+pub const PEX_DROPPED_MAX: usize = 500;
+/// Messages made in one look at a torrent; the rest are made in the next.
+pub const PEX_FRAMES_PER_LOOK: usize = 128;
+/// Addresses known by hearsay alone, of all that are remembered per torrent: trackers keep their place.
+pub const PEX_CANDIDATES_MAX: usize = CANDIDATES_MAX / 2;
+/// The same from one group of addresses: nobody fills the place of others.
+pub const PEX_CANDIDATES_PER_GROUP_MAX: usize = 200;
+/// Ports of one stranger's address that are known by hearsay: a host is not to be flooded through us.
+pub const PEX_PORTS_PER_ADDRESS_MAX: usize = 2;
+/// Rendezvous that a peer may ask for, or be asked to, in `PUNCH_INTERVAL` on average.
+pub const PUNCHES_AT_ONCE: u32 = 8;
+/// See above.
+pub const PUNCH_INTERVAL: Span = Span::from_secs(10);
+
 // ---- Process ----
 
 /// Workers at most; a core is one bit of a wait mask.

@@ -172,11 +172,11 @@ pub struct NodeArgs {
     /// Look for peers on the local network; not yet
     #[arg(long, overrides_with = "no_lsd", hide = true)]
     pub lsd: bool,
-    /// Do not exchange addresses with peers
+    /// Neither tell peers of one another nor dial whom they name
     #[arg(long, overrides_with = "pex")]
     pub no_pex: bool,
-    /// Exchange addresses with peers; not yet
-    #[arg(long, overrides_with = "no_pex", hide = true)]
+    /// Tell peers of one another and dial whom they name (the default)
+    #[arg(long, overrides_with = "no_pex")]
     pub pex: bool,
     /// Print one JSON object per line and second instead of a progress bar
     #[arg(long)]

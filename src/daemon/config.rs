@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::seeding::SeedGoal;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
+use crate::engine::exchange::Exchange;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
 
@@ -83,6 +84,8 @@ pub struct NodeConfig {
     pub download: RateLimits,
     /// See [`Identity`].
     pub identity: Identity,
+    /// Whether peers are told of one another, and listened to.
+    pub exchange: Exchange,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
     /// Which addresses are one party when service is shared out.

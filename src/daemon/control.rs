@@ -1,6 +1,7 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
 mod accounts;
+mod exchange;
 mod inquiry;
 mod mail;
 mod memory;
@@ -364,6 +365,7 @@ impl<'a> Control<'a> {
         }
         for id in self.agenda.take_due(now) {
             self.dial(id, now);
+            self.gossip(id, now);
             self.announce_due(id, now);
             self.agenda.set(id, self.next_look(id));
         }
@@ -500,7 +502,8 @@ impl<'a> Control<'a> {
         let announcer = swarm.announcer.poll_timeout().filter(|_| !swarm.announce_queued);
         let dials = swarm.live.is_some() && self.phase == Phase::Running;
         let candidates = swarm.roster.candidates.poll_timeout().filter(|_| dials);
-        announcer.into_iter().chain(candidates).min()
+        let gossip = swarm.grapevine.as_ref().and_then(|grapevine| grapevine.poll_timeout()).filter(|_| dials);
+        announcer.into_iter().chain(candidates).chain(gossip).min()
     }
 
     fn show_status(&mut self) {

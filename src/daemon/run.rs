@@ -89,6 +89,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         sleepers: Arc::clone(&sleepers),
         fingerprint: state.fingerprint(),
         engine,
+        exchange: config.exchange,
         control: Arc::clone(&mailbox),
     };
     let runtime = runtime()?;
