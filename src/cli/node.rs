@@ -36,6 +36,8 @@ pub struct Plan<'a> {
     pub dir: &'a Path,
     /// Where to accept peers.
     pub listen: SocketAddr,
+    /// Where to be a tracker.
+    pub tracker: Option<SocketAddr>,
     /// Pieces in order.
     pub sequential: bool,
 }
@@ -110,6 +112,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         state_dir,
         listen: Some(plan.listen),
         metrics: args.metrics,
+        tracker: plan.tracker,
         peers: resolve(&args.peers)?,
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,

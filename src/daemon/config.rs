@@ -70,6 +70,8 @@ pub struct NodeConfig {
     pub listen: Option<SocketAddr>,
     /// Where to serve metrics over HTTP, if anywhere. Port 0 lets the kernel choose.
     pub metrics: Option<SocketAddr>,
+    /// Where to be a tracker of the torrents, if anywhere. Port 0 lets the kernel choose.
+    pub tracker: Option<SocketAddr>,
     /// Peers given by the operator: dialled whatever their network.
     pub peers: Vec<SocketAddr>,
     /// Workers; `None` is one per allowed CPU.

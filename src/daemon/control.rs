@@ -7,6 +7,7 @@ mod mail;
 mod memory;
 mod role;
 mod sleep;
+mod tracking;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -49,6 +50,7 @@ use accounts::Ledgering;
 use inquiry::Inquiries;
 use memory::RegionDone;
 use sleep::Bedroom;
+use tracking::Tracking;
 
 pub use memory::CacheMemory;
 
@@ -87,6 +89,7 @@ enum Event {
     Asked(super::socket::Asked),
     Region(RegionDone),
     Ledgered,
+    Met(TorrentId, SocketAddr),
 }
 
 /// How far the node is.
@@ -122,6 +125,7 @@ pub struct Control<'a> {
     ledgering: Ledgering,
     metrics: Option<Endpoint>,
     inquiries: Inquiries,
+    tracking: Tracking,
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
     stop_asked_at: Option<Instant>,
@@ -174,6 +178,7 @@ impl<'a> Control<'a> {
             ledgering: Ledgering::Over,
             metrics: None,
             inquiries: Inquiries::new(),
+            tracking: Tracking::default(),
             on_status,
             phase: Phase::Running,
             stop_asked_at: None,
@@ -192,6 +197,7 @@ impl<'a> Control<'a> {
         self.region_touched(0);
         self.listen();
         self.start_ledgering();
+        self.start_tracking();
         self.start_torrents();
         self.show_status();
         loop {
@@ -263,8 +269,11 @@ impl<'a> Control<'a> {
     }
 
     fn handle_event(&mut self, event: Event) {
-        if let Event::Checked(id) | Event::Started(id, _) | Event::Kept(id, _) | Event::Announced(id, ..) =
-            event
+        if let Event::Checked(id)
+        | Event::Started(id, _)
+        | Event::Kept(id, _)
+        | Event::Announced(id, ..)
+        | Event::Met(id, _) = event
         {
             self.agenda.set(id, Some(clock::now()));
         }
@@ -281,6 +290,7 @@ impl<'a> Control<'a> {
             Event::Asked(asked) => self.asked(asked),
             Event::Region(done) => self.region_done(done),
             Event::Ledgered => self.ledgering = Ledgering::Over,
+            Event::Met(id, peer) => self.met(id, peer),
         }
     }
 
@@ -529,6 +539,7 @@ impl<'a> Control<'a> {
             uptime_ns: now.since(self.started_at).0,
             listen: self.shared.listen,
             metrics: self.metrics.as_ref().map(|metrics| metrics.address),
+            tracker: self.tracking.server.as_ref().map(|(server, _)| server.address),
             cache: self.memory.status(),
             torrents,
             per_core_bytes,

@@ -64,6 +64,7 @@ mod session;
 mod tap;
 mod tick;
 pub mod torrent;
+pub mod tracker;
 mod unchoking;
 mod upload;
 pub mod view;
