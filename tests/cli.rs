@@ -92,7 +92,19 @@ fn data(dir: &Path) -> Vec<u8> {
 }
 
 const VERBS: [&str; 12] = [
-    "create", "show", "get", "relay", "tracker", "verify", "peers", "ledger", "bench", "doctor", "completions", "man"];
+    "create",
+    "show",
+    "get",
+    "relay",
+    "tracker",
+    "verify",
+    "peers",
+    "ledger",
+    "bench",
+    "doctor",
+    "completions",
+    "man",
+];
 
 #[test]
 fn every_verb_has_help_that_names_its_flags() {

@@ -48,7 +48,10 @@ impl Scene {
     fn middle(&self, peers: &[SocketAddr]) -> Node {
         std::fs::create_dir_all(self.path("middle")).expect("directory");
         let mut command = troc("relay", self.temp.path());
-        command.arg(self.torrent.write(&self.path("troc.torrent"), None)).arg("--dir").arg(self.path("middle"));
+        command
+            .arg(self.torrent.write(&self.path("troc.torrent"), None))
+            .arg("--dir")
+            .arg(self.path("middle"));
         command.args(["--listen", "0.0.0.0:0", "--json", "--cache", "64MiB", "--download-limit", "1KiB/s"]);
         peers.iter().for_each(|peer| _ = command.arg("--peer").arg(peer.to_string()));
         Node::spawn("middle", &mut command, self.temp.path())

@@ -65,7 +65,10 @@ fn a_fetcher_that_knows_one_peer_fetches_from_those_whom_that_one_knows() {
     fetcher.expect_done();
     scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
     let status = middle.next_status().expect("the relay goes on");
-    assert!(status.bytes("uploaded_bytes") < scene.torrent.total_bytes / 2, "it came from the relay: {status:?}");
+    assert!(
+        status.bytes("uploaded_bytes") < scene.torrent.total_bytes / 2,
+        "it came from the relay: {status:?}"
+    );
     drop(seed);
 }
 

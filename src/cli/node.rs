@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::daemon;
-use crate::engine::exchange::Exchange;
 use crate::daemon::config::{Identity, LanLimit, NodeConfig, RateLimits, Role};
+use crate::engine::exchange::Exchange;
 use crate::io::uring;
 use crate::proto::metainfo::Metainfo;
 

@@ -9,8 +9,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::base::ids::InfoHash;
-use crate::base::limits::{SERVED_ALLOW_BYTES_MAX, SERVED_INTERVAL, SERVED_INTERVAL_MAX, SERVED_INTERVAL_MIN};
-use crate::base::network::{Grouping, GroupPrefixes};
+use crate::base::limits::{
+    SERVED_ALLOW_BYTES_MAX, SERVED_INTERVAL, SERVED_INTERVAL_MAX, SERVED_INTERVAL_MIN,
+};
+use crate::base::network::{GroupPrefixes, Grouping};
 use crate::base::time::Span;
 use crate::daemon::tracker_server::{TrackerConfig, run as serve};
 use crate::engine::tracker::{Figures, Rules};
@@ -45,7 +47,8 @@ pub fn run(args: &TrackerArgs) -> Result<(), CliError> {
     let (json, mut told) = (args.json, false);
     let mut on_status = |listen, figures| {
         let first = !std::mem::replace(&mut told, true);
-        let text = if json { line(listen, figures) } else { format!("http://{listen}/announce\nudp://{listen}") };
+        let text =
+            if json { line(listen, figures) } else { format!("http://{listen}/announce\nudp://{listen}") };
         if json || first {
             // Whoever read it has gone: the tracker stays.
             let _ = out::line(&text);
@@ -111,7 +114,9 @@ mod tests {
 
     #[test]
     fn intervals_within_the_limits_and_no_others() {
-        for (seconds, fits) in [(4, false), (5, true), (6, true), (86_399, true), (86_400, true), (86_401, false)] {
+        for (seconds, fits) in
+            [(4, false), (5, true), (6, true), (86_399, true), (86_400, true), (86_401, false)]
+        {
             assert_eq!(interval(Some(Span::from_secs(seconds))).is_ok(), fits, "{seconds}");
         }
         assert_eq!(interval(None).unwrap(), SERVED_INTERVAL);

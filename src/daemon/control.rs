@@ -512,7 +512,8 @@ impl<'a> Control<'a> {
         let announcer = swarm.announcer.poll_timeout().filter(|_| !swarm.announce_queued);
         let dials = swarm.live.is_some() && self.phase == Phase::Running;
         let candidates = swarm.roster.candidates.poll_timeout().filter(|_| dials);
-        let gossip = swarm.grapevine.as_ref().and_then(|grapevine| grapevine.poll_timeout()).filter(|_| dials);
+        let gossip =
+            swarm.grapevine.as_ref().and_then(|grapevine| grapevine.poll_timeout()).filter(|_| dials);
         announcer.into_iter().chain(candidates).chain(gossip).min()
     }
 

@@ -142,7 +142,8 @@ impl Desk {
         if asked.peer.port() != 0 {
             (self.on_peer)(asked.info_hash, asked.peer);
         }
-        let ours = ours.map(|ip| ip.to_canonical()).filter(|ip| !ip.is_unspecified() && families.has(ip.is_ipv6()));
+        let ours =
+            ours.map(|ip| ip.to_canonical()).filter(|ip| !ip.is_unspecified() && families.has(ip.is_ipv6()));
         let us = ours.zip(self.our_port).map(|(ip, port)| SocketAddr::new(ip, port));
         answer.peers.extend(us.filter(|&us| us != asked.peer && asked.wanted != Some(0)));
         Ok(answer)

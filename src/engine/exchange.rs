@@ -8,7 +8,8 @@ use super::session::{PeerMisbehaved, idle};
 use super::*;
 use crate::base::address::AddressClass;
 use crate::base::limits::{
-    HAVE_FRAMES_WAITING_MAX, PEX_TAKEN_AT_ONCE, PEX_TAKEN_INTERVAL, PUNCH_INTERVAL, PUNCHES_AT_ONCE, STRIKES_MAX,
+    HAVE_FRAMES_WAITING_MAX, PEX_TAKEN_AT_ONCE, PEX_TAKEN_INTERVAL, PUNCH_INTERVAL, PUNCHES_AT_ONCE,
+    STRIKES_MAX,
 };
 use crate::base::time::Span;
 use crate::proto::wire::extension::{ExtensionHandshake, ExtensionIds};

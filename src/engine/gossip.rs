@@ -112,8 +112,7 @@ impl Gossip {
         let begin = self.members.keys().next().copied().unwrap_or(self.next);
         let span = u32::try_from(self.next - begin).unwrap_or(u32::MAX);
         let pivot = begin + u64::from(self.rng.below(span));
-        let listener =
-            Listener { home, told: pivot..pivot, left_seen: self.left_count, earliest: now };
+        let listener = Listener { home, told: pivot..pivot, left_seen: self.left_count, earliest: now };
         if self.listeners.insert(conn, listener).is_none() {
             self.armed.insert((now, conn));
         }
@@ -148,7 +147,8 @@ impl Gossip {
             self.armed.remove(&(at, conn));
             let Some(mut listener) = self.listeners.remove(&conn) else { continue };
             let message = self.compose(&mut listener);
-            let all = listener.told.end == self.next && self.members.range(..listener.told.start).next().is_none();
+            let all =
+                listener.told.end == self.next && self.members.range(..listener.told.start).next().is_none();
             if !message.is_empty() {
                 listener.earliest = now + PEX_INTERVAL;
             }
@@ -400,7 +400,9 @@ mod tests {
     fn n3_nobody_is_told_of_what_only_we_can_reach_or_of_itself() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let members = ["127.0.0.1:1", "10.0.0.1:1", "8.8.4.4:1"].map(at);
-        for (listener, hears) in [("127.0.0.1:1", &members[1..]), ("10.0.0.9:1", &members[1..]), ("9.9.9.9:1", &members[2..])] {
+        for (listener, hears) in
+            [("127.0.0.1:1", &members[1..]), ("10.0.0.9:1", &members[1..]), ("9.9.9.9:1", &members[2..])]
+        {
             let mut gossip = gossip();
             for (index, &member) in members.iter().enumerate() {
                 gossip.handle_home(conn(index as u32), member, PLAIN);

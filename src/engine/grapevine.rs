@@ -110,3 +110,81 @@ impl Grapevine {
         self.gossip.poll_timeout()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{ConnId, CoreId, PeerId};
+    use crate::engine::candidates::Source;
+    use crate::proto::wire::holepunch::PunchError;
+    use crate::proto::wire::pex::PexMessage;
+
+    const NOW: Instant = Instant(1_000_000_000_000);
+
+    fn conn(index: u32) -> CoreConn {
+        CoreConn { core: CoreId(0), conn: ConnId { index, generation: 0 } }
+    }
+
+    fn home(index: u32) -> SocketAddr {
+        SocketAddr::from(([8, 8, 8, index as u8], 6881))
+    }
+
+    const fn speaks(flags: PexFlags) -> Speaks {
+        Speaks { pex: true, flags }
+    }
+
+    /// A node that has dialled the first peer, and to which the second has come, who told its port, and the
+    /// third, who did not.
+    fn roster() -> Roster {
+        let mut roster = Roster::new(PeerId([9; 20]));
+        roster.add(home(1), Source::Tracker, NOW);
+        for index in 1..=3 {
+            let origin = if index == 1 { Origin::Outgoing } else { Origin::Incoming };
+            let from = SocketAddr::new(home(index).ip(), if index == 1 { 6881 } else { 50_000 });
+            assert_eq!(roster.handle_connected(conn(index), from, origin, PeerId([index as u8; 20])), None);
+        }
+        assert_eq!(roster.handle_listens(conn(2), 6881), None);
+        roster
+    }
+
+    #[test]
+    fn the_first_who_listens_hears_of_all_who_can_be_dialled_and_how() {
+        let roster = roster();
+        let mut grapevine = Grapevine::new(Rng::new(1), &roster);
+        assert_eq!(grapevine.poll_timeout(), None);
+        grapevine.handle_speaks(conn(3), speaks(PexFlags::default()), &roster, NOW);
+        let (to, tale, payload) = grapevine.poll_tale(NOW).unwrap();
+        assert_eq!((to, tale), (conn(3), Tale::Pex));
+        let mut added = PexMessage::parse(&payload).unwrap().added;
+        added.sort_unstable_by_key(|(address, _)| *address);
+        assert_eq!(added, [(home(1), PexFlags::REACHABLE), (home(2), PexFlags::default())]);
+        grapevine.handle_speaks(conn(2), speaks(PexFlags::SEED), &roster, NOW);
+        let (_, _, payload) = grapevine.poll_tale(NOW).unwrap();
+        assert_eq!(PexMessage::parse(&payload).unwrap().added, [(home(1), PexFlags::REACHABLE)]);
+        assert_eq!(grapevine.poll_tale(NOW), None);
+    }
+
+    #[test]
+    fn who_asks_for_another_is_answered_and_whom_we_are_to_dial_is_named() {
+        let roster = roster();
+        let mut grapevine = Grapevine::new(Rng::new(1), &roster);
+        for index in 1..=2 {
+            let speaks = Speaks { pex: false, flags: PexFlags::HOLEPUNCH };
+            grapevine.handle_speaks(conn(index), speaks, &roster, NOW);
+        }
+        let mut hear = |kind, address: &str| {
+            let message = PunchMessage { kind, address: address.parse().unwrap() };
+            grapevine.handle_punch((conn(1), home(1)), message, &roster, NOW)
+        };
+        assert_eq!(hear(PunchKind::Connect, "8.8.4.4:1"), Some("8.8.4.4:1".parse().unwrap()));
+        for inwards in ["127.0.0.1:1", "10.0.0.1:1", "169.254.169.254:80", "8.8.4.4:0"] {
+            assert_eq!(hear(PunchKind::Connect, inwards), None, "{inwards}");
+        }
+        assert_eq!(hear(PunchKind::Error(PunchError::NoSupport), "8.8.4.4:1"), None);
+        assert_eq!(hear(PunchKind::Rendezvous, "8.8.8.2:6881"), None);
+        let said: Vec<_> = std::iter::from_fn(|| grapevine.poll_tale(NOW))
+            .map(|(to, tale, payload)| (to, tale, PunchMessage::parse(&payload).unwrap().address))
+            .collect();
+        assert_eq!(said, [(conn(2), Tale::Punch, home(1)), (conn(1), Tale::Punch, home(2))]);
+    }
+}

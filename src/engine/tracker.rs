@@ -73,7 +73,12 @@ impl Tracker {
     }
 
     /// A peer announces itself.
-    pub fn handle_announce(&mut self, asked: &Asked, families: Families, now: Instant) -> Result<Answer, Refusal> {
+    pub fn handle_announce(
+        &mut self,
+        asked: &Asked,
+        families: Families,
+        now: Instant,
+    ) -> Result<Answer, Refusal> {
         self.check(&asked.info_hash).inspect_err(|_| self.figures.refused += 1)?;
         self.figures.announces += 1;
         self.expire_swarm(asked.info_hash, now);
@@ -88,9 +93,8 @@ impl Tracker {
         if let Some(swarm) = self.swarms.get(&asked.info_hash) {
             (answer.seeders, answer.leechers) = swarm.counts();
             let class = AddressClass::of(asked.peer.ip());
-            let may_hear = |other: SocketAddr| {
-                other != asked.peer && class.may_name(AddressClass::of(other.ip()))
-            };
+            let may_hear =
+                |other: SocketAddr| other != asked.peer && class.may_name(AddressClass::of(other.ip()));
             if !leaves {
                 let wanted = wanted as usize;
                 answer.peers = swarm.select(wanted, asked.left_bytes == 0, families, may_hear, &mut self.rng);

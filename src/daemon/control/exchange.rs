@@ -21,7 +21,13 @@ impl Control<'_> {
     }
 
     /// A peer named others.
-    pub(super) fn exchanged(&mut self, id: TorrentId, from: SocketAddr, peers: Vec<SocketAddr>, now: Instant) {
+    pub(super) fn exchanged(
+        &mut self,
+        id: TorrentId,
+        from: SocketAddr,
+        peers: Vec<SocketAddr>,
+        now: Instant,
+    ) {
         let swarm = &mut self.swarms[id.0 as usize];
         let Some(grapevine) = &mut swarm.grapevine else { return };
         let me = self.shared.listen;

@@ -37,7 +37,10 @@ pub enum TrackerError {
 
 /// Serves until told to stop (SIGINT, SIGTERM). `on_status` hears where it serves and how it goes, at once and
 /// then at the configured interval.
-pub fn run(config: TrackerConfig, on_status: &mut dyn FnMut(SocketAddr, Figures)) -> Result<(), TrackerError> {
+pub fn run(
+    config: TrackerConfig,
+    on_status: &mut dyn FnMut(SocketAddr, Figures),
+) -> Result<(), TrackerError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| TrackerError::Random(error.to_string()))?;
     let mut server = TrackerServer::open(config.listen)?;

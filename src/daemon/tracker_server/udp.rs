@@ -121,7 +121,10 @@ mod tests {
             assert!(matches!(parse_announce(&reply, TX, Family::V4), Answer::Failed(_)));
         }
         assert_eq!(desk.tracker.borrow().figures().peers, 0);
-        assert!(matches!(parse_announce(&ask(&announce(id, 1), client).unwrap(), TX, Family::V4), Answer::Ours(_)));
+        assert!(matches!(
+            parse_announce(&ask(&announce(id, 1), client).unwrap(), TX, Family::V4),
+            Answer::Ours(_)
+        ));
         assert_eq!(desk.tracker.borrow().figures().peers, 1);
         assert_eq!(ask(b"hello", client), None);
     }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::base::limits::{
-    HAVE_FRAMES_WAITING_MAX, PEX_TAKEN_AT_ONCE, PEX_TAKEN_INTERVAL, PUNCH_INTERVAL, PUNCHES_AT_ONCE, STRIKES_MAX,
+    HAVE_FRAMES_WAITING_MAX, PEX_TAKEN_AT_ONCE, PEX_TAKEN_INTERVAL, PUNCH_INTERVAL, PUNCHES_AT_ONCE,
+    STRIKES_MAX,
 };
 use crate::engine::exchange::{Exchange, PEX_ID, PUNCH_ID, Speaks, Tale};
 use crate::proto::wire::holepunch::{PunchKind, PunchMessage};

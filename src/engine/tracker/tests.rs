@@ -29,14 +29,21 @@ fn asked(info_hash: InfoHash, peer: SocketAddr, left_bytes: u64) -> Asked {
 }
 
 /// Announces; whom it is told of.
-fn announce(tracker: &mut Tracker, info_hash: InfoHash, peer: SocketAddr, left: u64, now: Instant) -> Vec<SocketAddr> {
+fn announce(
+    tracker: &mut Tracker,
+    info_hash: InfoHash,
+    peer: SocketAddr,
+    left: u64,
+    now: Instant,
+) -> Vec<SocketAddr> {
     tracker.handle_announce(&asked(info_hash, peer, left), Families::Both, now).unwrap().peers
 }
 
 #[test]
 fn peers_of_a_torrent_hear_of_one_another_and_seeds_of_leechers_alone() {
     let mut tracker = tracker();
-    let (seed, other_seed, leech, v6) = (stranger(1), stranger(2), stranger(3), "[2600::1]:1".parse().unwrap());
+    let (seed, other_seed, leech, v6) =
+        (stranger(1), stranger(2), stranger(3), "[2600::1]:1".parse().unwrap());
     assert_eq!(announce(&mut tracker, hash(1), seed, 0, NOW), []);
     assert_eq!(announce(&mut tracker, hash(1), other_seed, 0, NOW), []);
     let mut heard = announce(&mut tracker, hash(1), leech, 5, NOW);

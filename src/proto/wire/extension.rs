@@ -102,8 +102,7 @@ impl ExtensionIds {
         let mut ids = Self::default();
         for (name, value) in messages.as_dict().into_iter().flatten() {
             let id = value.as_int().and_then(|id| u8::try_from(id).ok()).filter(|&id| id != 0);
-            let taken =
-                [ids.ut_metadata, ids.ut_pex, ids.ut_holepunch, ids.lt_donthave, ids.troc_id];
+            let taken = [ids.ut_metadata, ids.ut_pex, ids.ut_holepunch, ids.lt_donthave, ids.troc_id];
             if id.is_some() && taken.contains(&id) {
                 continue;
             }

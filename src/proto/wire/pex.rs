@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn known_bytes() {
-        let payload = b"d5:added12:\x01\x02\x03\x04\x1a\xe1\x05\x06\x07\x08\x00\x017:added.f2:\x02\x107:dropped0:e";
+        let payload =
+            b"d5:added12:\x01\x02\x03\x04\x1a\xe1\x05\x06\x07\x08\x00\x017:added.f2:\x02\x107:dropped0:e";
         let message = PexMessage::parse(payload).unwrap();
         let both = [("1.2.3.4:6881", PexFlags::SEED), ("5.6.7.8:1", PexFlags::REACHABLE)];
         assert_eq!(message.added, both.map(|(text, flags)| (text.parse().unwrap(), flags)));
@@ -154,7 +155,8 @@ mod tests {
             assert!(PexMessage::parse(payload).is_err());
         }
         let bomb = |count: usize| [b"d1:xl".to_vec(), b"i1e".repeat(count), b"ee".to_vec()].concat();
-        for (tokens, ok) in [(PEX_TOKENS_MAX - 1, true), (PEX_TOKENS_MAX, true), (PEX_TOKENS_MAX + 1, false)] {
+        for (tokens, ok) in [(PEX_TOKENS_MAX - 1, true), (PEX_TOKENS_MAX, true), (PEX_TOKENS_MAX + 1, false)]
+        {
             // The dictionary, its key and the list are tokens too.
             assert_eq!(PexMessage::parse(&bomb(tokens - 3)).is_ok(), ok, "{tokens}");
         }

@@ -183,12 +183,22 @@ mod tests {
             Ok(HttpQuestion::Announce(asked, claimed)) => (asked, claimed),
             other => panic!("{other:?}"),
         };
-        for bad in ["", "port=1", &format!("info_hash={HASH}"), &format!("info_hash={HASH}&port=65536"),
-            "info_hash=abc&port=1", &format!("info_hash={HASH}x&port=1"), &format!("info_hash={}&port=1", "%00".repeat(21))] {
+        for bad in [
+            "",
+            "port=1",
+            &format!("info_hash={HASH}"),
+            &format!("info_hash={HASH}&port=65536"),
+            "info_hash=abc&port=1",
+            &format!("info_hash={HASH}x&port=1"),
+            &format!("info_hash={}&port=1", "%00".repeat(21)),
+        ] {
             assert!(matches!(parse(bad), Err(Refusal::Malformed(_))), "{bad}");
         }
         let (bare, claimed) = asked(&format!("info_hash={HASH}&port=1&numwant=-1&left=x&event=%00"));
-        assert_eq!((bare.left_bytes, bare.wanted, bare.event, claimed), (u64::MAX, None, AnnounceEvent::None, None));
+        assert_eq!(
+            (bare.left_bytes, bare.wanted, bare.event, claimed),
+            (u64::MAX, None, AnnounceEvent::None, None)
+        );
         let (_, claimed) = asked(&format!("info_hash={HASH}&port=1&ip=2001%3Adb8%3a%3a1"));
         assert_eq!(claimed, Some("2001:db8::1".parse().unwrap()));
         assert!(parse_query("/", "", FROM).is_err());
@@ -218,7 +228,8 @@ mod tests {
         }
         let found = [Scraped { seeders: 1, leechers: 2, completed: 3 }];
         let reply = scrape_reply(&[hash()], &found);
-        let want = [&b"d5:filesd20:"[..], &hash().0, b"d8:completei1e10:downloadedi3e10:incompletei2eeee"].concat();
+        let want =
+            [&b"d5:filesd20:"[..], &hash().0, b"d8:completei1e10:downloadedi3e10:incompletei2eeee"].concat();
         assert_eq!(reply, want);
     }
 

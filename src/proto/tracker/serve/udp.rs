@@ -38,8 +38,7 @@ pub fn parse_datagram(packet: &[u8], from: IpAddr) -> Option<UdpQuestion> {
         ANNOUNCE => Some(UdpQuestion::Announce(ConnectionId(id), transaction, announce(body, from)?)),
         SCRAPE => {
             let (hashes, _rest) = body.as_chunks::<20>();
-            let hashes: Vec<_> =
-                hashes.iter().take(SERVED_SCRAPES_MAX).map(|hash| InfoHash(*hash)).collect();
+            let hashes: Vec<_> = hashes.iter().take(SERVED_SCRAPES_MAX).map(|hash| InfoHash(*hash)).collect();
             (!hashes.is_empty()).then_some(UdpQuestion::Scrape(ConnectionId(id), transaction, hashes))
         }
         _ => None,
@@ -120,7 +119,9 @@ mod tests {
     use crate::base::time::Span;
     use crate::proto::tracker::AnnounceRequest;
     use crate::proto::tracker::compact::Family;
-    use crate::proto::tracker::udp::{Answer as Read, announce_request, connect_request, parse_announce, parse_connect};
+    use crate::proto::tracker::udp::{
+        Answer as Read, announce_request, connect_request, parse_announce, parse_connect,
+    };
     use proptest::prelude::*;
 
     const TX: TransactionId = TransactionId(7);
