@@ -91,8 +91,20 @@ fn data(dir: &Path) -> Vec<u8> {
     payload
 }
 
-const VERBS: [&str; 11] =
-    ["create", "show", "get", "relay", "verify", "peers", "ledger", "bench", "doctor", "completions", "man"];
+const VERBS: [&str; 12] = [
+    "create",
+    "show",
+    "get",
+    "relay",
+    "tracker",
+    "verify",
+    "peers",
+    "ledger",
+    "bench",
+    "doctor",
+    "completions",
+    "man",
+];
 
 #[test]
 fn every_verb_has_help_that_names_its_flags() {
@@ -102,12 +114,13 @@ fn every_verb_has_help_that_names_its_flags() {
     assert!(top.contains("Exit status: 0 done, 1 failed, 2 wrong usage"));
     let node = "--listen --peer --metrics --cores --cache --state --upload-limit --download-limit \
                 --torrent-upload-limit --torrent-download-limit --lan-upload-limit --lan-download-limit \
-                --lan-unlimited --no-dht --no-lsd --no-pex";
+                --lan-unlimited --no-dht --no-lsd --no-pex --pex";
     for (verb, flags) in [
         ("create", "--output --piece-size --tracker --web-seed --private --v1 --v2 --hybrid"),
         ("show", "--json --files"),
         ("get", &format!("{node} --output --seed --seed-ratio --seed-time --sequential --json")),
-        ("relay", &format!("{node} --dir --json")),
+        ("relay", &format!("{node} --dir --tracker --json")),
+        ("tracker", "--listen --interval --allow --friends --json"),
         ("verify", "--fast --state --json"),
         ("peers", "--state --json --top"),
         ("ledger", "--state --json --top"),
@@ -179,7 +192,6 @@ fn what_comes_later_says_not_yet() {
         &["verify", magnet, "data"],
         &["get", "data.torrent", "-o", "d", "--dht"],
         &["get", "data.torrent", "-o", "d", "--lsd"],
-        &["get", "data.torrent", "-o", "d", "--pex"],
     ] {
         assert!(bad(dir.path(), words, 2).starts_with("not yet: "), "{words:?}");
     }

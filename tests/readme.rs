@@ -17,6 +17,8 @@ const TROC: &str = env!("CARGO_BIN_EXE_troc");
 
 /// The port that README shows, with its address.
 const SHOWN_ADDRESS: &str = "127.0.0.1:6881";
+/// The same of its tracker.
+const SHOWN_TRACKER: &str = "127.0.0.1:6969";
 /// The size that README shows in its recorded session, and what is enough here.
 const SIZES: (&str, &str) = ("head -c 1G", "head -c 4M");
 
@@ -86,6 +88,7 @@ fn run(block: &Block, script: &str) {
     let work = home.path().join("work");
     std::fs::create_dir(&work).expect("work directory");
     let script = script.replace(SHOWN_ADDRESS, &free_address()).replace(SIZES.0, SIZES.1);
+    let script = script.replace(SHOWN_TRACKER, &free_address());
     let bin = Path::new(TROC).parent().expect("a directory").display().to_string();
     let path = std::env::var("PATH").unwrap_or_default();
     let output = Command::new("bash")
@@ -183,9 +186,19 @@ fn every_verb_and_flag_of_the_readme_is_in_the_help() {
         }
     }
     assert!(seen > 15, "{seen} flags seen");
-    for verb in
-        ["create", "show", "get", "relay", "verify", "peers", "ledger", "doctor", "completions", "man"]
-    {
+    for verb in [
+        "create",
+        "show",
+        "get",
+        "relay",
+        "tracker",
+        "verify",
+        "peers",
+        "ledger",
+        "doctor",
+        "completions",
+        "man",
+    ] {
         assert!(helps.contains_key(&vec![verb]), "README shows no `troc {verb}`");
     }
 }
@@ -203,6 +216,7 @@ fn flags_in_the_prose_exist_somewhere() {
         &["show"],
         &["get"],
         &["relay"],
+        &["tracker"],
         &["verify"],
         &["peers"],
         &["ledger"],

@@ -115,6 +115,70 @@ pub const HAVE_FRAMES_WAITING_MAX: usize = 32 << 10;
 /// Rejects that wait because the peer does not read.
 pub const REJECTS_WAITING_MAX: u32 = 4 * REQUESTS_QUEUED_MAX as u32;
 
+// ---- Peer exchange and hole punching (BEP 11, 55; threats P31, P43) ----
+
+/// Added peers of one family that are used of one message; more are ignored.
+pub const PEX_USED_MAX: usize = 100;
+/// Peers that one message of ours names as added, and as many as dropped (BEP 11).
+pub const PEX_TOLD_MAX: usize = 50;
+/// Between two messages to one peer: what BEP 11 has, and a second for those who measure it.
+pub const PEX_INTERVAL: Span = Span::from_secs(61);
+/// One message of a peer is used in so long, on average: less than a minute, since networks are late.
+pub const PEX_TAKEN_INTERVAL: Span = Span::from_secs(45);
+/// Messages of a peer that may come at once: the first, and one that is early.
+pub const PEX_TAKEN_AT_ONCE: u32 = 2;
+/// Peers that left and that are remembered for those who were not told yet.
+pub const PEX_DROPPED_MAX: usize = 500;
+/// Messages made in one look at a torrent; the rest are made in the next.
+pub const PEX_FRAMES_PER_LOOK: usize = 128;
+/// Addresses known by hearsay alone, of all that are remembered per torrent: trackers keep their place.
+pub const PEX_CANDIDATES_MAX: usize = CANDIDATES_MAX / 2;
+/// The same from one group of addresses: nobody fills the place of others.
+pub const PEX_CANDIDATES_PER_GROUP_MAX: usize = 200;
+/// Ports of one stranger's address that are known by hearsay: a host is not to be flooded through us.
+pub const PEX_PORTS_PER_ADDRESS_MAX: usize = 2;
+/// Rendezvous that a peer may ask for, or be asked to, in `PUNCH_INTERVAL` on average.
+pub const PUNCHES_AT_ONCE: u32 = 8;
+/// See above.
+pub const PUNCH_INTERVAL: Span = Span::from_secs(10);
+
+// ---- The tracker that we are (threats N14 to N16) ----
+
+/// Torrents of a tracker of ours; of more, the one goes that nobody announced for longest.
+pub const SERVED_TORRENTS_MAX: usize = 1 << 16;
+/// Peers of one torrent; of more, the one goes that announced longest ago.
+pub const SERVED_SWARM_MAX: usize = 10_000;
+/// Peers of all torrents: some 300 bytes each.
+pub const SERVED_PEERS_MAX: usize = 1 << 20;
+/// Entries of one group of strangers' addresses, over all torrents; of more, its oldest goes.
+pub const SERVED_GROUP_ENTRIES_MAX: usize = 2_048;
+/// Peers that an answer names if nothing is said of it, and at most.
+pub const SERVED_NUMWANT: u32 = 50;
+/// See above. An answer by UDP has room for 80 of IPv6 within 1,500 bytes.
+pub const SERVED_NUMWANT_MAX: u32 = 80;
+/// Peers that are looked at for each that is wanted: some may not be named to everybody.
+pub const SERVED_LOOKS_PER_PEER: usize = 4;
+/// Torrents of one question of BEP 48: what fits a datagram (BEP 15).
+pub const SERVED_SCRAPES_MAX: usize = 74;
+/// Between two announces, if nothing else is said; and what may be said.
+pub const SERVED_INTERVAL: Span = Span::from_secs(300);
+/// See above.
+pub const SERVED_INTERVAL_MIN: Span = Span::from_secs(5);
+/// See above.
+pub const SERVED_INTERVAL_MAX: Span = Span::from_secs(24 * 3600);
+/// Peers that announced to a relay's own tracker and that it has not heard of yet; more are not dialled.
+pub const SERVED_MET_MAX: usize = 1_024;
+/// Connections of clients by HTTP at a time; more wait until one has gone.
+pub const SERVED_CONNECTIONS_MAX: usize = 1_024;
+/// Time of one such connection, from its begin to the end of the answer.
+pub const SERVED_CONNECTION_TIME: Span = Span::from_secs(5);
+/// Longest request line and headers.
+pub const SERVED_REQUEST_BYTES_MAX: usize = 16 << 10;
+/// A connection id of BEP 15 is good for so long at least, and for twice that at most.
+pub const SERVED_CONNECTION_ID_TIME: Span = Span::from_secs(60);
+/// Longest list of torrents that may be announced.
+pub const SERVED_ALLOW_BYTES_MAX: u64 = 16 << 20;
+
 // ---- Process ----
 
 /// Workers at most; a core is one bit of a wait mask.

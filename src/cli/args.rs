@@ -40,6 +40,8 @@ pub enum Verb {
     Get(GetArgs),
     /// Serve and fetch torrents until told to stop
     Relay(RelayArgs),
+    /// Be a tracker, by HTTP and UDP: tell peers of one another
+    Tracker(TrackerArgs),
     /// Check every piece on disk and name what is bad
     Verify(VerifyArgs),
     /// Show each connection of the nodes that run, and why it is served now
@@ -172,11 +174,11 @@ pub struct NodeArgs {
     /// Look for peers on the local network; not yet
     #[arg(long, overrides_with = "no_lsd", hide = true)]
     pub lsd: bool,
-    /// Do not exchange addresses with peers
+    /// Neither tell peers of one another nor dial whom they name
     #[arg(long, overrides_with = "pex")]
     pub no_pex: bool,
-    /// Exchange addresses with peers; not yet
-    #[arg(long, overrides_with = "no_pex", hide = true)]
+    /// Tell peers of one another and dial whom they name (the default)
+    #[arg(long, overrides_with = "no_pex")]
     pub pex: bool,
     /// Print one JSON object per line and second instead of a progress bar
     #[arg(long)]
@@ -285,9 +287,32 @@ pub struct RelayArgs {
     /// Directory that holds the payload, or into which it is fetched
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
+    /// Be a tracker of these torrents too, by HTTP and UDP; port 0 takes any free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub tracker: Option<SocketAddr>,
     /// See [`NodeArgs`].
     #[command(flatten)]
     pub node: NodeArgs,
+}
+
+/// `troc tracker`.
+#[derive(Debug, Args)]
+pub struct TrackerArgs {
+    /// Where to serve HTTP and UDP; port 0 takes any free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6969")]
+    pub listen: SocketAddr,
+    /// How often peers are to announce, from 5s to 24h [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = human::parse_duration)]
+    pub interval: Option<Span>,
+    /// Only these torrents: an info-hash, a .torrent file, or a file with an info-hash a line; may be repeated
+    #[arg(long, value_name = "HASH|FILE", value_hint = ValueHint::FilePath)]
+    pub allow: Vec<String>,
+    /// A network of your own machines, each of which counts for itself; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub friends: Vec<Network>,
+    /// Print one JSON object per line and second
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `troc peers` and `troc ledger`.
@@ -375,6 +400,9 @@ mod tests {
             "relay --dir d --torrent-upload-limit 1MiB/s --lan-unlimited",
             "get x.torrent -o d --sequential --no-identity --status-interval-ms 100",
             "relay --dir d",
+            "relay --dir d --tracker 0.0.0.0:6969 --pex",
+            "tracker",
+            "tracker --listen [::]:6969 --interval 1m --allow list --friends 192.0.2.0/24 --json",
             "relay --dir d --friends 203.0.113.0/24 --friends 2001:db8::/32 --group-prefix 20,56",
             "relay a.torrent --dir d --metrics 127.0.0.1:9420",
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",

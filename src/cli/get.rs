@@ -38,6 +38,7 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
         torrents: vec![Arc::new(metainfo)],
         dir: &args.output,
         listen: args.node.listen.unwrap_or(LISTEN),
+        tracker: None,
         sequential: args.sequential,
     };
     node::run(plan, &args.node)

@@ -21,6 +21,7 @@ mod relay;
 mod show;
 mod source;
 mod table;
+mod tracker;
 mod verify;
 
 use std::ffi::OsString;
@@ -57,6 +58,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Show(args) => show::run(&args),
         Verb::Get(args) => get::run(&args),
         Verb::Relay(args) => relay::run(&args),
+        Verb::Tracker(args) => tracker::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Peers(args) => peers::run(&args),
         Verb::Ledger(args) => ledger::run(&args),

@@ -8,6 +8,7 @@ use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::daemon;
 use crate::daemon::config::{Identity, LanLimit, NodeConfig, RateLimits, Role};
+use crate::engine::exchange::Exchange;
 use crate::io::uring;
 use crate::proto::metainfo::Metainfo;
 
@@ -35,13 +36,15 @@ pub struct Plan<'a> {
     pub dir: &'a Path,
     /// Where to accept peers.
     pub listen: SocketAddr,
+    /// Where to be a tracker.
+    pub tracker: Option<SocketAddr>,
     /// Pieces in order.
     pub sequential: bool,
 }
 
 /// Switches that a later version brings. The `--no-...` ones are accepted: they ask for what is so anyway.
 pub fn check_switches(args: &NodeArgs) -> Result<(), CliError> {
-    for (wanted, flag) in [(args.dht, "--dht"), (args.lsd, "--lsd"), (args.pex, "--pex")] {
+    for (wanted, flag) in [(args.dht, "--dht"), (args.lsd, "--lsd")] {
         if wanted {
             let remedy = "peers come from trackers and --peer";
             return Err(CliError::NotYet(format!("{flag}: leave it out; {remedy}")));
@@ -109,6 +112,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         state_dir,
         listen: Some(plan.listen),
         metrics: args.metrics,
+        tracker: plan.tracker,
         peers: resolve(&args.peers)?,
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,
@@ -124,6 +128,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
             lan: lan_limit(args.limits.lan_download_limit, &args.limits),
         },
         identity: if args.no_identity { Identity::Address } else { Identity::Signed },
+        exchange: if args.no_pex { Exchange::Off } else { Exchange::On },
         sequential: plan.sequential,
         unsynced_bytes: args.unsynced,
         grouping: grouping(args)?,

@@ -101,7 +101,9 @@ impl NodeProgress {
         let Some(address) = status.listen.filter(|_| !self.listening) else { return };
         self.listening = true;
         let metrics = status.metrics.map(|address| format!("; metrics at http://{address}/metrics"));
-        let text = format!("accepting peers at {address}{}", metrics.unwrap_or_default());
+        let tracker = status.tracker.map(|address| format!("; tracker at http://{address}/announce"));
+        let parts = [metrics, tracker].map(Option::unwrap_or_default).concat();
+        let text = format!("accepting peers at {address}{parts}");
         match &self.form {
             Form::Json => {}
             Form::Lines => out::complain(&text),
@@ -258,6 +260,8 @@ struct NodeLine<'a> {
     listen: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metrics: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracker: Option<String>,
     cache_bytes: u64,
     cache_full_bytes: u64,
     torrents: Vec<TorrentLine<'a>>,
@@ -323,6 +327,7 @@ fn json_line(status: &NodeStatus) -> String {
         uptime_ms: status.uptime_ns / NS_PER_MS,
         listen: status.listen.map(|address| address.to_string()),
         metrics: status.metrics.map(|address| address.to_string()),
+        tracker: status.tracker.map(|address| address.to_string()),
         cache_bytes: status.cache.bytes,
         cache_full_bytes: status.cache.full_bytes,
         torrents: torrents.collect(),
@@ -360,6 +365,7 @@ mod tests {
             uptime_ns: 2 * NS_PER_SEC,
             listen: "127.0.0.1:12345".parse().ok(),
             metrics: None,
+            tracker: None,
             cache: CacheStatus { bytes: 64 << 20, full_bytes: 64 << 20 },
             torrents: vec![torrent; torrents],
             per_core_bytes: vec![(1, 2), (3, 4)],

@@ -40,7 +40,8 @@ pub fn run(args: &RelayArgs) -> Result<(), CliError> {
         }
     };
     let listen = args.node.listen.unwrap_or(LISTEN);
-    let plan = Plan { role: Role::Relay, torrents, dir: &args.dir, listen, sequential: false };
+    let tracker = args.tracker;
+    let plan = Plan { role: Role::Relay, torrents, dir: &args.dir, listen, tracker, sequential: false };
     node::run(plan, &args.node)
 }
 

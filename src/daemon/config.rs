@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::seeding::SeedGoal;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
+use crate::engine::exchange::Exchange;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
 
@@ -69,6 +70,8 @@ pub struct NodeConfig {
     pub listen: Option<SocketAddr>,
     /// Where to serve metrics over HTTP, if anywhere. Port 0 lets the kernel choose.
     pub metrics: Option<SocketAddr>,
+    /// Where to be a tracker of the torrents, if anywhere. Port 0 lets the kernel choose.
+    pub tracker: Option<SocketAddr>,
     /// Peers given by the operator: dialled whatever their network.
     pub peers: Vec<SocketAddr>,
     /// Workers; `None` is one per allowed CPU.
@@ -83,6 +86,8 @@ pub struct NodeConfig {
     pub download: RateLimits,
     /// See [`Identity`].
     pub identity: Identity,
+    /// Whether peers are told of one another, and listened to.
+    pub exchange: Exchange,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
     /// Which addresses are one party when service is shared out.

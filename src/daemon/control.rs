@@ -1,11 +1,13 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
 mod accounts;
+mod exchange;
 mod inquiry;
 mod mail;
 mod memory;
 mod role;
 mod sleep;
+mod tracking;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -48,6 +50,7 @@ use accounts::Ledgering;
 use inquiry::Inquiries;
 use memory::RegionDone;
 use sleep::Bedroom;
+use tracking::Tracking;
 
 pub use memory::CacheMemory;
 
@@ -86,6 +89,7 @@ enum Event {
     Asked(super::socket::Asked),
     Region(RegionDone),
     Ledgered,
+    Met(TorrentId, SocketAddr),
 }
 
 /// How far the node is.
@@ -121,6 +125,7 @@ pub struct Control<'a> {
     ledgering: Ledgering,
     metrics: Option<Endpoint>,
     inquiries: Inquiries,
+    tracking: Tracking,
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
     stop_asked_at: Option<Instant>,
@@ -173,6 +178,7 @@ impl<'a> Control<'a> {
             ledgering: Ledgering::Over,
             metrics: None,
             inquiries: Inquiries::new(),
+            tracking: Tracking::default(),
             on_status,
             phase: Phase::Running,
             stop_asked_at: None,
@@ -191,6 +197,7 @@ impl<'a> Control<'a> {
         self.region_touched(0);
         self.listen();
         self.start_ledgering();
+        self.start_tracking();
         self.start_torrents();
         self.show_status();
         loop {
@@ -262,8 +269,11 @@ impl<'a> Control<'a> {
     }
 
     fn handle_event(&mut self, event: Event) {
-        if let Event::Checked(id) | Event::Started(id, _) | Event::Kept(id, _) | Event::Announced(id, ..) =
-            event
+        if let Event::Checked(id)
+        | Event::Started(id, _)
+        | Event::Kept(id, _)
+        | Event::Announced(id, ..)
+        | Event::Met(id, _) = event
         {
             self.agenda.set(id, Some(clock::now()));
         }
@@ -280,6 +290,7 @@ impl<'a> Control<'a> {
             Event::Asked(asked) => self.asked(asked),
             Event::Region(done) => self.region_done(done),
             Event::Ledgered => self.ledgering = Ledgering::Over,
+            Event::Met(id, peer) => self.met(id, peer),
         }
     }
 
@@ -364,6 +375,7 @@ impl<'a> Control<'a> {
         }
         for id in self.agenda.take_due(now) {
             self.dial(id, now);
+            self.gossip(id, now);
             self.announce_due(id, now);
             self.agenda.set(id, self.next_look(id));
         }
@@ -500,7 +512,9 @@ impl<'a> Control<'a> {
         let announcer = swarm.announcer.poll_timeout().filter(|_| !swarm.announce_queued);
         let dials = swarm.live.is_some() && self.phase == Phase::Running;
         let candidates = swarm.roster.candidates.poll_timeout().filter(|_| dials);
-        announcer.into_iter().chain(candidates).min()
+        let gossip =
+            swarm.grapevine.as_ref().and_then(|grapevine| grapevine.poll_timeout()).filter(|_| dials);
+        announcer.into_iter().chain(candidates).chain(gossip).min()
     }
 
     fn show_status(&mut self) {
@@ -526,6 +540,7 @@ impl<'a> Control<'a> {
             uptime_ns: now.since(self.started_at).0,
             listen: self.shared.listen,
             metrics: self.metrics.as_ref().map(|metrics| metrics.address),
+            tracker: self.tracking.server.as_ref().map(|(server, _)| server.address),
             cache: self.memory.status(),
             torrents,
             per_core_bytes,

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::files::FileError;
 use super::hashing::HashError;
 use super::store::StoreError;
+use super::tracker_server::TrackerServerError;
 use crate::io::arena::ArenaError;
 use crate::io::sockets::ListenError;
 use crate::io::uring::SetupError;
@@ -41,6 +42,9 @@ pub enum NodeError {
         /// The kernel's answer.
         error: std::io::Error,
     },
+    /// The tracker's port.
+    #[error(transparent)]
+    Tracker(#[from] TrackerServerError),
     /// Payload memory.
     #[error(transparent)]
     Arena(#[from] ArenaError),

@@ -27,6 +27,7 @@ pub mod store;
 mod supervisor;
 mod swarm;
 pub mod tracker;
+pub mod tracker_server;
 
 pub use error::NodeError;
 pub use run::run;

@@ -15,6 +15,7 @@ use super::socket::ControlSocket;
 use super::status::NodeStatus;
 use super::store::StateDir;
 use super::supervisor::{Crew, Workers, allowed_cpus};
+use super::tracker_server::TrackerServer;
 use crate::base::human::format_size;
 use crate::base::ids::CoreId;
 use crate::base::limits::{CORES_MAX, LEDGER_ACCOUNTS};
@@ -73,6 +74,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         ledger: Arc::clone(&ledger),
     };
     let metrics = config.metrics.map(|address| Endpoint::open(address, sources)).transpose()?;
+    let tracker = config.tracker.map(TrackerServer::open).transpose()?;
     let socket = control_socket(&config);
     // One core alone shares with nobody.
     let shared_regions = if cpus.len() > 1 { uring::SharedRegions::new(&arena) } else { None };
@@ -89,13 +91,16 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         sleepers: Arc::clone(&sleepers),
         fingerprint: state.fingerprint(),
         engine,
+        exchange: config.exchange,
         control: Arc::clone(&mailbox),
     };
+    let random_secret = self::random()?;
     let runtime = runtime()?;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
     let mut control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
+    control = control.with_tracker(tracker, random_secret);
     let outcome = runtime.block_on(control.run());
     drop(control);
     if !matches!(outcome, Err(NodeError::Killed)) {

@@ -71,6 +71,8 @@ pub struct NodeStatus {
     pub listen: Option<SocketAddr>,
     /// Where metrics are served, the kernel's choice of port included.
     pub metrics: Option<SocketAddr>,
+    /// Where a tracker is served, the kernel's choice of port included.
+    pub tracker: Option<SocketAddr>,
     /// What the cache may take.
     pub cache: CacheStatus,
     /// In the order of `NodeConfig::torrents`.

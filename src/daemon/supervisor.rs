@@ -9,6 +9,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use crate::base::ids::CoreId;
 use crate::base::limits::{CONNECTIONS_PER_CORE_MAX, CORES_MAX};
 use crate::base::time::Instant;
+use crate::engine::exchange::Exchange;
 use crate::engine::{Engine, EngineConfig};
 use crate::hash::fingerprint::Fingerprint;
 use crate::io::Io;
@@ -45,6 +46,8 @@ pub struct Crew {
     pub fingerprint: Fingerprint,
     /// As each engine is configured, but for its core.
     pub engine: EngineConfig,
+    /// Whether peers are told of one another.
+    pub exchange: Exchange,
     /// Into the control thread.
     pub control: Arc<Mailbox<ToControl>>,
 }
@@ -137,7 +140,8 @@ fn run_turns(
     let counters = Arc::clone(&crew.counters[core.0 as usize]);
     let mut engine = Engine::new(config, Arc::clone(&crew.cache), now)
         .with_counters(counters)
-        .with_ledger(Arc::clone(&crew.ledger));
+        .with_ledger(Arc::clone(&crew.ledger))
+        .with_exchange(crew.exchange);
     engine.set_sleepers(Arc::clone(&crew.sleepers));
     let links = Links {
         mailbox,

@@ -12,6 +12,7 @@ use crate::base::ids::{CoreConn, PeerId};
 use crate::base::time::{Instant, Span};
 use crate::engine::announcer::{Announcer, TrackerChange};
 use crate::engine::candidates::Source;
+use crate::engine::grapevine::Grapevine;
 use crate::engine::roster::Roster;
 use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
@@ -64,6 +65,8 @@ pub struct Swarm {
     pub stopped: Option<String>,
     /// Whom it knows and is connected to.
     pub roster: Roster,
+    /// What its peers tell one another of peers, once one speaks of that.
+    pub grapevine: Option<Box<Grapevine>>,
     /// When to ask which tracker.
     pub announcer: Announcer,
     /// An announce is due and waits for others to end.
@@ -88,6 +91,7 @@ impl Swarm {
             checked: 0,
             stopped: None,
             roster: Roster::new(peer_id),
+            grapevine: None,
             announcer,
             announce_queued: false,
             tracker_error: None,
@@ -195,6 +199,13 @@ impl Swarm {
             return;
         }
         peers.for_each(|peer| self.roster.add(peer, source, now));
+    }
+
+    /// More may be known of where a peer is at home.
+    pub fn note_home(&mut self, conn: CoreConn) {
+        if let Some(grapevine) = &mut self.grapevine {
+            grapevine.note_home(conn, &self.roster);
+        }
     }
 
     /// What to say to a tracker.

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use super::exchange::Speaks;
 use super::peer::Origin;
 use crate::base::ids::{ConnId, CoreConn, CoreId, PeerId, SlotId, TorrentId};
 use crate::proto::wire::handshake::Handshake;
+use crate::proto::wire::holepunch::PunchMessage;
 
 /// One intention.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +204,37 @@ pub enum Report {
         /// Its port.
         port: u16,
     },
+    /// A peer speaks peer exchange or hole punching (BEP 11, 55); once for each connection.
+    Speaks {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The connection.
+        conn: CoreConn,
+        /// What it speaks.
+        speaks: Speaks,
+    },
+    /// A peer named others (BEP 11) that it may name.
+    Exchanged {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The connection.
+        conn: CoreConn,
+        /// The other end.
+        from: SocketAddr,
+        /// Whom it named.
+        peers: Vec<SocketAddr>,
+    },
+    /// A peer wants to be brought together with another, or we are to dial one (BEP 55).
+    Punch {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The connection.
+        conn: CoreConn,
+        /// The other end.
+        from: SocketAddr,
+        /// What it said.
+        message: PunchMessage,
+    },
     /// A dialled or accepted connection ended.
     Disconnected {
         /// The torrent, if the handshake got that far or it was dialled for one.
@@ -225,6 +258,9 @@ impl Report {
             | Self::Wanted { torrent }
             | Self::Connected { torrent, .. }
             | Self::Listens { torrent, .. }
+            | Self::Speaks { torrent, .. }
+            | Self::Exchanged { torrent, .. }
+            | Self::Punch { torrent, .. }
             | Self::Disconnected { torrent, .. } => torrent,
         }
     }

@@ -42,6 +42,10 @@ pub mod choker;
 pub mod claims;
 mod download;
 mod egress;
+pub mod exchange;
+pub mod gossip;
+pub mod grapevine;
+pub mod hearsay;
 mod held;
 pub mod identity;
 mod ingress;
@@ -52,6 +56,7 @@ pub mod peer;
 mod picker;
 pub mod proof;
 mod relief;
+pub mod rendezvous;
 pub mod roster;
 pub mod scheduler;
 mod seeding;
@@ -59,6 +64,7 @@ mod session;
 mod tap;
 mod tick;
 pub mod torrent;
+pub mod tracker;
 mod unchoking;
 mod upload;
 pub mod view;
@@ -165,6 +171,7 @@ pub struct Engine {
     chunks_writing: u32,
     pressure: Pressure,
     stopping: bool,
+    exchange: exchange::Exchange,
     sleepers: Arc<Sleepers>,
     /// Connections whose torrent is being woken; at most `CONNECTIONS_PARKED_MAX`.
     parked: Vec<(TorrentId, ConnId)>,
@@ -206,6 +213,7 @@ impl Engine {
             chunks_writing: 0,
             pressure: Pressure::default(),
             stopping: false,
+            exchange: exchange::Exchange::Off,
             sleepers: Arc::default(),
             parked: Vec::new(),
         }

@@ -105,6 +105,35 @@ impl Roster {
         }
     }
 
+    /// Where the peer of a connection is at home, as far as is known.
+    pub fn home(&self, conn: CoreConn) -> Option<SocketAddr> {
+        self.links.get(&conn).map(|link| link.home.0)
+    }
+
+    /// Where it can surely be dialled: where we did, or where it says that it listens.
+    pub fn dialable(&self, conn: CoreConn) -> Option<SocketAddr> {
+        let link = self.links.get(&conn)?;
+        (link.told || link.origin == Origin::Outgoing).then_some(link.home.0)
+    }
+
+    /// All connections, in their order.
+    pub fn connected(&self) -> Vec<CoreConn> {
+        let mut all: Vec<CoreConn> = self.links.keys().copied().collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// A connection to whoever is at home there.
+    pub fn connected_at(&self, home: SocketAddr) -> Option<CoreConn> {
+        let home = unmapped(home);
+        self.homes.range((home, [0; 20])..=(home, [u8::MAX; 20])).next().map(|(_, &conn)| conn)
+    }
+
+    /// Who opened a connection.
+    pub fn origin(&self, conn: CoreConn) -> Option<Origin> {
+        self.links.get(&conn).map(|link| link.origin)
+    }
+
     /// A private torrent has another tracker now: forgets all peers but those that the operator named
     /// (BEP 27). Returns the connections that are to be closed, in the order of their homes.
     pub fn part(&mut self) -> Vec<CoreConn> {
@@ -138,7 +167,7 @@ impl Roster {
     }
 
     fn is_connected(&self, home: SocketAddr) -> bool {
-        self.homes.range((home, [0; 20])..=(home, [u8::MAX; 20])).next().is_some()
+        self.connected_at(home).is_some()
     }
 }
 

@@ -15,6 +15,7 @@ use crate::shared::sync::Ordering;
 
 use super::admission::Counted;
 use super::egress::Lane;
+use super::exchange::{Exchange, PEX_ID, PUNCH_ID, announce};
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
 use super::*;
@@ -240,7 +241,7 @@ impl Engine {
             peer.out.frames.extend_from_slice(&ours.encode());
         }
         if theirs.has_extension() {
-            greet(&self.config, shared, peer);
+            greet(&self.config, shared, peer, self.exchange);
         }
         announce_pieces(shared, peer);
         let (address, origin, peer_id) = (peer.address, peer.origin, theirs.peer_id);
@@ -306,6 +307,8 @@ impl Engine {
             Message::Reject(block) => self.rejected(conn, block),
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => self.greeted(conn, payload),
             Message::Extended { id: TROC_ID, payload } => self.identified(conn, payload, now),
+            Message::Extended { id: PEX_ID, payload } => self.exchanged(conn, payload, now),
+            Message::Extended { id: PUNCH_ID, payload } => self.punched(conn, payload, now),
             Message::Extended { .. } => idle(peer),
         }
     }
@@ -488,6 +491,7 @@ impl Engine {
             self.actions.push_back(Action::Report(report));
         }
         idle(peer)?;
+        self.note_spoken(conn, &theirs);
         if let Some(id) = theirs.messages.troc_id {
             self.say_hello(conn, id);
         }
@@ -526,10 +530,12 @@ fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
 }
 
 /// Our extension handshake (BEP 10).
-fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer) {
+fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer, exchange: Exchange) {
     let troc_id = config.identity.as_ref().map(|_| TROC_ID);
+    let mut messages = ExtensionIds { troc_id, ..ExtensionIds::default() };
+    announce(exchange, shared.meta.private, &mut messages);
     let ours = ExtensionHandshake {
-        messages: ExtensionIds { troc_id, ..ExtensionIds::default() },
+        messages,
         reqq: Some(REQUESTS_QUEUED_MAX as u32),
         version: Some(concat!("troc ", env!("CARGO_PKG_VERSION")).to_owned()),
         your_ip: Some(peer.address.ip()),

@@ -3,6 +3,7 @@
 mod allowed;
 mod asleep;
 mod choking;
+mod exchange;
 mod flood;
 mod held;
 mod identity;

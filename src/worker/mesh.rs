@@ -14,6 +14,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::base::ids::{ConnId, TorrentId};
 use crate::engine::action::{Note, Report};
+use crate::engine::exchange::Tale;
 use crate::engine::view::PeerView;
 use crate::io::{Io, Wake};
 use crate::proto::wire::handshake::Handshake;
@@ -49,6 +50,15 @@ pub enum ToWorker<I: Io> {
     Close {
         /// Which.
         conn: ConnId,
+    },
+    /// Tell a peer of others, if its connection is still there.
+    Tell {
+        /// Which.
+        conn: ConnId,
+        /// By which extension.
+        tale: Tale,
+        /// The payload of the message.
+        payload: Bytes,
     },
     /// Take over a connection.
     HandOver {

@@ -305,6 +305,7 @@ impl<I: Io> Worker<I> {
                     None => self.engine.handle_dial_refused(address, torrent),
                 },
                 ToWorker::Close { conn } => self.engine.handle_unwanted(conn),
+                ToWorker::Tell { conn, tale, payload } => self.engine.handle_tale(conn, tale, &payload),
                 // The other core heard of the torrent first; so will this one, in a moment.
                 ToWorker::HandOver { handshake, .. }
                     if !self.stopping && !self.engine.knows(&handshake.info_hash) =>

@@ -29,6 +29,8 @@ pub enum Job {
     Seed,
     /// Fetch into the directory.
     Fetch,
+    /// The same at a rate at which nothing is complete in the time of a test.
+    Starve,
 }
 
 /// Everything a client needs to start.
@@ -119,7 +121,7 @@ impl Client {
     pub fn wait_ready(&self, tracker: &Tracker) {
         match self.job {
             Job::Seed => tracker.wait_complete(self.info_hash, self.addr.port()),
-            Job::Fetch => tracker.wait_announced(self.info_hash, self.addr.port()),
+            Job::Fetch | Job::Starve => tracker.wait_announced(self.info_hash, self.addr.port()),
         };
     }
 
@@ -161,7 +163,7 @@ fn aria2(start: &Start<'_>, addr: SocketAddr, file: &Path) -> Command {
         .args(["--enable-peer-exchange=false", "--check-integrity=true", "--bt-tracker-interval=1"])
         .arg(match start.job {
             Job::Seed => "--seed-ratio=0.0",
-            Job::Fetch => "--seed-time=0",
+            Job::Fetch | Job::Starve => "--seed-time=0",
         })
         .arg(format!("--stop-with-process={}", std::process::id()))
         .arg(format!("--listen-port={}", addr.port()))
@@ -178,6 +180,9 @@ fn libtorrent(start: &Start<'_>, addr: SocketAddr, file: &Path) -> Command {
     command.arg("--listen").arg(addr.to_string()).arg("--bind");
     if start.job == Job::Seed {
         command.arg("--seed");
+    }
+    if start.job == Job::Starve {
+        command.args(["--download-limit", "1000"]);
     }
     command
 }

@@ -41,6 +41,8 @@ def settings(args):
         | lt.alert.category_t.storage_notification
         | lt.alert.category_t.connect_notification,
     }
+    if args.download_limit:
+        chosen["download_rate_limit"] = args.download_limit
     if args.tuned:
         # libtorrent's own preset for fast seeds, and no cap that a test could meet.
         tuned = lt.high_performance_seed()
@@ -73,6 +75,7 @@ def arguments():
     parser.add_argument("--tuned", action="store_true", help="settings for load tests")
     parser.add_argument("--exit", action="store_true", help="end when all is fetched and flushed")
     parser.add_argument("--free-ride", action="store_true", help="give nothing to anybody")
+    parser.add_argument("--download-limit", type=int, default=0, metavar="B/S")
     parser.add_argument("--status", action="store_true", help="a status line every --status-ms")
     parser.add_argument("--status-ms", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--peer", action="append", default=[], metavar="ADDR:PORT")

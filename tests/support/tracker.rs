@@ -32,7 +32,7 @@ struct State {
 
 /// Serves until the test process ends; its thread holds nothing that outlives it.
 pub struct Tracker {
-    addr: SocketAddr,
+    url: String,
     state: Arc<State>,
 }
 
@@ -49,12 +49,17 @@ impl Tracker {
                 std::thread::spawn(move || serve(&stream, &state));
             }
         });
-        Self { addr, state }
+        Self { url: format!("http://{addr}/announce"), state }
+    }
+
+    /// Stands for another tracker: clients are told of that, and nothing is heard here.
+    pub fn elsewhere(url: &str) -> Self {
+        Self { url: url.to_owned(), state: Arc::default() }
     }
 
     /// The announce URL.
     pub fn url(&self) -> String {
-        format!("http://{}/announce", self.addr)
+        self.url.clone()
     }
 
     /// Waits until the peer on `port` has said something for which `pick` has an answer.

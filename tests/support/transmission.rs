@@ -21,11 +21,13 @@ pub fn command(start: &Start<'_>, addr: SocketAddr) -> Command {
         "lpd-enabled": false,
         "peer-port": addr.port(),
         "peer-socket-tos": "default",
-        "pex-enabled": false,
+        "pex-enabled": true,
         "port-forwarding-enabled": false,
         "rpc-bind-address": "127.0.0.1",
         "rpc-port": rpc_port,
         "rpc-whitelist-enabled": false,
+        "speed-limit-down": 1,
+        "speed-limit-down-enabled": start.job == Job::Starve,
         "utp-enabled": false,
     });
     std::fs::write(start.scratch.join("settings.json"), settings.to_string()).expect("write settings");

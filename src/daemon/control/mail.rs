@@ -58,11 +58,19 @@ impl Control<'_> {
                 let swarm = &mut self.swarms[torrent.0 as usize];
                 swarm.peer_at = now;
                 let unwanted = swarm.roster.handle_connected(conn, address, origin, peer_id);
+                swarm.note_home(conn);
                 self.close(unwanted);
             }
             Report::Listens { torrent, conn, port } => {
-                let unwanted = self.swarms[torrent.0 as usize].roster.handle_listens(conn, port);
+                let swarm = &mut self.swarms[torrent.0 as usize];
+                let unwanted = swarm.roster.handle_listens(conn, port);
+                swarm.note_home(conn);
                 self.close(unwanted);
+            }
+            Report::Speaks { torrent, conn, speaks } => self.speaks(torrent, conn, speaks, now),
+            Report::Exchanged { torrent, from, peers, .. } => self.exchanged(torrent, from, peers, now),
+            Report::Punch { torrent, conn, from, message } => {
+                self.punched(torrent, (conn, from), message, now);
             }
             Report::Disconnected { torrent, conn, address, why } => {
                 let swarm = &mut self.swarms[torrent.0 as usize];
@@ -71,6 +79,9 @@ impl Control<'_> {
                     swarm.peer_at = now;
                 }
                 swarm.roster.handle_gone(conn, address, why, now);
+                if let (Some(grapevine), Some(conn)) = (&mut swarm.grapevine, conn) {
+                    grapevine.handle_gone(conn);
+                }
             }
         }
     }

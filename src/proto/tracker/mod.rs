@@ -3,6 +3,7 @@
 
 pub mod compact;
 pub mod http;
+pub mod serve;
 pub mod udp;
 pub mod url;
 

@@ -19,6 +19,8 @@ pub struct ExtensionIds {
     pub ut_metadata: Option<u8>,
     /// Peer exchange (BEP 11).
     pub ut_pex: Option<u8>,
+    /// Hole punching (BEP 55).
+    pub ut_holepunch: Option<u8>,
     /// A piece that is gone again (BEP 54).
     pub lt_donthave: Option<u8>,
     /// Proof of identity between nodes of `troc`; see [`super::identity`].
@@ -61,6 +63,7 @@ impl ExtensionHandshake {
         let named = [
             ("lt_donthave", ids.lt_donthave),
             ("troc_id", ids.troc_id),
+            ("ut_holepunch", ids.ut_holepunch),
             ("ut_metadata", ids.ut_metadata),
             ("ut_pex", ids.ut_pex),
         ];
@@ -99,13 +102,14 @@ impl ExtensionIds {
         let mut ids = Self::default();
         for (name, value) in messages.as_dict().into_iter().flatten() {
             let id = value.as_int().and_then(|id| u8::try_from(id).ok()).filter(|&id| id != 0);
-            let taken = [ids.ut_metadata, ids.ut_pex, ids.lt_donthave, ids.troc_id];
+            let taken = [ids.ut_metadata, ids.ut_pex, ids.ut_holepunch, ids.lt_donthave, ids.troc_id];
             if id.is_some() && taken.contains(&id) {
                 continue;
             }
             match name {
                 b"ut_metadata" => ids.ut_metadata = id,
                 b"ut_pex" => ids.ut_pex = id,
+                b"ut_holepunch" => ids.ut_holepunch = id,
                 b"lt_donthave" => ids.lt_donthave = id,
                 b"troc_id" => ids.troc_id = id,
                 _ => {}

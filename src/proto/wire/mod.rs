@@ -4,9 +4,11 @@
 
 pub mod extension;
 pub mod handshake;
+pub mod holepunch;
 pub mod identity;
 pub mod message;
 pub mod peer_id;
+pub mod pex;
 
 use crate::proto::bencode::BencodeError;
 

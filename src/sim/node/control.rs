@@ -181,6 +181,7 @@ impl Control {
                 let unwanted = self.roster.handle_listens(conn, port);
                 self.close(unwanted);
             }
+            Report::Speaks { .. } | Report::Exchanged { .. } | Report::Punch { .. } => {}
             Report::Disconnected { conn, address, why, .. } => {
                 if why == Farewell::Misbehaved {
                     self.log.borrow_mut().accused.push(address);

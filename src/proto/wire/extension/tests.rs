@@ -16,7 +16,13 @@ fn parse(text: &str) -> ExtensionHandshake {
 
 fn example() -> ExtensionHandshake {
     ExtensionHandshake {
-        messages: ExtensionIds { ut_metadata: Some(3), ut_pex: Some(1), lt_donthave: None, troc_id: Some(2) },
+        messages: ExtensionIds {
+            ut_metadata: Some(3),
+            ut_pex: Some(1),
+            ut_holepunch: Some(4),
+            lt_donthave: None,
+            troc_id: Some(2),
+        },
         reqq: Some(250),
         version: Some("troc 0.1.0".to_owned()),
         your_ip: Some([127, 0, 0, 1].into()),
@@ -29,7 +35,7 @@ fn example() -> ExtensionHandshake {
 #[test]
 fn the_bytes_are_canonical_and_come_back() {
     let bytes = encoded(&example());
-    let text = "d1:md7:troc_idi2e11:ut_metadatai3e6:ut_pexi1ee13:metadata_sizei31235e1:pi6881e4:reqqi250e\
+    let text = "d1:md7:troc_idi2e12:ut_holepunchi4e11:ut_metadatai3e6:ut_pexi1ee13:metadata_sizei31235e1:pi6881e4:reqqi250e\
                 11:upload_onlyi1e1:v10:troc 0.1.06:yourip4:\x7f\0\0\x01e";
     assert_eq!(String::from_utf8(bytes.clone()).unwrap(), text);
     assert_eq!(ExtensionHandshake::parse(&bytes), Ok(example()));
@@ -141,7 +147,7 @@ proptest! {
 
     #[test]
     fn what_is_sent_is_understood(
-        ids in prop::collection::btree_set(1..=255u8, 4..=4),
+        ids in prop::collection::btree_set(1..=255u8, 5..=5),
         reqq in prop::option::of(1..=REQUESTS_OUT_MAX as u32),
         port in prop::option::of(1..=u16::MAX),
         metadata_size in prop::option::of(1..=METAINFO_BYTES_MAX as u32),
@@ -149,8 +155,13 @@ proptest! {
         upload_only: bool,
     ) {
         let ids: Vec<_> = ids.into_iter().map(Some).collect();
-        let messages =
-            ExtensionIds { ut_metadata: ids[0], ut_pex: ids[1], lt_donthave: ids[2], troc_id: ids[3] };
+        let messages = ExtensionIds {
+            ut_metadata: ids[0],
+            ut_pex: ids[1],
+            ut_holepunch: ids[2],
+            lt_donthave: ids[3],
+            troc_id: ids[4],
+        };
         let version = Some("v".to_owned());
         let sent = ExtensionHandshake { messages, reqq, version, your_ip, port, metadata_size, upload_only };
         prop_assert_eq!(ExtensionHandshake::parse(&encoded(&sent)), Ok(sent));

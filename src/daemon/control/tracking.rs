@@ -1,0 +1,58 @@
+//! The tracker that a relay is for its torrents (`--tracker`), as the loop sees it: whoever announces is a
+//! peer that can be dialled.
+
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+
+use super::*;
+use crate::base::limits::{SERVED_INTERVAL, SERVED_MET_MAX};
+use crate::daemon::tracker_server::TrackerServer;
+use crate::engine::tracker::Rules;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Tracking {
+    pub(super) server: Option<(TrackerServer, [u8; 32])>,
+    /// Peers that announced and that the loop has not heard of; at most `SERVED_MET_MAX`.
+    waiting: Rc<Cell<usize>>,
+}
+
+impl Control<'_> {
+    /// The same with a tracker, which serves while it runs, and its secret.
+    pub fn with_tracker(mut self, server: Option<TrackerServer>, secret: [u8; 32]) -> Self {
+        self.tracking.server = server.map(|server| (server, secret));
+        self
+    }
+
+    /// Serves the torrents of this node and no others.
+    pub(super) fn start_tracking(&mut self) {
+        let Some((server, secret)) = &mut self.tracking.server else { return };
+        let ids: HashMap<_, _> = self
+            .config
+            .torrents
+            .iter()
+            .enumerate()
+            .map(|(index, metainfo)| (metainfo.info_hash, TorrentId(index as u32)))
+            .collect();
+        let allow: HashSet<_> = ids.keys().copied().collect();
+        let rules =
+            Rules { interval: SERVED_INTERVAL, allow: Some(allow), grouping: self.config.grouping.clone() };
+        let (tell, waiting) = (self.tell.clone(), Rc::clone(&self.tracking.waiting));
+        let on_peer = move |hash, peer| {
+            let Some(&id) = ids.get(&hash) else { return };
+            if waiting.get() < SERVED_MET_MAX {
+                waiting.set(waiting.get() + 1);
+                let _ = tell.send(Event::Met(id, peer));
+            }
+        };
+        server.start(rules, secret, self.shared.listen.map(|listen| listen.port()), on_peer);
+    }
+
+    /// A peer announced itself to us.
+    pub(super) fn met(&mut self, id: TorrentId, peer: SocketAddr) {
+        self.tracking.waiting.set(self.tracking.waiting.get().saturating_sub(1));
+        let me = self.shared.listen;
+        let peers = Some(peer).filter(|&peer| !is_self(peer, me)).into_iter();
+        self.swarms[id.0 as usize].note_peers(Source::Tracker, peers, clock::now());
+    }
+}

@@ -1,0 +1,164 @@
+//! Which of the addresses that peers name are believed (BEP 11; threat P31). One per torrent, on the control
+//! thread; sans-io.
+//!
+//! What one group of addresses names, what all of them name together, and the ports of one stranger's address
+//! are bounded: nobody fills the place of others, and nobody has us flood a host. A place is free again when
+//! the candidate is forgotten.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::candidates::Candidates;
+use crate::base::address::GroupKey;
+use crate::base::limits::{PEX_CANDIDATES_MAX, PEX_CANDIDATES_PER_GROUP_MAX, PEX_PORTS_PER_ADDRESS_MAX};
+use crate::base::network::Grouping;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Hearsay {
+    /// Who named them.
+    named: HashMap<SocketAddr, GroupKey>,
+    by_group: HashMap<GroupKey, usize>,
+    by_stranger: HashMap<IpAddr, usize>,
+}
+
+impl Hearsay {
+    /// What is believed of what the peer at `from` names: addresses that are not known already, as far as
+    /// there is room. The caller enters them among the `candidates`.
+    pub fn take(
+        &mut self,
+        from: IpAddr,
+        named: impl IntoIterator<Item = SocketAddr>,
+        candidates: &Candidates,
+        grouping: &Grouping,
+    ) -> Vec<SocketAddr> {
+        let group = grouping.group_key(from);
+        if self.named.len() >= PEX_CANDIDATES_MAX || self.named_by(group) >= PEX_CANDIDATES_PER_GROUP_MAX {
+            self.forget(candidates, grouping);
+        }
+        let mut taken = Vec::new();
+        for address in named {
+            let full = self.named.len() >= PEX_CANDIDATES_MAX
+                || self.named_by(group) >= PEX_CANDIDATES_PER_GROUP_MAX;
+            if full {
+                break;
+            }
+            let stranger = grouping.is_stranger(address.ip()).then(|| address.ip());
+            let ports = stranger.map_or(0, |ip| self.by_stranger.get(&ip).copied().unwrap_or(0));
+            let known = candidates.knows(address) || self.named.contains_key(&address);
+            if known || ports >= PEX_PORTS_PER_ADDRESS_MAX {
+                continue;
+            }
+            self.named.insert(address, group);
+            *self.by_group.entry(group).or_default() += 1;
+            stranger.into_iter().for_each(|ip| *self.by_stranger.entry(ip).or_default() += 1);
+            taken.push(address);
+        }
+        taken
+    }
+
+    fn named_by(&self, group: GroupKey) -> usize {
+        self.by_group.get(&group).copied().unwrap_or(0)
+    }
+
+    /// Frees the places of candidates that are not known any more.
+    fn forget(&mut self, candidates: &Candidates, grouping: &Grouping) {
+        self.named.retain(|address, _| candidates.knows(*address));
+        (self.by_group, self.by_stranger) = (HashMap::new(), HashMap::new());
+        for (address, group) in &self.named {
+            *self.by_group.entry(*group).or_default() += 1;
+            if grouping.is_stranger(address.ip()) {
+                *self.by_stranger.entry(address.ip()).or_default() += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::CANDIDATES_MAX;
+    use crate::base::time::Instant;
+    use crate::engine::candidates::Source;
+
+    const NOW: Instant = Instant(1);
+
+    /// A node that enters what it believes.
+    #[derive(Default)]
+    struct Node {
+        hearsay: Hearsay,
+        candidates: Candidates,
+    }
+
+    impl Node {
+        /// How many of `count` addresses, from the `first`-th on, are taken from `from`.
+        fn hear(&mut self, from: &str, first: u32, count: usize) -> usize {
+            let named = (first..first + count as u32).map(|n| SocketAddr::from((victim(n), 6881)));
+            let taken =
+                self.hearsay.take(from.parse().unwrap(), named, &self.candidates, &Grouping::default());
+            taken.iter().for_each(|&address| self.candidates.add(address, Source::Pex, NOW));
+            taken.len()
+        }
+    }
+
+    fn victim(n: u32) -> [u8; 4] {
+        [20, (n >> 16) as u8, (n >> 8) as u8, n as u8]
+    }
+
+    #[test]
+    fn p31_so_many_of_what_one_group_names_are_taken_and_others_have_their_place() {
+        let most = PEX_CANDIDATES_PER_GROUP_MAX;
+        for count in [most - 1, most, most + 1, 10 * most] {
+            let mut node = Node::default();
+            assert_eq!(node.hear("8.8.8.8", 0, count), count.min(most));
+            let left = most - count.min(most);
+            assert_eq!(node.hear("8.8.8.9", 100_000, 50), left.min(50), "a neighbour is the same group");
+            assert_eq!(node.hear("9.9.9.9", 200_000, 50), 50, "somebody else is not");
+        }
+    }
+
+    #[test]
+    fn p31_all_hearsay_together_leaves_room_for_trackers() {
+        for extra in [0, 1, 500] {
+            let mut node = Node::default();
+            let mut taken = 0;
+            for group in 0..20 {
+                taken += node.hear(&format!("8.8.{group}.1"), 1_000 * group, PEX_CANDIDATES_PER_GROUP_MAX);
+                assert!(taken <= PEX_CANDIDATES_MAX);
+            }
+            assert_eq!(taken, PEX_CANDIDATES_MAX);
+            assert_eq!(node.hear("7.7.7.7", 500_000, extra), 0);
+            let before = node.candidates.len();
+            for n in 0..(CANDIDATES_MAX - PEX_CANDIDATES_MAX) as u32 {
+                let named = SocketAddr::from(([30, 0, (n >> 8) as u8, n as u8], 1));
+                node.candidates.add(named, Source::Tracker, NOW);
+            }
+            assert_eq!(node.candidates.len() - before, CANDIDATES_MAX - PEX_CANDIDATES_MAX);
+        }
+    }
+
+    #[test]
+    fn p31_ten_thousand_ports_of_one_host_are_two_candidates() {
+        let mut node = Node::default();
+        let ports = |from: &str, host: [u8; 4]| {
+            let named = (1..10_000).map(|port| SocketAddr::from((host, port)));
+            node.hearsay.take(from.parse().unwrap(), named, &node.candidates, &Grouping::default()).len()
+        };
+        let mut ports = ports;
+        assert_eq!(ports("8.8.8.8", [20, 0, 0, 1]), PEX_PORTS_PER_ADDRESS_MAX);
+        assert_eq!(ports("9.9.9.9", [20, 0, 0, 1]), 0, "whoever names it");
+        // Neighbours in a local network are many machines behind one address, as in a laboratory.
+        assert_eq!(ports("10.0.0.1", [10, 0, 0, 7]), PEX_CANDIDATES_PER_GROUP_MAX);
+    }
+
+    #[test]
+    fn what_was_forgotten_gives_its_place_back() {
+        let most = PEX_CANDIDATES_PER_GROUP_MAX;
+        let mut node = Node::default();
+        assert_eq!(node.hear("8.8.8.8", 0, most), most);
+        assert_eq!(node.hear("8.8.8.8", 5_000, 10), 0);
+        assert_eq!(node.hear("8.8.8.8", 0, most), 0, "what is known is no news");
+        node.candidates.forget_hints();
+        assert_eq!(node.hear("8.8.8.8", 5_000, 10), 10);
+    }
+}
