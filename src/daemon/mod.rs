@@ -27,6 +27,7 @@ pub mod store;
 mod supervisor;
 mod swarm;
 pub mod tracker;
+mod web_seed;
 
 pub use error::NodeError;
 pub use run::run;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::peer::Origin;
-use crate::base::ids::{ConnId, CoreConn, CoreId, PeerId, SlotId, TorrentId};
+use crate::base::ids::{ConnId, CoreConn, CoreId, PeerId, SlotId, TorrentId, WebSeedId};
 use crate::proto::wire::handshake::Handshake;
 
 /// One intention.
@@ -213,6 +213,15 @@ pub enum Report {
         /// Why.
         why: Farewell,
     },
+    /// A connection to a web seed ended.
+    WebSeedLeft {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The web seed.
+        seed: WebSeedId,
+        /// Why.
+        why: Farewell,
+    },
 }
 
 impl Report {
@@ -225,7 +234,8 @@ impl Report {
             | Self::Wanted { torrent }
             | Self::Connected { torrent, .. }
             | Self::Listens { torrent, .. }
-            | Self::Disconnected { torrent, .. } => torrent,
+            | Self::Disconnected { torrent, .. }
+            | Self::WebSeedLeft { torrent, .. } => torrent,
         }
     }
 }

@@ -14,6 +14,9 @@ impl Control<'_> {
                 ToControl::Touched { region } => self.region_touched(region),
                 ToControl::Forgotten { region, could } => self.region_forgotten(region, could),
                 ToControl::Viewed { core, viewing, next } => self.viewed(core, viewing, next),
+                ToControl::WebSeed { torrent, trouble } => {
+                    self.swarms[torrent.0 as usize].web_seed_error = trouble;
+                }
                 ToControl::Stopped { .. } => self.worker_ended(),
                 ToControl::Failed { core, why } => {
                     self.fail(NodeError::Worker { core, why });
@@ -50,6 +53,7 @@ impl Control<'_> {
                     live.durable.clear(piece);
                 }
                 swarm.roster.candidates.handle_wanting(now);
+                self.web_seeds.wake(torrent);
                 order(swarm, Order::Lost(piece));
             }
             Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
@@ -63,6 +67,12 @@ impl Control<'_> {
             Report::Listens { torrent, conn, port } => {
                 let unwanted = self.swarms[torrent.0 as usize].roster.handle_listens(conn, port);
                 self.close(unwanted);
+            }
+            Report::WebSeedLeft { torrent, seed, why } => {
+                self.swarms[torrent.0 as usize].peer_at = now;
+                if why == Farewell::Misbehaved {
+                    self.web_seeds.ban(torrent, seed);
+                }
             }
             Report::Disconnected { torrent, conn, address, why } => {
                 let swarm = &mut self.swarms[torrent.0 as usize];
