@@ -69,7 +69,6 @@ impl Control<'_> {
                 self.close(unwanted);
             }
             Report::WebSeedLeft { torrent, seed, why } => {
-                self.swarms[torrent.0 as usize].peer_at = now;
                 if why == Farewell::Misbehaved {
                     self.web_seeds.ban(torrent, seed);
                 }
