@@ -44,8 +44,8 @@ impl Identity {
         Self { key, group, one_machine: !is_stranger }
     }
 
-    /// By which a web seed of a torrent is blamed and banned, whatever its address: servers have many, and one
-    /// address has many servers. Never zero.
+    /// By which a web seed of a torrent is blamed and banned, whatever its address: servers have many, and
+    /// one address has many servers. Never zero.
     pub fn of_web_seed(info_hash: InfoHash, seed: WebSeedId, secret: u64) -> u64 {
         // Of another length than what is hashed of addresses and keys.
         let mut bytes = [0; 22];

@@ -21,9 +21,18 @@ use crate::base::ids::WebSeedId;
 use crate::base::limits::REQUESTS_OUT_MAX;
 use crate::proto::wire::handshake::Handshake;
 use crate::shared::sync::Ordering;
+use crate::shared::torrent::CoreStats;
 
 use super::session::our_handshake;
 use super::*;
+
+/// Counts a block that landed.
+pub(super) fn note_received(peer: &Peer, stats: &CoreStats, bytes: u32) {
+    stats.received_bytes.add(bytes.into());
+    if peer.is_web_seed() {
+        stats.web_seed_bytes.add(bytes.into());
+    }
+}
 
 impl Engine {
     /// The bridge opened a connection to a web seed, whose server is at `address`.

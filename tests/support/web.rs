@@ -149,7 +149,8 @@ pub fn range_of(file: &[u8], asked: &Asked) -> Vec<u8> {
     let (first, last) = asked.range;
     let bytes = &file[first as usize..=last as usize];
     let head = format!(
-        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {first}-{last}/{}\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {first}-{last}/{}\r\n\
+         Content-Length: {}\r\n\r\n",
         file.len(),
         bytes.len()
     );

@@ -7,7 +7,7 @@ use crate::base::time::Span;
 pub const WEB_SEED_CONNECTIONS_EACH_MAX: u32 = 4;
 /// Connections to web seeds of the whole process; further ones wait until some have ended.
 pub const WEB_SEED_CONNECTIONS_MAX: usize = 256;
-/// Least that is asked of a connection to a web seed at a time: 64 blocks of 16 KiB make a range of a mebibyte.
+/// Least that is asked of a connection to a web seed at a time: 64 blocks of 16 KiB, ranges of a mebibyte.
 pub const WEB_SEED_REQUESTS_OUT_MIN: usize = 64;
 /// Most bytes of one range, many pieces if they follow one another; more would only keep cancels waiting.
 pub const WEB_SEED_RANGE_BYTES_MAX: u64 = 16 << 20;
