@@ -36,6 +36,10 @@ pub struct CoreConn {
     pub conn: ConnId,
 }
 
+/// One web seed of a torrent, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WebSeedId(pub u16);
+
 /// One slot of the arena: room for one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub u32);

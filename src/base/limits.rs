@@ -5,6 +5,10 @@
 
 use super::time::Span;
 
+mod web_seed;
+
+pub use web_seed::*;
+
 // ---- Metainfo (threats T1 to T26) ----
 
 /// Largest .torrent file that is read: room for `PIECES_MAX` hashes (40 MiB) and `FILES_MAX` files.

@@ -138,6 +138,9 @@ pub struct NodeArgs {
     /// A peer to connect to, an address or a host name; may be repeated
     #[arg(long = "peer", value_name = "ADDR:PORT")]
     pub peers: Vec<String>,
+    /// An HTTP source of the same bytes, beside those that the torrent names (BEP 19); may be repeated
+    #[arg(long = "web-seed", value_name = "URL", value_hint = ValueHint::Url)]
+    pub web_seeds: Vec<String>,
     /// Serve metrics for Prometheus over HTTP, without authentication; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
@@ -332,8 +335,8 @@ pub struct AskArgs {
 
 /// What `troc peers` prints, the fastest connections first.
 const PEERS_COLUMNS: &str = "\
-Columns: DIR in (it came to us) or out; HAS of the torrent; DOWN and UP of the last seconds; GAVE
-what came from it, GOT what went to it; ASKED requests of ours that wait for their blocks, QUEUED
+Columns: DIR in (it came to us), out, or web (a web seed); HAS of the torrent; DOWN and UP of the last
+seconds; GAVE what came from it, GOT what went to it; ASKED requests of ours that wait for their blocks, QUEUED
 requests of its that wait to be served, SENDING what is under way to it; CLASS in the order of
 service, with its place while it waits (#0 is first); WHY it stands there. Nothing is encrypted.
 FLAGS: D we take from it, d we would but it chokes us, K it would give but we want nothing; U it
@@ -397,6 +400,7 @@ mod tests {
             "get x -o d --lan-upload-limit 1Gbit/s --lan-download-limit 100MiB/s --upload-limit 1MB/s",
             "get x -o d --seed-ratio 1.5 --seed-time 1h30m",
             "get x -o d --seed --seed-time 90",
+            "get x -o d --web-seed http://a/ --web-seed https://b/c",
             "relay --dir d --torrent-upload-limit 1MiB/s --lan-unlimited",
             "get x.torrent -o d --sequential --no-identity --status-interval-ms 100",
             "relay --dir d",

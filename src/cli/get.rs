@@ -52,22 +52,20 @@ fn seed_goal(args: &GetArgs) -> Option<SeedGoal> {
 
 /// Without a tracker and a peer nobody is ever asked; only who listens can still be found by others.
 fn check_peer_sources(args: &GetArgs, metainfo: &Metainfo) -> Result<(), CliError> {
-    if !args.node.peers.is_empty() || metainfo.trackers.iter().any(|tier| !tier.is_empty()) {
+    let web_seeds = !args.node.web_seeds.is_empty() || !metainfo.web_seeds.is_empty();
+    let trackers = metainfo.trackers.iter().any(|tier| !tier.is_empty());
+    if web_seeds || trackers || !args.node.peers.is_empty() {
         return Ok(());
     }
-    let seeds = match metainfo.web_seeds.is_empty() {
-        true => "",
-        false => " (web seeds: not yet)",
-    };
     if let Some(address) = args.node.listen {
         out::warn(&format!(
-            "no tracker in {}{seeds} and no --peer: waiting for peers to connect to {address}",
+            "no tracker in {} and no --peer: waiting for peers to connect to {address}",
             args.source
         ));
         return Ok(());
     }
     Err(CliError::Usage(format!(
-        "nobody to fetch from, {}: it names no tracker{seeds}; give --peer ADDR:PORT, or --listen ADDR:PORT \
+        "nobody to fetch from, {}: it names no tracker; give --peer ADDR:PORT, or --listen ADDR:PORT \
          and have peers connect",
         args.source
     )))

@@ -11,6 +11,7 @@ use crate::daemon::config::{Identity, LanLimit, NodeConfig, RateLimits, Role};
 use crate::engine::exchange::Exchange;
 use crate::io::uring;
 use crate::proto::metainfo::Metainfo;
+use crate::proto::urls;
 
 use super::args::{LimitArgs, NodeArgs};
 use super::error::CliError;
@@ -49,6 +50,10 @@ pub fn check_switches(args: &NodeArgs) -> Result<(), CliError> {
             let remedy = "peers come from trackers and --peer";
             return Err(CliError::NotYet(format!("{flag}: leave it out; {remedy}")));
         }
+    }
+    if let Some(url) = args.web_seeds.iter().find(|url| urls::web_seed(url.as_bytes()).is_none()) {
+        let remedy = "write it like http://host/path or https://host/path";
+        return Err(CliError::Usage(format!("bad web seed, {url}: {remedy}")));
     }
     let limits = &args.limits;
     for (limit, flag) in [
@@ -114,6 +119,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         metrics: args.metrics,
         tracker: plan.tracker,
         peers: resolve(&args.peers)?,
+        web_seeds: args.web_seeds.clone(),
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,
         zero_copy: args.zero_copy.into(),

@@ -152,7 +152,7 @@ fn row(torrent: &TorrentStatus) -> Row {
     let mut text = format!("{}  {rates}", state_name(&torrent.state));
     let problem = match &torrent.state {
         TorrentState::Stopped(why) => Some(why),
-        _ => torrent.tracker_error.as_ref(),
+        _ => torrent.tracker_error.as_ref().or(torrent.web_seed_error.as_ref()),
     };
     if let Some(goal) = torrent.seeding.as_ref().and_then(|seeding| goal_text(seeding, torrent)) {
         text = format!("{text}  {goal}");
@@ -284,6 +284,10 @@ struct TorrentLine<'a> {
     upload_rate: u64,
     peers: u32,
     seeds: u32,
+    web_seeds: u32,
+    web_seed_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    web_seed_error: Option<&'a str>,
     /// What ended it, of what was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed_end: Option<&'static str>,
@@ -314,6 +318,9 @@ fn json_line(status: &NodeStatus) -> String {
         upload_rate: torrent.upload_rate,
         peers: torrent.peers,
         seeds: torrent.seeds,
+        web_seeds: torrent.web_seeds,
+        web_seed_bytes: torrent.web_seed_bytes,
+        web_seed_error: torrent.web_seed_error.as_deref(),
         seed_end: torrent.seeding.and_then(|seeding| seeding.end).map(|end| match end {
             SeedEnd::Ratio => "ratio",
             SeedEnd::Time => "time",
@@ -358,7 +365,10 @@ mod tests {
             upload_rate: 512,
             peers: 3,
             seeds: 1,
+            web_seeds: 0,
+            web_seed_bytes: 0,
             tracker_error: None,
+            web_seed_error: None,
             seeding: None,
         };
         NodeStatus {
@@ -381,7 +391,7 @@ mod tests {
             r#"","name":"data\u001b[31m","state":"fetching","error":null,"total_bytes":4194304,"#,
             r#""verified_bytes":1048576,"durable_bytes":524288,"downloaded_bytes":2097152,"#,
             r#""uploaded_bytes":1048576,"wasted_bytes":7,"download_rate":1048576,"upload_rate":512,"#,
-            r#""peers":3,"seeds":1}],"#,
+            r#""peers":3,"seeds":1,"web_seeds":0,"web_seed_bytes":0}],"#,
             r#""per_core":[{"sent_bytes":1,"received_bytes":2},{"sent_bytes":3,"received_bytes":4}]}"#,
         );
         assert_eq!(json_line(&status(1)), want);

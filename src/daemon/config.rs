@@ -74,6 +74,8 @@ pub struct NodeConfig {
     pub tracker: Option<SocketAddr>,
     /// Peers given by the operator: dialled whatever their network.
     pub peers: Vec<SocketAddr>,
+    /// HTTP sources given by the operator, of each torrent (BEP 19).
+    pub web_seeds: Vec<String>,
     /// Workers; `None` is one per allowed CPU.
     pub cores: Option<usize>,
     /// Arena size in bytes, within what the host allows; `None` is a quarter of available memory.

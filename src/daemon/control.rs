@@ -30,6 +30,7 @@ use super::status::{NodeStatus, TorrentState};
 use super::store::StateDir;
 use super::swarm::{Live, Sleep, Swarm};
 use super::tracker::{AnnounceError, TrackerClient, TrackerSettings};
+use super::web_seed::{Bridge, Sources};
 use crate::base::address::AddressClass;
 use crate::base::ids::{PeerId, TorrentId};
 use crate::base::limits::TRACKER_ANNOUNCES_MAX;
@@ -119,6 +120,7 @@ pub struct Control<'a> {
     /// Swarms with an announce that waits for one of them to end.
     announces_queued: VecDeque<TorrentId>,
     trackers: Rc<TrackerClient>,
+    web_seeds: Bridge,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     memory: CacheMemory,
@@ -159,6 +161,7 @@ impl<'a> Control<'a> {
         mailbox.set_waker(Arc::new(Bell(Arc::clone(&bell))));
         let (tell, events) = unbounded_channel();
         let now = clock::now();
+        let web_seeds = Bridge::new(Arc::clone(&mailbox), workers.to_vec());
         Self {
             config,
             shared,
@@ -172,6 +175,7 @@ impl<'a> Control<'a> {
             announcing: 0,
             announces_queued: VecDeque::new(),
             trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
+            web_seeds,
             events,
             tell,
             memory,
@@ -331,6 +335,8 @@ impl<'a> Control<'a> {
         for worker in &mut self.workers {
             worker.send(ToWorker::Add { torrent: Arc::clone(&shared), files: Arc::clone(&pairs) });
         }
+        let (metainfo, given) = (Arc::clone(&swarm.metainfo), self.config.web_seeds.clone());
+        self.web_seeds.open(Sources { metainfo, shared, given });
         // While workers drain it stays open like the others.
         if matches!(self.phase, Phase::Closing(_)) {
             self.close_journals();
@@ -470,6 +476,7 @@ impl<'a> Control<'a> {
         self.phase = Phase::Draining(self.workers.len());
         self.dismiss_inquiries();
         self.gates.stop();
+        self.web_seeds.stop();
         let now = clock::now();
         for (index, swarm) in self.swarms.iter_mut().enumerate() {
             if let Some(live) = &swarm.live {

@@ -108,6 +108,8 @@ pub struct Traffic {
     pub sent_bytes: u64,
     /// Received from peers, what was thrown away included.
     pub received_bytes: u64,
+    /// Of that, blocks of web seeds.
+    pub web_seed_bytes: u64,
     /// Received and thrown away.
     pub wasted_bytes: u64,
     /// Read from disk to be sent.
@@ -116,6 +118,8 @@ pub struct Traffic {
     pub peers: u64,
     /// Connected peers that have everything.
     pub seeds: u64,
+    /// Connections to web seeds.
+    pub web_seeds: u64,
 }
 
 /// One torrent, or the sum of those without a label of their own.
@@ -136,20 +140,24 @@ impl Traffic {
         Self {
             sent_bytes: stats.sent_bytes.get(),
             received_bytes: stats.received_bytes.get(),
+            web_seed_bytes: stats.web_seed_bytes.get(),
             wasted_bytes: stats.wasted_bytes.get(),
             loaded_bytes: stats.loaded_bytes.get(),
             peers: stats.peers.load(Ordering::Relaxed).into(),
             seeds: stats.seeds.load(Ordering::Relaxed).into(),
+            web_seeds: stats.web_seeds.load(Ordering::Relaxed).into(),
         }
     }
 
     const fn add(&mut self, other: &Self) {
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
+        self.web_seed_bytes += other.web_seed_bytes;
         self.wasted_bytes += other.wasted_bytes;
         self.loaded_bytes += other.loaded_bytes;
         self.peers += other.peers;
         self.seeds += other.seeds;
+        self.web_seeds += other.web_seeds;
     }
 }
 

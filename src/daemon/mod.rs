@@ -28,6 +28,7 @@ mod supervisor;
 mod swarm;
 pub mod tracker;
 pub mod tracker_server;
+mod web_seed;
 
 pub use error::NodeError;
 pub use run::run;

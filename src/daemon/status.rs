@@ -47,8 +47,14 @@ pub struct TorrentStatus {
     pub peers: u32,
     /// Connected peers that have everything.
     pub seeds: u32,
+    /// Of `peers`, connections to web seeds.
+    pub web_seeds: u32,
+    /// Of what was received, blocks of web seeds.
+    pub web_seed_bytes: u64,
     /// The last thing a tracker complained about, made safe for a terminal.
     pub tracker_error: Option<String>,
+    /// What a web seed last failed at.
+    pub web_seed_error: Option<String>,
     /// How long a `get` has served it since all was there, if it is to.
     pub seeding: Option<Seeding>,
 }

@@ -73,6 +73,8 @@ pub struct Swarm {
     pub announce_queued: bool,
     /// What a tracker last complained about.
     pub tracker_error: Option<String>,
+    /// What a web seed last failed at.
+    pub web_seed_error: Option<String>,
     /// When a peer was last connected, or it started.
     pub peer_at: Instant,
     /// Since all is there, if it is served on.
@@ -95,6 +97,7 @@ impl Swarm {
             announcer,
             announce_queued: false,
             tracker_error: None,
+            web_seed_error: None,
             peer_at: now,
             seeding: None,
             complete_told: false,
@@ -244,7 +247,10 @@ impl Swarm {
             upload_rate: 0,
             peers: 0,
             seeds: 0,
+            web_seeds: 0,
+            web_seed_bytes: 0,
             tracker_error: self.tracker_error.clone(),
+            web_seed_error: self.web_seed_error.clone(),
             seeding: self.seeding,
         };
         if let Some(live) = &self.live {
@@ -255,6 +261,8 @@ impl Swarm {
             status.wasted_bytes = sum(|stats| stats.wasted_bytes.get());
             status.peers = sum(|stats| stats.peers.load(Ordering::Relaxed).into()) as u32;
             status.seeds = sum(|stats| stats.seeds.load(Ordering::Relaxed).into()) as u32;
+            status.web_seeds = sum(|stats| stats.web_seeds.load(Ordering::Relaxed).into()) as u32;
+            status.web_seed_bytes = sum(|stats| stats.web_seed_bytes.get());
             status.verified_bytes = payload(shared.verified_bytes(), shared.is_complete(), total_bytes);
             let durable = live.durable.ones().map(|piece| u64::from(shared.meta.geometry.piece_len(piece)));
             status.durable_bytes = payload(durable.sum(), live.durable.is_full(), total_bytes);

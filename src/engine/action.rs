@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::exchange::Speaks;
 use super::peer::Origin;
-use crate::base::ids::{ConnId, CoreConn, CoreId, PeerId, SlotId, TorrentId};
+use crate::base::ids::{ConnId, CoreConn, CoreId, PeerId, SlotId, TorrentId, WebSeedId};
 use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::holepunch::PunchMessage;
 
@@ -246,6 +246,15 @@ pub enum Report {
         /// Why.
         why: Farewell,
     },
+    /// A connection to a web seed ended.
+    WebSeedLeft {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The web seed.
+        seed: WebSeedId,
+        /// Why.
+        why: Farewell,
+    },
 }
 
 impl Report {
@@ -261,7 +270,8 @@ impl Report {
             | Self::Speaks { torrent, .. }
             | Self::Exchanged { torrent, .. }
             | Self::Punch { torrent, .. }
-            | Self::Disconnected { torrent, .. } => torrent,
+            | Self::Disconnected { torrent, .. }
+            | Self::WebSeedLeft { torrent, .. } => torrent,
         }
     }
 }

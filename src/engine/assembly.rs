@@ -243,7 +243,8 @@ impl Engine {
     /// Queues haves that the peer was not told of yet, so many at a time. While some are left a send is under
     /// way or about to be, and its end calls this again.
     pub(super) fn tell_haves(&mut self, conn: ConnId) {
-        let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) else { return };
+        let told = |peer: &&mut Peer| peer.is_open() && !peer.is_web_seed();
+        let Some(peer) = self.peers.get_mut(conn).filter(told) else { return };
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
         while let Some(&piece) = torrent.have_log.get(peer.have_cursor)
             && peer.out.frames.len() <= HAVE_FRAMES_WAITING_MAX

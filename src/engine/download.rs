@@ -185,7 +185,7 @@ impl Engine {
         peer.received_bytes += u64::from(length);
         peer.pace.note_block(length, now.since(asked.at), pause);
         let stats = &torrent.shared.stats[self.config.core.0 as usize];
-        stats.received_bytes.add(length.into());
+        web_seed::note_received(peer, stats, length);
         debug_assert!(!claim.has(index), "landing guards against a second copy");
         claim.unask(index);
         claim.got |= 1 << index;

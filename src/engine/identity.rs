@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::base::address::{AddressClass, GroupKey, canonical};
+use crate::base::ids::{InfoHash, WebSeedId};
 use crate::base::network::Grouping;
 
 /// The hashes of one peer.
@@ -41,6 +42,16 @@ impl Identity {
             _ => hash(&group_bytes(grouping.group_key(address.ip())), secret),
         };
         Self { key, group, one_machine: !is_stranger }
+    }
+
+    /// By which a web seed of a torrent is blamed and banned, whatever its address: servers have many, and
+    /// one address has many servers. Never zero.
+    pub fn of_web_seed(info_hash: InfoHash, seed: WebSeedId, secret: u64) -> u64 {
+        // Of another length than what is hashed of addresses and keys.
+        let mut bytes = [0; 22];
+        bytes[..20].copy_from_slice(&info_hash.0);
+        bytes[20..].copy_from_slice(&seed.0.to_be_bytes());
+        hash(&bytes, secret)
     }
 
     /// The account of whoever has the key pair of `public`. Never zero.

@@ -26,6 +26,7 @@
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
 //! view.rs       what whoever asks is shown of a connection
+//! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
 //! roster.rs     whom we know and are connected to (the same; candidates.rs: whom to dial)
 //! ```
 
@@ -68,6 +69,7 @@ pub mod tracker;
 mod unchoking;
 mod upload;
 pub mod view;
+pub mod web_seed;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -393,6 +395,9 @@ impl Engine {
         if peer.is_seed() {
             stats.seeds.fetch_sub(1, Ordering::Relaxed);
         }
+        if peer.is_web_seed() {
+            stats.web_seeds.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// The connection's last operation has ended: nothing lands in its blocks' places any more.
@@ -421,7 +426,10 @@ impl Engine {
             }
             let why = peer.farewell.unwrap_or(Farewell::Gone);
             let (conn, address) = (CoreConn { core: self.config.core, conn }, peer.address);
-            let report = Report::Disconnected { torrent: id, conn: Some(conn), address, why };
+            let report = match peer.origin {
+                Origin::WebSeed(seed) => Report::WebSeedLeft { torrent: id, seed, why },
+                _ => Report::Disconnected { torrent: id, conn: Some(conn), address, why },
+            };
             self.actions.push_back(Action::Report(report));
         }
         self.food = true;

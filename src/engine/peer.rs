@@ -16,10 +16,10 @@ use super::view::Meter;
 use crate::base::address::AddressClass;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
-use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId};
+use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId, WebSeedId};
 use crate::base::limits::{
     ALLOWED_FAST_KEPT_MAX, COMEBACKS_MAX, REJECTS_WAITING_MAX, RELIEVED_TIME, REQUESTS_OUT_MAX,
-    REQUESTS_QUEUED_MAX,
+    REQUESTS_QUEUED_MAX, WEB_SEED_REQUESTS_OUT_MIN,
 };
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
@@ -32,6 +32,8 @@ pub enum Origin {
     Incoming,
     /// We did.
     Outgoing,
+    /// Our own bridge, to this web seed: nobody out there is named by its address.
+    WebSeed(WebSeedId),
 }
 
 /// How far the connection is.
@@ -268,7 +270,7 @@ impl Peer {
     /// A connection that has just begun.
     pub fn new(conn: ConnId, address: SocketAddr, origin: Origin, key: u64, now: Instant) -> Self {
         let stage = match origin {
-            Origin::Incoming => Stage::Handshaking,
+            Origin::Incoming | Origin::WebSeed(_) => Stage::Handshaking,
             Origin::Outgoing => Stage::Dialing,
         };
         Self {
@@ -365,6 +367,11 @@ impl Peer {
         self.flags.unchokes_us || self.allowed.iter().any(|&piece| self.bits.get(piece))
     }
 
+    /// Whether a web server is behind it, and no peer that others could be told of.
+    pub const fn is_web_seed(&self) -> bool {
+        matches!(self.origin, Origin::WebSeed(_))
+    }
+
     /// Whether messages flow.
     pub const fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open)
@@ -380,7 +387,8 @@ impl Peer {
 
     /// Requests to keep outstanding.
     pub fn depth(&self) -> usize {
-        self.pace.depth(self.reqq)
+        let depth = self.pace.depth(self.reqq);
+        if self.is_web_seed() { depth.max(WEB_SEED_REQUESTS_OUT_MIN) } else { depth }
     }
 
     /// Whether a send may begin: the connection stands, and none is in flight.

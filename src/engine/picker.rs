@@ -132,7 +132,7 @@ impl Rivals {
     fn of(own: PeerId, torrent: &Torrent, peers: &Peers) -> Self {
         let mut rivals = Self { own: number(own), ids: [0; RIVALS_MAX], count: 0 };
         let looked_at = torrent.peers.iter().take(RIVALS_LOOKS_MAX).filter_map(|&conn| peers.get(conn));
-        let lacking = looked_at.filter(|peer| !peer.is_seed());
+        let lacking = looked_at.filter(|peer| !peer.is_seed() && !peer.is_web_seed());
         for (place, peer) in rivals.ids.iter_mut().zip(lacking) {
             *place = number(peer.peer_id);
             rivals.count += 1;

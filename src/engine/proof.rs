@@ -136,6 +136,7 @@ impl Engine {
         let (side, hellos) = match peer.origin {
             Origin::Outgoing => (Side::Dialler, [&ours, &theirs]),
             Origin::Incoming => (Side::Acceptor, [&theirs, &ours]),
+            Origin::WebSeed(_) => return Ok(()),
         };
         let (mut answer, mut good) = (None, None);
         if !exchange.answered && self.steps.take(now) {

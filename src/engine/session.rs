@@ -132,7 +132,7 @@ impl Engine {
         }
         let torrent = match origin {
             Origin::Incoming => known,
-            Origin::Outgoing => dialled_for.filter(|_| known == dialled_for),
+            Origin::Outgoing | Origin::WebSeed(_) => dialled_for.filter(|_| known == dialled_for),
         };
         // No client calls itself nothing but zeros; who does so would be one with all others that do.
         let Some(torrent) = torrent.filter(|_| named) else {
@@ -147,7 +147,10 @@ impl Engine {
                 return Admission::Elsewhere;
             }
         }
-        self.admit(conn, torrent, theirs, now);
+        match origin {
+            Origin::WebSeed(_) => self.admit_web_seed(conn, torrent, theirs, now),
+            _ => self.admit(conn, torrent, theirs, now),
+        }
         Admission::Here
     }
 
@@ -525,7 +528,7 @@ pub(super) fn reject(peer: &mut Peer, block: BlockRef) -> Result<(), PeerMisbeha
     Ok(())
 }
 
-fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
+pub(super) fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
     Handshake::new(info_hash, config.peer_id).with_fast().with_extension()
 }
 

@@ -17,6 +17,7 @@ mod seeding;
 mod time;
 mod turns;
 mod view;
+mod web_seed;
 
 use super::*;
 use crate::base::bitfield::Bitfield;

@@ -6,4 +6,5 @@ pub mod metainfo;
 pub mod text;
 pub mod tracker;
 pub mod urls;
+pub mod web_url;
 pub mod wire;

@@ -46,6 +46,8 @@ impl TorrentMeta {
 pub struct CoreStats {
     /// Payload received, duplicates included.
     pub received_bytes: Count,
+    /// Of that, blocks of web seeds that landed.
+    pub web_seed_bytes: Count,
     /// Payload sent.
     pub sent_bytes: Count,
     /// Payload received and thrown away.
@@ -54,6 +56,8 @@ pub struct CoreStats {
     pub peers: AtomicU32,
     /// Connected peers that have everything.
     pub seeds: AtomicU32,
+    /// Of `peers`, connections to web seeds.
+    pub web_seeds: AtomicU32,
     /// Payload read from disk to be served.
     pub loaded_bytes: Count,
 }

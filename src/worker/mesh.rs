@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 
-use crate::base::ids::{ConnId, TorrentId};
+use crate::base::ids::{ConnId, TorrentId, WebSeedId};
 use crate::engine::action::{Note, Report};
 use crate::engine::exchange::Tale;
 use crate::engine::view::PeerView;
@@ -45,6 +45,17 @@ pub enum ToWorker<I: Io> {
         torrent: TorrentId,
         /// Where.
         address: SocketAddr,
+    },
+    /// Take over a connection from the bridge to a web seed.
+    Adopt {
+        /// Our end of it.
+        socket: I::Socket,
+        /// Where the web server is.
+        address: SocketAddr,
+        /// For which torrent.
+        torrent: TorrentId,
+        /// Which of its web seeds.
+        seed: WebSeedId,
     },
     /// Close a connection, if it is still there.
     Close {
@@ -147,6 +158,13 @@ pub enum ToControl {
         viewing: Viewing,
         /// Where to go on, if that is not all.
         next: Option<usize>,
+    },
+    /// A web seed fails, or gives again (`None`).
+    WebSeed {
+        /// The torrent.
+        torrent: TorrentId,
+        /// One line: which, why, and what happens next.
+        trouble: Option<String>,
     },
     /// A worker has ended; nothing of it is in flight.
     Stopped {

@@ -304,6 +304,14 @@ impl<I: Io> Worker<I> {
                     }
                     None => self.engine.handle_dial_refused(address, torrent),
                 },
+                // Without room the socket is closed, which the bridge sees.
+                ToWorker::Adopt { socket, address, torrent, seed } => {
+                    if let Ok(conn) = self.io.attach(socket) {
+                        self.place_inbound(conn);
+                        self.engine.handle_adopted(conn, address, (torrent, seed), now);
+                        self.receive(conn);
+                    }
+                }
                 ToWorker::Close { conn } => self.engine.handle_unwanted(conn),
                 ToWorker::Tell { conn, tale, payload } => self.engine.handle_tale(conn, tale, &payload),
                 // The other core heard of the torrent first; so will this one, in a moment.

@@ -11,6 +11,7 @@ pub mod rtorrent;
 pub mod torrent;
 pub mod tracker;
 pub mod transmission;
+pub mod web;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -14,6 +14,9 @@ impl Control<'_> {
                 ToControl::Touched { region } => self.region_touched(region),
                 ToControl::Forgotten { region, could } => self.region_forgotten(region, could),
                 ToControl::Viewed { core, viewing, next } => self.viewed(core, viewing, next),
+                ToControl::WebSeed { torrent, trouble } => {
+                    self.swarms[torrent.0 as usize].web_seed_error = trouble;
+                }
                 ToControl::Stopped { .. } => self.worker_ended(),
                 ToControl::Failed { core, why } => {
                     self.fail(NodeError::Worker { core, why });
@@ -50,6 +53,7 @@ impl Control<'_> {
                     live.durable.clear(piece);
                 }
                 swarm.roster.candidates.handle_wanting(now);
+                self.web_seeds.wake(torrent);
                 order(swarm, Order::Lost(piece));
             }
             Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
@@ -71,6 +75,11 @@ impl Control<'_> {
             Report::Exchanged { torrent, from, peers, .. } => self.exchanged(torrent, from, peers, now),
             Report::Punch { torrent, conn, from, message } => {
                 self.punched(torrent, (conn, from), message, now);
+            }
+            Report::WebSeedLeft { torrent, seed, why } => {
+                if why == Farewell::Misbehaved {
+                    self.web_seeds.ban(torrent, seed);
+                }
             }
             Report::Disconnected { torrent, conn, address, why } => {
                 let swarm = &mut self.swarms[torrent.0 as usize];

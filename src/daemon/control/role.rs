@@ -35,8 +35,8 @@ impl Control<'_> {
             if !swarm.is_fetching() || connected(swarm) {
                 swarm.peer_at = now;
             } else if now.since(swarm.peer_at) >= self.config.no_peers_timeout {
-                let tracker =
-                    swarm.tracker_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+                let errors = swarm.tracker_error.iter().chain(&swarm.web_seed_error);
+                let tracker = errors.map(|error| format!(" ({error})")).collect();
                 let name = crate::proto::text::escape(swarm.metainfo.name.as_bytes(), 255);
                 let seconds = self.config.no_peers_timeout.as_ms() / 1000;
                 self.fail(NodeError::NoPeers { seconds, name, tracker });

@@ -35,7 +35,7 @@ pub struct PeerRow {
     pub torrent: Option<String>,
     /// Which worker has it.
     pub core: u8,
-    /// `in`: it came to us; `out`: we dialled it.
+    /// `in`: it came to us; `out`: we dialled it; `web`: a connection to a web seed.
     pub direction: String,
     /// `dialing`, `handshake`, `open` or `closing`.
     pub stage: String,
@@ -128,13 +128,12 @@ fn row(core: u8, peer: &PeerView, torrent: Option<String>, ledger: &Ledger) -> P
         let membership = turn.membership;
         why(turn.class, ledger.standing(membership.balance), ledger.granted_bytes(membership.group))
     };
-    let named = peer.peer_id.0 != [0; 20];
     PeerRow {
         address: peer.address.to_string(),
-        client: if named { client_name(&peer.peer_id) } else { String::new() },
+        client: client(peer),
         torrent,
         core,
-        direction: if peer.origin == Origin::Incoming { "in" } else { "out" }.to_owned(),
+        direction: direction(peer.origin).to_owned(),
         stage: stage(peer.stage).to_owned(),
         have_pieces: peer.pieces[0],
         pieces: peer.pieces[1],
@@ -153,6 +152,22 @@ fn row(core: u8, peer: &PeerView, torrent: Option<String>, ledger: &Ledger) -> P
         waits: peer.turn.is_some_and(|turn| turn.waits),
         party_connections: peer.turn.map_or(0, |turn| turn.members),
         why: peer.turn.as_ref().map(reason).unwrap_or_default(),
+    }
+}
+
+fn client(peer: &PeerView) -> String {
+    match peer.origin {
+        Origin::WebSeed(_) => "web seed".to_owned(),
+        _ if peer.peer_id.0 != [0; 20] => client_name(&peer.peer_id),
+        _ => String::new(),
+    }
+}
+
+const fn direction(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Incoming => "in",
+        Origin::Outgoing => "out",
+        Origin::WebSeed(_) => "web",
     }
 }
 

@@ -74,6 +74,7 @@ const TRAFFIC_COUNTERS: &[Row<Traffic>] = &[
     ("troc_received_bytes", "Payload received, what was thrown away included", |traffic| {
         traffic.received_bytes
     }),
+    ("troc_web_seed_bytes", "Of the payload received, blocks of web seeds", |traffic| traffic.web_seed_bytes),
     ("troc_wasted_bytes", "Payload received and thrown away", |traffic| traffic.wasted_bytes),
     ("troc_loaded_bytes", "Payload read from disk to be sent", |traffic| traffic.loaded_bytes),
 ];
@@ -82,6 +83,9 @@ const TORRENT_COUNTERS: &[Row<TorrentFigures>] = &[
     ("troc_torrent_sent_bytes", "Payload sent", |torrent| torrent.traffic.sent_bytes),
     ("troc_torrent_received_bytes", "Payload received, what was thrown away included", |torrent| {
         torrent.traffic.received_bytes
+    }),
+    ("troc_torrent_web_seed_bytes", "Of the payload received, blocks of web seeds", |torrent| {
+        torrent.traffic.web_seed_bytes
     }),
     ("troc_torrent_wasted_bytes", "Payload received and thrown away", |torrent| torrent.traffic.wasted_bytes),
     ("troc_torrent_loaded_bytes", "Payload read from disk to be sent", |torrent| {
@@ -92,6 +96,7 @@ const TORRENT_COUNTERS: &[Row<TorrentFigures>] = &[
 const TORRENT_GAUGES: &[Row<TorrentFigures>] = &[
     ("troc_torrent_peers", "Connected peers", |torrent| torrent.traffic.peers),
     ("troc_torrent_seeds", "Connected peers that have everything", |torrent| torrent.traffic.seeds),
+    ("troc_torrent_web_seeds", "Connections to web seeds", |torrent| torrent.traffic.web_seeds),
     ("troc_torrent_verified_bytes", "Bytes in verified pieces", |torrent| torrent.verified_bytes),
     ("troc_torrent_size_bytes", "Bytes of the torrent", |torrent| torrent.total_bytes),
 ];

@@ -34,9 +34,9 @@ use crate::proto::tracker::{AnnounceEvent, AnnounceReply, AnnounceRequest};
 
 use blocking::BlockingJobs;
 use hosts::HostGate;
-use resolve::Lookup;
 
 pub use error::{AnnounceError, AnnounceFault, RedirectFault};
+pub(in crate::daemon) use resolve::Lookup;
 pub use resolve::{Resolve, SystemResolver};
 
 /// What a [`TrackerClient`] works with; tests put in their own.

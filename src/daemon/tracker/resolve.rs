@@ -32,7 +32,7 @@ impl Resolve for SystemResolver {
 
 /// A resolver with a bounded memory, off the control thread.
 #[derive(Debug)]
-pub(super) struct Lookup {
+pub(in crate::daemon) struct Lookup {
     resolver: Arc<dyn Resolve>,
     jobs: BlockingJobs,
     cache: RefCell<Cache>,
@@ -44,13 +44,13 @@ struct Cache {
 }
 
 impl Lookup {
-    pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
+    pub(in crate::daemon) fn new(resolver: Arc<dyn Resolve>) -> Self {
         Self { resolver, jobs: BlockingJobs::new("troc-dns", DNS_LOOKUPS_MAX), cache: RefCell::default() }
     }
 
     /// The addresses of `host`, at most [`DNS_ADDRESSES_MAX`]; none if it has none or the look-up
     /// failed. The caller sets the deadline.
-    pub(super) async fn addresses(&self, host: &str, port: u16, now: Instant) -> Vec<SocketAddr> {
+    pub(in crate::daemon) async fn addresses(&self, host: &str, port: u16, now: Instant) -> Vec<SocketAddr> {
         let with_port = |ips: &[IpAddr]| ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
         if let Ok(ip) = host.parse() {
             return with_port(&[ip]);

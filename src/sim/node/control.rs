@@ -154,7 +154,8 @@ impl Control {
             match message {
                 ToControl::Report(report) => self.handle_report(report, world.now()),
                 ToControl::Edges { core, job, edges, .. } => self.write_edges(world, core, job, edges),
-                ToControl::Touched { .. } | ToControl::Viewed { .. } => {}
+                // Simulated nodes have no web seeds.
+                ToControl::Touched { .. } | ToControl::Viewed { .. } | ToControl::WebSeed { .. } => {}
                 ToControl::Forgotten { region, could } => self.cache.handle_forgotten(world, region, could),
                 ToControl::Stopped { core } => self.worker_ended(CoreId(core)),
                 ToControl::Failed { core, why } => panic!("worker {core}: {why}"),
@@ -172,7 +173,7 @@ impl Control {
             }
             Report::DiskFailed { .. } => self.fail(),
             // Torrents of simulated nodes are always open.
-            Report::Wanted { .. } => {}
+            Report::Wanted { .. } | Report::WebSeedLeft { .. } => {}
             Report::Connected { conn, address, origin, peer_id, .. } => {
                 let unwanted = self.roster.handle_connected(conn, address, origin, peer_id);
                 self.close(unwanted);
