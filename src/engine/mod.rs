@@ -26,6 +26,7 @@
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
 //! view.rs       what whoever asks is shown of a connection
+//! dht/          a node of the distributed hash table (the same)
 //! roster.rs     whom we know and are connected to (the same; candidates.rs: whom to dial)
 //! ```
 
@@ -40,6 +41,7 @@ pub mod candidates;
 mod check;
 pub mod choker;
 pub mod claims;
+pub mod dht;
 mod download;
 mod egress;
 mod held;
