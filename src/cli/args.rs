@@ -163,14 +163,20 @@ pub struct NodeArgs {
     /// Do not look for peers in the distributed hash table
     #[arg(long, overrides_with = "dht")]
     pub no_dht: bool,
-    /// Look for peers in the distributed hash table; not yet
-    #[arg(long, overrides_with = "no_dht", hide = true)]
+    /// Look for peers in the distributed hash table even if all that is named is local
+    #[arg(long, overrides_with = "no_dht")]
     pub dht: bool,
-    /// Do not look for peers on the local network
+    /// A node by which to enter the table, instead of the public ones; may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    pub dht_bootstrap: Vec<String>,
+    /// Where datagrams of the table come in [default: the address and port of --listen, by UDP]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub dht_listen: Option<SocketAddr>,
+    /// Do not look for peers on the local network, where that is the default: on a private --listen address
     #[arg(long, overrides_with = "lsd")]
     pub no_lsd: bool,
-    /// Look for peers on the local network; not yet
-    #[arg(long, overrides_with = "no_lsd", hide = true)]
+    /// Look for peers on the local network by multicast (BEP 14)
+    #[arg(long, overrides_with = "no_lsd")]
     pub lsd: bool,
     /// Do not exchange addresses with peers
     #[arg(long, overrides_with = "pex")]

@@ -15,6 +15,7 @@ mod ledger;
 mod man;
 mod node;
 mod out;
+mod peer_sources;
 mod peers;
 mod progress;
 mod relay;

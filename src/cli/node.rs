@@ -14,6 +14,7 @@ use crate::proto::metainfo::Metainfo;
 use super::args::{LimitArgs, NodeArgs};
 use super::error::CliError;
 use super::out;
+use super::peer_sources::discovery;
 use super::progress::NodeProgress;
 
 /// Between two looks of a progress bar.
@@ -41,11 +42,9 @@ pub struct Plan<'a> {
 
 /// Switches that a later version brings. The `--no-...` ones are accepted: they ask for what is so anyway.
 pub fn check_switches(args: &NodeArgs) -> Result<(), CliError> {
-    for (wanted, flag) in [(args.dht, "--dht"), (args.lsd, "--lsd"), (args.pex, "--pex")] {
-        if wanted {
-            let remedy = "peers come from trackers and --peer";
-            return Err(CliError::NotYet(format!("{flag}: leave it out; {remedy}")));
-        }
+    if args.pex {
+        let remedy = "peers come from trackers, the distributed hash table and --peer";
+        return Err(CliError::NotYet(format!("--pex: leave it out; {remedy}")));
     }
     let limits = &args.limits;
     for (limit, flag) in [
@@ -102,6 +101,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
     let bar_interval = Span(BAR_INTERVAL.0.saturating_mul(slower).min(BAR_INTERVAL_MAX.0));
     let json_interval = Span::from_ms(args.status_interval_ms.into());
     let status_interval = if args.json { json_interval } else { bar_interval };
+    let discovery = discovery(args, plan.role, plan.listen, &plan.torrents)?;
     Ok(NodeConfig {
         role: plan.role,
         torrents: plan.torrents,
@@ -110,6 +110,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         listen: Some(plan.listen),
         metrics: args.metrics,
         peers: resolve(&args.peers)?,
+        discovery,
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,
         zero_copy: args.zero_copy.into(),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::discovery::DiscoveryConfig;
 use super::seeding::SeedGoal;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
@@ -71,6 +72,8 @@ pub struct NodeConfig {
     pub metrics: Option<SocketAddr>,
     /// Peers given by the operator: dialled whatever their network.
     pub peers: Vec<SocketAddr>,
+    /// Where to look for peers besides trackers.
+    pub discovery: DiscoveryConfig,
     /// Workers; `None` is one per allowed CPU.
     pub cores: Option<usize>,
     /// Arena size in bytes, within what the host allows; `None` is a quarter of available memory.

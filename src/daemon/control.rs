@@ -1,13 +1,14 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
 mod accounts;
+mod discovery;
 mod inquiry;
 mod mail;
 mod memory;
 mod role;
 mod sleep;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::agenda::Agenda;
 use super::clock;
 use super::config::{NodeConfig, Role};
+use super::discovery::News as Discovered;
 use super::error::NodeError;
 use super::keeping::{News, Order, keep};
 use super::metrics::{Asked, Endpoint};
@@ -45,6 +47,7 @@ use crate::storage::durability::SyncPolicy;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
 
 use accounts::Ledgering;
+use discovery::Finding;
 use inquiry::Inquiries;
 use memory::RegionDone;
 use sleep::Bedroom;
@@ -86,6 +89,7 @@ enum Event {
     Asked(super::socket::Asked),
     Region(RegionDone),
     Ledgered,
+    Discovered(Discovered),
 }
 
 /// How far the node is.
@@ -115,6 +119,7 @@ pub struct Control<'a> {
     /// Swarms with an announce that waits for one of them to end.
     announces_queued: VecDeque<TorrentId>,
     trackers: Rc<TrackerClient>,
+    finding: Finding,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     memory: CacheMemory,
@@ -167,6 +172,7 @@ impl<'a> Control<'a> {
             announcing: 0,
             announces_queued: VecDeque::new(),
             trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
+            finding: Finding::default(),
             events,
             tell,
             memory,
@@ -191,6 +197,7 @@ impl<'a> Control<'a> {
         self.region_touched(0);
         self.listen();
         self.start_ledgering();
+        self.start_discovery();
         self.start_torrents();
         self.show_status();
         loop {
@@ -248,6 +255,7 @@ impl<'a> Control<'a> {
             }
             self.swarms.push(swarm);
             self.agenda.set(id, Some(now));
+            self.discover(id);
             self.begin_start(id, true);
         }
     }
@@ -280,6 +288,7 @@ impl<'a> Control<'a> {
             Event::Asked(asked) => self.asked(asked),
             Event::Region(done) => self.region_done(done),
             Event::Ledgered => self.ledgering = Ledgering::Over,
+            Event::Discovered(news) => self.discovered(news),
         }
     }
 
@@ -365,6 +374,7 @@ impl<'a> Control<'a> {
         for id in self.agenda.take_due(now) {
             self.dial(id, now);
             self.announce_due(id, now);
+            self.discover(id);
             self.agenda.set(id, self.next_look(id));
         }
         while self.announcing < TRACKER_ANNOUNCES_MAX
@@ -457,6 +467,7 @@ impl<'a> Control<'a> {
         }
         self.phase = Phase::Draining(self.workers.len());
         self.dismiss_inquiries();
+        self.finding.stop();
         self.gates.stop();
         let now = clock::now();
         for (index, swarm) in self.swarms.iter_mut().enumerate() {
@@ -484,6 +495,7 @@ impl<'a> Control<'a> {
         let closed = self.swarms.iter().all(|swarm| swarm.live.as_ref().is_none_or(|live| live.closed));
         let told = self.swarms.iter().all(|swarm| swarm.announcer.is_stopped());
         let kept = matches!(self.ledgering, Ledgering::Over);
+        let told = told && self.finding.is_over();
         closed && kept && (told || clock::now().since(since) >= GOOD_BYE_TIMEOUT)
     }
 
@@ -527,6 +539,7 @@ impl<'a> Control<'a> {
             listen: self.shared.listen,
             metrics: self.metrics.as_ref().map(|metrics| metrics.address),
             cache: self.memory.status(),
+            dht: self.finding.status(),
             torrents,
             per_core_bytes,
         }

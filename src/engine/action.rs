@@ -202,6 +202,13 @@ pub enum Report {
         /// Its port.
         port: u16,
     },
+    /// A peer named a node of the distributed hash table (BEP 5 `port`).
+    Node {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Where the node is.
+        address: SocketAddr,
+    },
     /// A dialled or accepted connection ended.
     Disconnected {
         /// The torrent, if the handshake got that far or it was dialled for one.
@@ -225,6 +232,7 @@ impl Report {
             | Self::Wanted { torrent }
             | Self::Connected { torrent, .. }
             | Self::Listens { torrent, .. }
+            | Self::Node { torrent, .. }
             | Self::Disconnected { torrent, .. } => torrent,
         }
     }

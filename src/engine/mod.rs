@@ -27,6 +27,8 @@
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
 //! view.rs       what whoever asks is shown of a connection
 //! dht/          a node of the distributed hash table (the same)
+//! nodes.rs      nodes of that table that peers name
+//! lsd.rs        what to say on the local network (the same)
 //! roster.rs     whom we know and are connected to (the same; candidates.rs: whom to dial)
 //! ```
 
@@ -48,6 +50,8 @@ mod held;
 pub mod identity;
 mod ingress;
 mod loading;
+pub mod lsd;
+mod nodes;
 pub mod pace;
 mod parole;
 pub mod peer;
@@ -108,6 +112,8 @@ pub struct EngineConfig {
     pub peer_id: PeerId,
     /// The port we accept on, for the extension handshake.
     pub listen_port: Option<u16>,
+    /// The port of our node of the distributed hash table, if we have one (BEP 5).
+    pub dht_port: Option<u16>,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
     /// Seed of choices that nobody gains from guessing.

@@ -15,6 +15,7 @@ use crate::shared::sync::Ordering;
 
 use super::admission::Counted;
 use super::egress::Lane;
+use super::nodes::name_node;
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
 use super::*;
@@ -243,6 +244,7 @@ impl Engine {
             greet(&self.config, shared, peer);
         }
         announce_pieces(shared, peer);
+        name_node(&self.config, theirs, shared, peer);
         let (address, origin, peer_id) = (peer.address, peer.origin, theirs.peer_id);
         let here = CoreConn { core: self.config.core, conn };
         let report = Report::Connected { torrent: id, conn: here, address, origin, peer_id };
@@ -271,9 +273,8 @@ impl Engine {
         // The extension handshake may come before the bitfield.
         peer.fresh = first && matches!(message, Message::Extended { .. } | Message::KeepAlive);
         match message {
-            Message::KeepAlive | Message::Port(_) | Message::Suggest(_) | Message::Unknown { .. } => {
-                idle(peer)
-            }
+            Message::KeepAlive | Message::Suggest(_) | Message::Unknown { .. } => idle(peer),
+            Message::Port(port) => self.node_named(conn, port),
             Message::Choke => {
                 // Flapping costs us requests each time (threat P25).
                 idle(peer)?;
@@ -522,7 +523,8 @@ pub(super) fn reject(peer: &mut Peer, block: BlockRef) -> Result<(), PeerMisbeha
 }
 
 fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
-    Handshake::new(info_hash, config.peer_id).with_fast().with_extension()
+    let ours = Handshake::new(info_hash, config.peer_id).with_fast().with_extension();
+    if config.dht_port.is_some() { ours.with_dht() } else { ours }
 }
 
 /// Our extension handshake (BEP 10).

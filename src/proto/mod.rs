@@ -2,6 +2,7 @@
 
 pub mod bencode;
 pub mod krpc;
+pub mod lsd;
 pub mod magnet;
 pub mod metainfo;
 pub mod text;

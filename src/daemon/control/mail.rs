@@ -64,6 +64,7 @@ impl Control<'_> {
                 let unwanted = self.swarms[torrent.0 as usize].roster.handle_listens(conn, port);
                 self.close(unwanted);
             }
+            Report::Node { address, .. } => self.finding.hint(address),
             Report::Disconnected { torrent, conn, address, why } => {
                 let swarm = &mut self.swarms[torrent.0 as usize];
                 // A dial that fails, again and again, is no peer.

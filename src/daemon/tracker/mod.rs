@@ -5,7 +5,7 @@
 //! further in ([`AddressClass::may_name`]). The address that was checked is the one connected to.
 //! Every announce has one deadline over look-up, connection, redirects and body.
 
-mod blocking;
+pub(super) mod blocking;
 mod error;
 mod hosts;
 mod http;
