@@ -105,6 +105,9 @@ pub struct ShowArgs {
     /// List every file instead of the first 20
     #[arg(long)]
     pub files: bool,
+    /// Ask the trackers how many seeds and peers they count, and how often it was completed (BEP 48)
+    #[arg(long)]
+    pub scrape: bool,
 }
 
 /// `troc verify`.
@@ -160,6 +163,9 @@ pub struct NodeArgs {
     /// Bits that public addresses have in common which share grants and turns, IPv4 and IPv6
     #[arg(long, value_name = "V4,V6", default_value_t = GroupPrefixes::default())]
     pub group_prefix: GroupPrefixes,
+    /// Announce to one tracker of each tier, not to the first that answers; private torrents excepted
+    #[arg(long)]
+    pub announce_all: bool,
     /// Do not look for peers in the distributed hash table
     #[arg(long, overrides_with = "dht")]
     pub no_dht: bool,

@@ -19,6 +19,7 @@ mod peer_sources;
 mod peers;
 mod progress;
 mod relay;
+mod scrape;
 mod show;
 mod source;
 mod table;

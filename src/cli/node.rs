@@ -8,6 +8,7 @@ use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::daemon;
 use crate::daemon::config::{Identity, LanLimit, NodeConfig, RateLimits, Role};
+use crate::engine::announcer::Reach;
 use crate::io::uring;
 use crate::proto::metainfo::Metainfo;
 
@@ -110,6 +111,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         listen: Some(plan.listen),
         metrics: args.metrics,
         peers: resolve(&args.peers)?,
+        announce: if args.announce_all { Reach::AllTiers } else { Reach::FirstTier },
         discovery,
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,

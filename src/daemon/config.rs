@@ -8,6 +8,7 @@ use super::discovery::DiscoveryConfig;
 use super::seeding::SeedGoal;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
+use crate::engine::announcer::Reach;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
 
@@ -72,6 +73,8 @@ pub struct NodeConfig {
     pub metrics: Option<SocketAddr>,
     /// Peers given by the operator: dialled whatever their network.
     pub peers: Vec<SocketAddr>,
+    /// Which trackers hear of a torrent.
+    pub announce: Reach,
     /// Where to look for peers besides trackers.
     pub discovery: DiscoveryConfig,
     /// Workers; `None` is one per allowed CPU.

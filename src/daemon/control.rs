@@ -36,7 +36,7 @@ use crate::base::limits::TRACKER_ANNOUNCES_MAX;
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
 use crate::engine::action::Report;
-use crate::engine::announcer::{Announce, Announcer, TrackerIndex, TrackerOrigin};
+use crate::engine::announcer::{Announce, Announcers, Reach, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
 use crate::io::Wake;
 use crate::io::uring::Uring;
@@ -248,8 +248,10 @@ impl<'a> Control<'a> {
         for (index, metainfo) in self.config.torrents.clone().into_iter().enumerate() {
             let id = TorrentId(index as u32);
             let rng = Rng::new(self.shared.seed ^ index as u64);
-            let announcer = Announcer::new(&metainfo.trackers, TrackerOrigin::Operator, rng);
+            let reach = if metainfo.private { Reach::FirstTier } else { self.config.announce };
+            let announcer = Announcers::new(&metainfo.trackers, reach, TrackerOrigin::Operator, rng);
             let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, self.shared.peer_id, now);
+            self.know_own_address(&mut swarm, None);
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
             }

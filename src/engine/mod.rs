@@ -20,6 +20,7 @@
 //! egress.rs     the same under limits, each for those that it is for
 //! ingress.rs    limits of what is asked for        tap.rs       what a core draws from a limit
 //! seeding.rs    whom a seed serves, which nobody can repay
+//! priority.rs   in which order peers are dialled
 //! proof.rs      who proves a key
 //! admission.rs  how many connections strangers may bring
 //! parole.rs     who fetches a piece again that several peers spoilt together
@@ -56,6 +57,7 @@ pub mod pace;
 mod parole;
 pub mod peer;
 mod picker;
+pub mod priority;
 pub mod proof;
 mod relief;
 pub mod roster;

@@ -1,5 +1,7 @@
 //! Peers that are found without a tracker, as the loop sees them.
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::daemon::discovery::{BoundDht, Discovery, Need, News, Privacy, Wanted};
 use crate::daemon::status::DhtStatus;
@@ -55,15 +57,26 @@ impl Control<'_> {
         }
     }
 
+    /// Has a swarm rank its peers by where others see us (BEP 40): the address that we listen on, or `seen`.
+    pub(super) fn know_own_address(&self, swarm: &mut Swarm, seen: Option<IpAddr>) {
+        let Some(listen) = self.shared.listen else { return };
+        let bound = Some(listen.ip()).filter(|ip| !ip.is_unspecified());
+        if let Some(ip) = bound.or(seen) {
+            swarm.roster.candidates.set_own(SocketAddr::new(ip, listen.port()));
+        }
+    }
+
     /// Says what a torrent needs, if that has changed.
     pub(super) fn discover(&mut self, id: TorrentId) {
         if self.phase != Phase::Running {
             return;
         }
         let swarm = &self.swarms[id.0 as usize];
+        // Before it is open, who comes would be refused, and come again much later.
+        let accepts = swarm.live.is_some() || swarm.is_asleep();
         let wanted = Wanted {
             info_hash: swarm.metainfo.info_hash,
-            port: self.shared.listen.map(|address| address.port()),
+            port: self.shared.listen.filter(|_| accepts).map(|address| address.port()),
             privacy: if swarm.metainfo.private { Privacy::Private } else { Privacy::Public },
             need: self.need(swarm),
         };
@@ -94,6 +107,9 @@ impl Control<'_> {
             }
             News::External(address) => {
                 tracing::info!("others see this host at {address}");
+                let mut swarms = std::mem::take(&mut self.swarms);
+                swarms.iter_mut().for_each(|swarm| self.know_own_address(swarm, Some(address)));
+                self.swarms = swarms;
             }
             News::Ended => self.finding.discovery.handle_ended(),
         }

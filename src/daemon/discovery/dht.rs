@@ -198,6 +198,10 @@ impl<F: Fn(News)> Part<F> {
         self.paused_until = self.paused_until.filter(|&at| at > now);
         self.dht.handle_tick(now);
         self.take_events(now);
+        let nodes = self.dht.node_count();
+        if nodes > 0 && self.shown.get().nodes == 0 {
+            self.schedule.handle_reachable(now);
+        }
         while let Some(aim) = self.schedule.poll(now) {
             self.dht.look_up(aim, now);
         }
@@ -207,7 +211,7 @@ impl<F: Fn(News)> Part<F> {
             self.save_at = now + SAVE_INTERVAL;
             self.save();
         }
-        let (nodes, stored_peers) = (self.dht.node_count(), self.dht.stored());
+        let stored_peers = self.dht.stored();
         self.shown.0.set(DhtStatus { listen: Some(self.address), nodes, stored_peers });
     }
 

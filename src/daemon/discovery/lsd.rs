@@ -59,10 +59,9 @@ impl Group {
         }
     }
 
-    /// Joins the group where it has not yet. Returns whether there was such an interface.
-    fn join(&mut self, interfaces: &[Interface]) -> bool {
+    /// Joins the group where it has not yet.
+    fn join(&mut self, interfaces: &[Interface]) {
         self.joined.retain(|index| interfaces.iter().any(|interface| interface.index == *index));
-        let before = self.joined.len();
         for interface in interfaces {
             let index = interface.index;
             if !self.speaks_on(interface) || self.joined.contains(&index) {
@@ -79,7 +78,6 @@ impl Group {
                 self.joined.insert(index);
             }
         }
-        self.joined.len() > before
     }
 
     async fn send(&self, announce: &Announce, interfaces: &[Interface]) {
@@ -136,7 +134,11 @@ pub(super) async fn run(
             (len, from) = receive(v6.as_ref(), buffer6) => (len, from, &buffer6[..]),
             command = inbox.recv() => {
                 match command {
-                    Some(Command::Want(wanted)) => lsd.want(wanted.info_hash, clock::now()),
+                    Some(Command::Want(wanted)) if wanted.port.is_some() => {
+                        lsd.want(wanted.info_hash, clock::now());
+                    }
+                    // Nobody could come yet.
+                    Some(Command::Want(_)) => {}
                     Some(Command::Forget(info_hash)) => lsd.forget(info_hash),
                     Some(Command::Hint(_) | Command::Bootstrap(_)) => {}
                     Some(Command::Stop) | None => break,

@@ -40,8 +40,8 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Waiting,
-    /// With the need that it had when the walk began.
-    Walking(Need),
+    /// With the need and the port that it had when the walk began.
+    Walking(Need, Option<u16>),
 }
 
 /// See the module. Invariant: each torrent that waits stands in the queue of its need, once.
@@ -71,6 +71,10 @@ impl Schedule {
                 self.queue(before).remove(&(due, info_hash));
             }
             let entry = self.entries.get_mut(&info_hash).expect("just seen");
+            if entry.port != port && entry.announced_at.is_none() {
+                // It may be announced now, before anybody looks for it in vain.
+                entry.due = entry.due.min(now);
+            }
             entry.port = port;
             if need == Need::Peers && before != need {
                 entry.hungry_wait = DHT_HUNGRY_WAIT;
@@ -104,7 +108,7 @@ impl Schedule {
         let Some(entry) = self.entries.remove(&info_hash) else { return };
         match entry.state {
             State::Waiting => drop(self.queue(entry.need).remove(&(entry.due, info_hash))),
-            State::Walking(need) => self.walk_ended(need),
+            State::Walking(need, _) => self.walk_ended(need),
         }
     }
 
@@ -124,7 +128,7 @@ impl Schedule {
         let (due, info_hash) = hungry.or_else(|| is_due(&self.present))?;
         let entry = self.entries.get_mut(&info_hash)?;
         let need = entry.need;
-        entry.state = State::Walking(need);
+        entry.state = State::Walking(need, entry.port);
         // Announced anew shortly before it would be forgotten, not with each look-up.
         let old = |at: Instant| now.since(at) >= Span(DHT_ANNOUNCE_INTERVAL.0 / 2);
         let announce = entry.port.filter(|_| entry.announced_at.is_none_or(old));
@@ -139,13 +143,14 @@ impl Schedule {
         let part = u128::from(DHT_ANNOUNCE_INTERVAL.0 / 5) * u128::from(self.rng.next_u64());
         let jitter = Span((part >> 64) as u64);
         let Some(entry) = self.entries.get_mut(&info_hash) else { return };
-        let State::Walking(began_with) = entry.state else { return };
+        let State::Walking(began_with, port) = entry.state else { return };
         entry.state = State::Waiting;
         if announced > 0 {
             entry.announced_at = Some(now);
         }
         let usual = Span(DHT_ANNOUNCE_INTERVAL.0 - jitter.0);
         let wait = match (answers, entry.need) {
+            (1.., _) if entry.port != port && entry.announced_at.is_none() => Span::ZERO,
             (0, _) => doubled(&mut entry.silent_wait, DHT_SILENT_WAIT_MAX),
             (_, Need::Peers) => doubled(&mut entry.hungry_wait, usual),
             (_, Need::Presence) => usual,
@@ -157,6 +162,22 @@ impl Schedule {
         let (due, need) = (entry.due, entry.need);
         self.queue(need).insert((due, info_hash));
         self.walk_ended(began_with);
+    }
+
+    /// There are nodes now: torrents for which nobody answered are due at once.
+    pub fn handle_reachable(&mut self, now: Instant) {
+        let silent = |entry: &Entry| entry.state == State::Waiting && entry.silent_wait != DHT_SILENT_WAIT;
+        let waiting = self.entries.iter().filter(|(_, entry)| silent(entry));
+        let waiting: Vec<InfoHash> = waiting.map(|(&info_hash, _)| info_hash).collect();
+        for info_hash in waiting {
+            let Some(entry) = self.entries.get_mut(&info_hash) else { continue };
+            let (need, before) = (entry.need, entry.due);
+            entry.due = before.min(now);
+            entry.silent_wait = DHT_SILENT_WAIT;
+            let due = entry.due;
+            self.queue(need).remove(&(before, info_hash));
+            self.queue(need).insert((due, info_hash));
+        }
     }
 
     /// When [`Self::poll`] may have something though nothing happens.
@@ -247,6 +268,25 @@ mod tests {
     }
 
     #[test]
+    fn as_soon_as_somebody_answers_those_that_nobody_answered_are_due() {
+        let mut schedule = Schedule::new(1);
+        schedule.want(hash(1), Some(1), Need::Presence, NOW);
+        for _ in 0..5 {
+            let now = schedule.poll_timeout().unwrap();
+            assert!(schedule.poll(now).is_some());
+            schedule.handle_done(hash(1), 0, 0, now);
+        }
+        let now = schedule.poll_timeout().unwrap() - Span(1);
+        schedule.handle_reachable(now);
+        assert_eq!(schedule.poll_timeout(), Some(now));
+        assert!(schedule.poll(now).is_some());
+        schedule.handle_done(hash(1), 8, 8, now);
+        let due = schedule.poll_timeout();
+        schedule.handle_reachable(now);
+        assert_eq!((schedule.poll_timeout(), schedule.present.len()), (due, 1));
+    }
+
+    #[test]
     fn d4_so_many_walks_go_on_at_once_and_sleeping_torrents_leave_places_to_hungry_ones() {
         let mut schedule = Schedule::new(1);
         (0..10_000).for_each(|n| schedule.want(hash(n), Some(1), Need::Presence, NOW));
@@ -269,6 +309,27 @@ mod tests {
         assert_eq!(poll_all(&mut schedule, NOW).len(), DHT_LOOKUPS_HUNGRY_MAX);
         (200..300).for_each(|n| schedule.want(hash(n), None, Need::Presence, NOW));
         assert_eq!(poll_all(&mut schedule, NOW).len(), DHT_LOOKUPS_MAX - DHT_LOOKUPS_HUNGRY_MAX);
+    }
+
+    #[test]
+    fn a_torrent_is_announced_as_soon_as_it_has_a_port() {
+        let aim = |announce| Some(Aim::Peers { info_hash: hash(1), announce });
+        for walking in [false, true] {
+            let mut schedule = Schedule::new(1);
+            schedule.want(hash(1), None, Need::Peers, NOW);
+            assert_eq!(schedule.poll(NOW), aim(None));
+            if walking {
+                schedule.want(hash(1), Some(5), Need::Peers, NOW);
+            }
+            schedule.handle_done(hash(1), 8, 0, NOW);
+            if !walking {
+                assert_eq!(schedule.poll(NOW), None);
+                schedule.want(hash(1), Some(5), Need::Peers, NOW);
+            }
+            assert_eq!(schedule.poll(NOW), aim(Some(5)), "{walking}");
+            schedule.handle_done(hash(1), 8, 8, NOW);
+            assert_eq!(schedule.poll(NOW), None);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod compact;
 pub mod http;
+pub mod scrape;
 pub mod udp;
 pub mod url;
 
