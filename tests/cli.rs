@@ -114,10 +114,11 @@ fn every_verb_has_help_that_names_its_flags() {
     assert!(top.contains("Exit status: 0 done, 1 failed, 2 wrong usage"));
     let node = "--listen --peer --metrics --cores --cache --state --upload-limit --download-limit \
                 --torrent-upload-limit --torrent-download-limit --lan-upload-limit --lan-download-limit \
-                --lan-unlimited --no-dht --no-lsd --no-pex --pex";
+                --lan-unlimited --no-dht --dht --dht-bootstrap --dht-listen --no-lsd --lsd --no-pex --pex \
+                --announce-all";
     for (verb, flags) in [
         ("create", "--output --piece-size --tracker --web-seed --private --v1 --v2 --hybrid"),
-        ("show", "--json --files"),
+        ("show", "--json --files --scrape"),
         ("get", &format!("{node} --output --seed --seed-ratio --seed-time --sequential --json")),
         ("relay", &format!("{node} --dir --tracker --json")),
         ("tracker", "--listen --interval --allow --friends --json"),
@@ -162,7 +163,9 @@ fn wrong_usage_is_one_line_and_status_2() {
         (&["get", "data.torrent", "-o", "d", "--listen", "nowhere"], "--listen"),
         (&["get", "data.torrent", "-o", "d", "--peer", "127.0.0.1"], "bad peer"),
         (&["get", "data.torrent", "-o", "d", "--peer", "127.0.0.1:1", "--state", "d/s"], "state inside"),
-        (&["get", "data.torrent", "-o", "d"], "nobody to fetch from"),
+        (&["get", "data.torrent", "-o", "d", "--no-dht"], "nobody to fetch from"),
+        (&["get", "data.torrent", "-o", "d", "--dht", "--listen", "127.0.0.1:0"], "--dht-bootstrap"),
+        (&["get", "data.torrent", "-o", "d", "--dht-bootstrap", "127.0.0.1"], "bad --dht-bootstrap"),
         (&["create", "data", "-o", "x", "--piece-size", "100KiB"], "piece size"),
         (&["create", "data", "-o", "x", "--piece-size", "8KiB"], "piece size"),
         (&["create", "data", "-o", "x", "--piece-size", "128MiB"], "piece size"),
@@ -190,8 +193,6 @@ fn what_comes_later_says_not_yet() {
         &["get", magnet, "-o", "d"],
         &["relay", magnet, "--dir", "data"],
         &["verify", magnet, "data"],
-        &["get", "data.torrent", "-o", "d", "--dht"],
-        &["get", "data.torrent", "-o", "d", "--lsd"],
     ] {
         assert!(bad(dir.path(), words, 2).starts_with("not yet: "), "{words:?}");
     }

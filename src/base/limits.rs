@@ -3,11 +3,14 @@
 //! is tested at the limit and beyond it. Times, and bounds of the whole process or of load tests, are not
 //! all: some have no test of their own.
 
+mod discovery;
+
 use super::time::Span;
 
 mod web_seed;
 
 pub use web_seed::*;
+pub use discovery::*;
 
 // ---- Metainfo (threats T1 to T26) ----
 

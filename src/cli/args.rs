@@ -107,6 +107,9 @@ pub struct ShowArgs {
     /// List every file instead of the first 20
     #[arg(long)]
     pub files: bool,
+    /// Ask the trackers how many seeds and peers they count, and how often it was completed (BEP 48)
+    #[arg(long)]
+    pub scrape: bool,
 }
 
 /// `troc verify`.
@@ -165,17 +168,26 @@ pub struct NodeArgs {
     /// Bits that public addresses have in common which share grants and turns, IPv4 and IPv6
     #[arg(long, value_name = "V4,V6", default_value_t = GroupPrefixes::default())]
     pub group_prefix: GroupPrefixes,
+    /// Announce to one tracker of each tier, not to the first that answers; private torrents excepted
+    #[arg(long)]
+    pub announce_all: bool,
     /// Do not look for peers in the distributed hash table
     #[arg(long, overrides_with = "dht")]
     pub no_dht: bool,
-    /// Look for peers in the distributed hash table; not yet
-    #[arg(long, overrides_with = "no_dht", hide = true)]
+    /// Look for peers in the distributed hash table even if all that is named is local
+    #[arg(long, overrides_with = "no_dht")]
     pub dht: bool,
-    /// Do not look for peers on the local network
+    /// A node by which to enter the table, instead of the public ones; may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    pub dht_bootstrap: Vec<String>,
+    /// Where datagrams of the table come in [default: the address and port of --listen, by UDP]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub dht_listen: Option<SocketAddr>,
+    /// Do not look for peers on the local network, where that is the default: on a private --listen address
     #[arg(long, overrides_with = "lsd")]
     pub no_lsd: bool,
-    /// Look for peers on the local network; not yet
-    #[arg(long, overrides_with = "no_lsd", hide = true)]
+    /// Look for peers on the local network by multicast (BEP 14)
+    #[arg(long, overrides_with = "no_lsd")]
     pub lsd: bool,
     /// Neither tell peers of one another nor dial whom they name
     #[arg(long, overrides_with = "pex")]

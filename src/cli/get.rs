@@ -11,6 +11,7 @@ use super::args::GetArgs;
 use super::error::CliError;
 use super::node::{self, Plan};
 use super::out;
+use super::peer_sources;
 use super::source::Source;
 
 /// Peers may come in on any free port, so that fetchers of one torrent find each other by its tracker.
@@ -24,8 +25,13 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
             "--seed-ratio 0 is reached at once: leave it out, or give --seed to serve on without an end";
         return Err(CliError::Usage(text.to_owned()));
     }
-    let metainfo = Source::read_torrent(&args.source)?;
-    check_peer_sources(args, &metainfo)?;
+    let metainfo = Arc::new(Source::read_torrent(&args.source)?);
+    let listen = args.node.listen.unwrap_or(LISTEN);
+    let role = Role::Get { seed: seed_goal(args) };
+    let discovery = peer_sources::discovery(&args.node, role, listen, std::slice::from_ref(&metainfo))?;
+    if !peer_sources::is_any(&discovery) {
+        check_peer_sources(args, &metainfo)?;
+    }
     node::check_host()?;
     std::fs::create_dir_all(&args.output).map_err(|error| {
         let shown = args.output.display();
@@ -34,10 +40,10 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
         ))
     })?;
     let plan = Plan {
-        role: Role::Get { seed: seed_goal(args) },
-        torrents: vec![Arc::new(metainfo)],
+        role,
+        torrents: vec![metainfo],
         dir: &args.output,
-        listen: args.node.listen.unwrap_or(LISTEN),
+        listen,
         tracker: None,
         sequential: args.sequential,
     };
@@ -59,14 +65,14 @@ fn check_peer_sources(args: &GetArgs, metainfo: &Metainfo) -> Result<(), CliErro
     }
     if let Some(address) = args.node.listen {
         out::warn(&format!(
-            "no tracker in {} and no --peer: waiting for peers to connect to {address}",
+            "no tracker in {}, no --peer and no --dht: waiting for peers to connect to {address}",
             args.source
         ));
         return Ok(());
     }
     Err(CliError::Usage(format!(
-        "nobody to fetch from, {}: it names no tracker; give --peer ADDR:PORT, or --listen ADDR:PORT \
-         and have peers connect",
+        "nobody to fetch from, {}: it names no tracker; leave out --no-dht, give --peer ADDR:PORT, or \
+         --listen ADDR:PORT and have peers connect",
         args.source
     )))
 }

@@ -9,6 +9,7 @@ use crate::base::time::Span;
 use crate::daemon;
 use crate::daemon::config::{Identity, LanLimit, NodeConfig, RateLimits, Role};
 use crate::engine::exchange::Exchange;
+use crate::engine::announcer::Reach;
 use crate::io::uring;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::urls;
@@ -16,6 +17,7 @@ use crate::proto::urls;
 use super::args::{LimitArgs, NodeArgs};
 use super::error::CliError;
 use super::out;
+use super::peer_sources::discovery;
 use super::progress::NodeProgress;
 
 /// Between two looks of a progress bar.
@@ -45,12 +47,6 @@ pub struct Plan<'a> {
 
 /// Switches that a later version brings. The `--no-...` ones are accepted: they ask for what is so anyway.
 pub fn check_switches(args: &NodeArgs) -> Result<(), CliError> {
-    for (wanted, flag) in [(args.dht, "--dht"), (args.lsd, "--lsd")] {
-        if wanted {
-            let remedy = "peers come from trackers and --peer";
-            return Err(CliError::NotYet(format!("{flag}: leave it out; {remedy}")));
-        }
-    }
     if let Some(url) = args.web_seeds.iter().find(|url| urls::web_seed(url.as_bytes()).is_none()) {
         let remedy = "write it like http://host/path or https://host/path";
         return Err(CliError::Usage(format!("bad web seed, {url}: {remedy}")));
@@ -110,6 +106,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
     let bar_interval = Span(BAR_INTERVAL.0.saturating_mul(slower).min(BAR_INTERVAL_MAX.0));
     let json_interval = Span::from_ms(args.status_interval_ms.into());
     let status_interval = if args.json { json_interval } else { bar_interval };
+    let discovery = discovery(args, plan.role, plan.listen, &plan.torrents)?;
     Ok(NodeConfig {
         role: plan.role,
         torrents: plan.torrents,
@@ -120,6 +117,8 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         tracker: plan.tracker,
         peers: resolve(&args.peers)?,
         web_seeds: args.web_seeds.clone(),
+        announce: if args.announce_all { Reach::AllTiers } else { Reach::FirstTier },
+        discovery,
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,
         zero_copy: args.zero_copy.into(),

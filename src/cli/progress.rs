@@ -12,7 +12,7 @@ use crate::base::human::{
 };
 use crate::base::time::Span;
 use crate::daemon::seeding::{SeedEnd, SeedGoal, Seeding};
-use crate::daemon::status::{CacheStatus, NodeStatus, TorrentState, TorrentStatus};
+use crate::daemon::status::{CacheStatus, DhtStatus, NodeStatus, TorrentState, TorrentStatus};
 
 use super::error::CliError;
 use super::out;
@@ -264,8 +264,17 @@ struct NodeLine<'a> {
     tracker: Option<String>,
     cache_bytes: u64,
     cache_full_bytes: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dht: Vec<DhtLine>,
     torrents: Vec<TorrentLine<'a>>,
     per_core: Vec<CoreLine>,
+}
+
+#[derive(Serialize)]
+struct DhtLine {
+    listen: Option<String>,
+    nodes: usize,
+    stored_peers: usize,
 }
 
 #[derive(Serialize)]
@@ -297,6 +306,11 @@ struct TorrentLine<'a> {
 struct CoreLine {
     sent_bytes: u64,
     received_bytes: u64,
+}
+
+fn dht_line(dht: &DhtStatus) -> DhtLine {
+    let listen = dht.listen.map(|address| address.to_string());
+    DhtLine { listen, nodes: dht.nodes, stored_peers: dht.stored_peers }
 }
 
 fn json_line(status: &NodeStatus) -> String {
@@ -337,6 +351,7 @@ fn json_line(status: &NodeStatus) -> String {
         tracker: status.tracker.map(|address| address.to_string()),
         cache_bytes: status.cache.bytes,
         cache_full_bytes: status.cache.full_bytes,
+        dht: status.dht.iter().map(dht_line).collect(),
         torrents: torrents.collect(),
         per_core: cores.collect(),
     };
@@ -372,6 +387,7 @@ mod tests {
             seeding: None,
         };
         NodeStatus {
+            dht: Vec::new(),
             uptime_ns: 2 * NS_PER_SEC,
             listen: "127.0.0.1:12345".parse().ok(),
             metrics: None,

@@ -11,6 +11,7 @@ use crate::proto::metainfo::{FileEntry, Metainfo};
 use super::args::ShowArgs;
 use super::error::CliError;
 use super::out;
+use super::scrape;
 use super::source::Source;
 
 /// Files listed unless all are asked for.
@@ -18,11 +19,24 @@ const FILES_SHOWN: usize = 20;
 
 /// Prints the source as a table, or as JSON.
 pub fn run(args: &ShowArgs) -> Result<(), CliError> {
-    let text = match Source::read(&args.source)? {
-        Source::Torrent(metainfo) if args.json => torrent_json(&metainfo).to_string(),
-        Source::Torrent(metainfo) => torrent_table(&metainfo, args.files),
-        Source::Magnet(magnet) if args.json => magnet_json(&magnet).to_string(),
-        Source::Magnet(magnet) => magnet_table(&magnet),
+    let source = Source::read(&args.source)?;
+    let counts = if args.scrape { scrape::ask(&source)? } else { Vec::new() };
+    let text = if args.json {
+        let mut json = match &source {
+            Source::Torrent(metainfo) => torrent_json(metainfo),
+            Source::Magnet(magnet) => magnet_json(magnet),
+        };
+        if args.scrape {
+            json["scrape"] = counts.iter().map(scrape::json).collect();
+        }
+        json.to_string()
+    } else {
+        let mut table = match &source {
+            Source::Torrent(metainfo) => torrent_table(metainfo, args.files),
+            Source::Magnet(magnet) => magnet_table(magnet),
+        };
+        table.rows("counted", counts.iter().map(scrape::text));
+        table.0
     };
     out::line(text.trim_end())
 }
@@ -44,7 +58,7 @@ impl Table {
     }
 }
 
-fn torrent_table(metainfo: &Metainfo, all_files: bool) -> String {
+fn torrent_table(metainfo: &Metainfo, all_files: bool) -> Table {
     let geometry = metainfo.geometry;
     let mut table = Table(String::new());
     table.row("name", &metainfo.name);
@@ -74,7 +88,7 @@ fn torrent_table(metainfo: &Metainfo, all_files: bool) -> String {
     if shown < files.len() {
         table.row("", &format!("... and {} more (--files lists all)", files.len() - shown));
     }
-    table.0
+    table
 }
 
 fn torrent_json(metainfo: &Metainfo) -> serde_json::Value {
@@ -110,7 +124,7 @@ fn peers(magnet: &Magnet) -> Vec<String> {
     magnet.peers.iter().map(|peer| address(&peer.host, peer.port)).collect()
 }
 
-fn magnet_table(magnet: &Magnet) -> String {
+fn magnet_table(magnet: &Magnet) -> Table {
     let mut table = Table(String::new());
     table.rows("name", magnet.name.clone());
     table.rows("info hash", magnet.info_hash.map(|hash| hash.to_hex()));
@@ -118,7 +132,7 @@ fn magnet_table(magnet: &Magnet) -> String {
     table.rows("trackers", magnet.trackers.clone());
     table.rows("web seeds", magnet.web_seeds.clone());
     table.rows("peers", peers(magnet));
-    table.0
+    table
 }
 
 fn magnet_json(magnet: &Magnet) -> serde_json::Value {

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::discovery::DiscoveryConfig;
 use super::seeding::SeedGoal;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::engine::exchange::Exchange;
+use crate::engine::announcer::Reach;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
 
@@ -76,6 +78,10 @@ pub struct NodeConfig {
     pub peers: Vec<SocketAddr>,
     /// HTTP sources given by the operator, of each torrent (BEP 19).
     pub web_seeds: Vec<String>,
+    /// Which trackers hear of a torrent.
+    pub announce: Reach,
+    /// Where to look for peers besides trackers.
+    pub discovery: DiscoveryConfig,
     /// Workers; `None` is one per allowed CPU.
     pub cores: Option<usize>,
     /// Arena size in bytes, within what the host allows; `None` is a quarter of available memory.

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod exchange;
+mod discovery;
 mod inquiry;
 mod mail;
 mod memory;
@@ -9,7 +10,7 @@ mod role;
 mod sleep;
 mod tracking;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::agenda::Agenda;
 use super::clock;
 use super::config::{NodeConfig, Role};
+use super::discovery::News as Discovered;
 use super::error::NodeError;
 use super::keeping::{News, Order, keep};
 use super::metrics::{Asked, Endpoint};
@@ -37,7 +39,7 @@ use crate::base::limits::TRACKER_ANNOUNCES_MAX;
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
 use crate::engine::action::Report;
-use crate::engine::announcer::{Announce, Announcer, TrackerIndex, TrackerOrigin};
+use crate::engine::announcer::{Announce, Announcers, Reach, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
 use crate::io::Wake;
 use crate::io::uring::Uring;
@@ -48,6 +50,7 @@ use crate::storage::durability::SyncPolicy;
 use crate::worker::mesh::{Edge, Mailbox, Sender, ToControl, ToWorker};
 
 use accounts::Ledgering;
+use discovery::Finding;
 use inquiry::Inquiries;
 use memory::RegionDone;
 use sleep::Bedroom;
@@ -91,6 +94,7 @@ enum Event {
     Region(RegionDone),
     Ledgered,
     Met(TorrentId, SocketAddr),
+    Discovered(Discovered),
 }
 
 /// How far the node is.
@@ -121,6 +125,7 @@ pub struct Control<'a> {
     announces_queued: VecDeque<TorrentId>,
     trackers: Rc<TrackerClient>,
     web_seeds: Bridge,
+    finding: Finding,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     memory: CacheMemory,
@@ -176,6 +181,7 @@ impl<'a> Control<'a> {
             announces_queued: VecDeque::new(),
             trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
             web_seeds,
+            finding: Finding::default(),
             events,
             tell,
             memory,
@@ -202,6 +208,7 @@ impl<'a> Control<'a> {
         self.listen();
         self.start_ledgering();
         self.start_tracking();
+        self.start_discovery();
         self.start_torrents();
         self.show_status();
         loop {
@@ -252,13 +259,16 @@ impl<'a> Control<'a> {
         for (index, metainfo) in self.config.torrents.clone().into_iter().enumerate() {
             let id = TorrentId(index as u32);
             let rng = Rng::new(self.shared.seed ^ index as u64);
-            let announcer = Announcer::new(&metainfo.trackers, TrackerOrigin::Operator, rng);
+            let reach = if metainfo.private { Reach::FirstTier } else { self.config.announce };
+            let announcer = Announcers::new(&metainfo.trackers, reach, TrackerOrigin::Operator, rng);
             let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, self.shared.peer_id, now);
+            self.know_own_address(&mut swarm, None);
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
             }
             self.swarms.push(swarm);
             self.agenda.set(id, Some(now));
+            self.discover(id);
             self.begin_start(id, true);
         }
     }
@@ -295,6 +305,7 @@ impl<'a> Control<'a> {
             Event::Region(done) => self.region_done(done),
             Event::Ledgered => self.ledgering = Ledgering::Over,
             Event::Met(id, peer) => self.met(id, peer),
+            Event::Discovered(news) => self.discovered(news),
         }
     }
 
@@ -383,6 +394,7 @@ impl<'a> Control<'a> {
             self.dial(id, now);
             self.gossip(id, now);
             self.announce_due(id, now);
+            self.discover(id);
             self.agenda.set(id, self.next_look(id));
         }
         while self.announcing < TRACKER_ANNOUNCES_MAX
@@ -475,6 +487,7 @@ impl<'a> Control<'a> {
         }
         self.phase = Phase::Draining(self.workers.len());
         self.dismiss_inquiries();
+        self.finding.stop();
         self.gates.stop();
         self.web_seeds.stop();
         let now = clock::now();
@@ -503,6 +516,7 @@ impl<'a> Control<'a> {
         let closed = self.swarms.iter().all(|swarm| swarm.live.as_ref().is_none_or(|live| live.closed));
         let told = self.swarms.iter().all(|swarm| swarm.announcer.is_stopped());
         let kept = matches!(self.ledgering, Ledgering::Over);
+        let told = told && self.finding.is_over();
         closed && kept && (told || clock::now().since(since) >= GOOD_BYE_TIMEOUT)
     }
 
@@ -549,6 +563,7 @@ impl<'a> Control<'a> {
             metrics: self.metrics.as_ref().map(|metrics| metrics.address),
             tracker: self.tracking.server.as_ref().map(|(server, _)| server.address),
             cache: self.memory.status(),
+            dht: self.finding.status(),
             torrents,
             per_core_bytes,
         }

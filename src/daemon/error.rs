@@ -45,6 +45,18 @@ pub enum NodeError {
     /// The tracker's port.
     #[error(transparent)]
     Tracker(#[from] TrackerServerError),
+    /// The socket of the distributed hash table.
+    #[error(
+        "no socket for the distributed hash table at {}: {source}; give --dht-listen another address \
+         (`ss -lnup` names who listens there), or --no-dht",
+        address.map_or_else(|| "any address".to_owned(), |address| address.to_string())
+    )]
+    Dht {
+        /// Where, if that was said.
+        address: Option<SocketAddr>,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// Payload memory.
     #[error(transparent)]
     Arena(#[from] ArenaError),

@@ -10,6 +10,7 @@ pub mod cache_size;
 pub mod clock;
 pub mod config;
 mod control;
+pub mod discovery;
 mod error;
 pub mod explain;
 pub mod files;

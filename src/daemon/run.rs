@@ -1,5 +1,6 @@
 //! From a configuration to a running node and back.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -9,6 +10,7 @@ use super::cache_size::{CacheSize, Host, least_bytes};
 use super::clock;
 use super::config::{Identity, LanLimit, NodeConfig, RateLimits};
 use super::control::{CacheMemory, Control, Shared};
+use super::discovery::BoundDht;
 use super::error::NodeError;
 use super::metrics::{Endpoint, Sources};
 use super::socket::ControlSocket;
@@ -53,7 +55,9 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let cache = Arc::new(Cache::with_regions(arena.slot_count(), arena.slots_per_region()));
     let random = random()?;
     let port = listen.map(|address| address.port());
+    let dht = bind_dht(&config, listen)?;
     let mut engine = engine_config(&config, &random, state.party_secret(), cpus.len(), port);
+    engine.dht_port = dht.first().map(|bound| bound.address.port());
     engine.identity = identity(&config, &state)?;
     let ledger = Arc::new(Ledger::new(LEDGER_ACCOUNTS));
     let accounts = Accounts::open(&state, Arc::clone(&ledger), config.role, clock::wall_s(), clock::now());
@@ -100,13 +104,20 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
     let mut control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
-    control = control.with_tracker(tracker, random_secret);
+    control = control.with_tracker(tracker, random_secret).with_dht(dht);
     let outcome = runtime.block_on(control.run());
     drop(control);
     if !matches!(outcome, Err(NodeError::Killed)) {
         workers.join();
     }
     outcome
+}
+
+/// The sockets of the distributed hash table, if it is used.
+fn bind_dht(config: &NodeConfig, listen: Option<SocketAddr>) -> Result<Vec<BoundDht>, NodeError> {
+    let Some(setup) = &config.discovery.dht else { return Ok(Vec::new()) };
+    BoundDht::bind_all(setup, listen)
+        .map_err(|source| NodeError::Dht { address: setup.listen.or(listen), source })
 }
 
 /// The control thread's.
@@ -148,6 +159,7 @@ fn engine_config(
         cores,
         peer_id: peer_id(id),
         listen_port,
+        dht_port: None,
         sequential: config.sequential,
         seed: xxh3_64_with_seed(random, 1),
         secret: party_secret,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::seeding::Seeding;
+pub use super::discovery::DhtStatus;
 use crate::base::ids::InfoHash;
 
 /// Where a torrent stands.
@@ -81,6 +82,8 @@ pub struct NodeStatus {
     pub tracker: Option<SocketAddr>,
     /// What the cache may take.
     pub cache: CacheStatus,
+    /// The distributed hash table, once for each address family in which it is used.
+    pub dht: Vec<DhtStatus>,
     /// In the order of `NodeConfig::torrents`.
     pub torrents: Vec<TorrentStatus>,
     /// Payload bytes sent and received by each worker.

@@ -10,7 +10,7 @@ use super::status::{TorrentState, TorrentStatus};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreConn, PeerId};
 use crate::base::time::{Instant, Span};
-use crate::engine::announcer::{Announcer, TrackerChange};
+use crate::engine::announcer::{Announcers, TrackerChange};
 use crate::engine::candidates::Source;
 use crate::engine::grapevine::Grapevine;
 use crate::engine::roster::Roster;
@@ -68,7 +68,7 @@ pub struct Swarm {
     /// What its peers tell one another of peers, once one speaks of that.
     pub grapevine: Option<Box<Grapevine>>,
     /// When to ask which tracker.
-    pub announcer: Announcer,
+    pub announcer: Announcers,
     /// An announce is due and waits for others to end.
     pub announce_queued: bool,
     /// What a tracker last complained about.
@@ -85,7 +85,7 @@ pub struct Swarm {
 
 impl Swarm {
     /// A torrent that is about to be checked.
-    pub fn new(metainfo: Arc<Metainfo>, announcer: Announcer, peer_id: PeerId, now: Instant) -> Self {
+    pub fn new(metainfo: Arc<Metainfo>, announcer: Announcers, peer_id: PeerId, now: Instant) -> Self {
         Self {
             metainfo,
             live: None,
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
     use crate::base::ids::{ConnId, CoreId};
     use crate::base::rng::Rng;
-    use crate::engine::announcer::TrackerOrigin;
+    use crate::engine::announcer::{Reach, TrackerOrigin};
     use crate::engine::peer::Origin;
 
     const NOW: Instant = Instant(1_000_000_000);
@@ -317,7 +317,8 @@ mod tests {
         let info = "d6:lengthi1e4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa";
         let bytes = format!("d4:info{info}7:privatei{}eee", u8::from(private));
         let metainfo = Arc::new(Metainfo::parse(bytes.as_bytes()).unwrap());
-        let announcer = Announcer::new(&[], TrackerOrigin::Operator, Rng::new(1));
+        let reach = Reach::FirstTier;
+        let announcer = Announcers::new(&[], reach, TrackerOrigin::Operator, Rng::new(1));
         let mut swarm = Swarm::new(metainfo, announcer, PeerId([1; 20]), NOW);
         assert_eq!(swarm.note_reply(TrackerChange::Same, [address(1)].into_iter(), NOW), []);
         assert_eq!(swarm.roster.candidates.poll_dial(NOW), Some(address(1)));

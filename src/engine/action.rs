@@ -235,6 +235,13 @@ pub enum Report {
         /// What it said.
         message: PunchMessage,
     },
+    /// A peer named a node of the distributed hash table (BEP 5 `port`).
+    Node {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Where the node is.
+        address: SocketAddr,
+    },
     /// A dialled or accepted connection ended.
     Disconnected {
         /// The torrent, if the handshake got that far or it was dialled for one.
@@ -270,6 +277,7 @@ impl Report {
             | Self::Speaks { torrent, .. }
             | Self::Exchanged { torrent, .. }
             | Self::Punch { torrent, .. }
+            | Self::Node { torrent, .. }
             | Self::Disconnected { torrent, .. }
             | Self::WebSeedLeft { torrent, .. } => torrent,
         }

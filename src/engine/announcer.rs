@@ -11,7 +11,11 @@
 //!
 //! Facts go in by `handle_*`, announces come out by [`Announcer::poll_announce`].
 
+mod tiers;
+
 use std::sync::Arc;
+
+pub use tiers::{Announcers, Reach};
 
 use crate::base::limits::{
     TRACKER_BACKOFF_MAX, TRACKER_BACKOFF_MIN, TRACKER_INTERVAL_MAX, TRACKER_INTERVAL_MIN,
@@ -112,6 +116,12 @@ enum Completed {
 }
 
 impl Announcer {
+    /// How many trackers it has.
+    fn count(&self) -> u16 {
+        // At most `TRACKERS_MAX`.
+        u16::try_from(self.trackers.len()).unwrap_or(u16::MAX)
+    }
+
     /// A schedule over `tiers`, the first announce of which is due at once. URLs that are empty, too
     /// long or there before are left out, and so are all beyond [`TRACKERS_MAX`].
     pub fn new(tiers: &[Vec<String>], origin: TrackerOrigin, mut rng: Rng) -> Self {

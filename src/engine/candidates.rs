@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::action::Farewell;
+use super::priority::Rank;
 use crate::base::limits::CANDIDATES_MAX;
 use crate::base::time::{Instant, Span};
 
@@ -59,6 +60,8 @@ enum State {
 #[derive(Debug)]
 struct Candidate {
     source: Source,
+    /// Among those that are due at the same time.
+    rank: Rank,
     state: State,
     failures: u32,
 }
@@ -70,7 +73,9 @@ pub struct Candidates {
     /// In the order of addresses, so that a run can be repeated.
     known: BTreeMap<SocketAddr, Candidate>,
     /// Those that wait, by when they are due.
-    waiting: BTreeSet<(Instant, SocketAddr)>,
+    waiting: BTreeSet<(Instant, Rank, SocketAddr)>,
+    /// Where others see us, as far as known: ranks hang on it.
+    own: Option<SocketAddr>,
     /// How many are being dialled.
     dialing: usize,
 }
@@ -86,17 +91,32 @@ impl Candidates {
             Some(candidate) if source == Source::Operator => candidate.source = source,
             None if room => {
                 let state = State::Waiting(now);
-                self.known.insert(address, Candidate { source, state, failures: 0 });
-                self.waiting.insert((now, address));
+                let rank = Rank::of(address, self.own);
+                self.known.insert(address, Candidate { source, rank, state, failures: 0 });
+                self.waiting.insert((now, rank, address));
             }
             _ => {}
+        }
+    }
+
+    /// Others see us at `own`: by that peers are ranked (BEP 40).
+    pub fn set_own(&mut self, own: SocketAddr) {
+        if self.own.replace(own) == Some(own) {
+            return;
+        }
+        for (address, candidate) in &mut self.known {
+            let before = std::mem::replace(&mut candidate.rank, Rank::of(*address, Some(own)));
+            if let State::Waiting(at) = candidate.state {
+                self.waiting.remove(&(at, before, *address));
+                self.waiting.insert((at, candidate.rank, *address));
+            }
         }
     }
 
     /// The next address to dial, if one is due. The caller answers by `handle_gone` or, after the
     /// handshake, `handle_connected`.
     pub fn poll_dial(&mut self, now: Instant) -> Option<SocketAddr> {
-        let &(at, address) = self.waiting.first().filter(|_| self.dialing < DIALING_MAX)?;
+        let &(at, _, address) = self.waiting.first().filter(|_| self.dialing < DIALING_MAX)?;
         if at > now {
             return None;
         }
@@ -106,7 +126,7 @@ impl Candidates {
 
     /// When `poll_dial` may have something; `None` if only an event can bring it.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.waiting.first().filter(|_| self.dialing < DIALING_MAX).map(|&(at, _)| at)
+        self.waiting.first().filter(|_| self.dialing < DIALING_MAX).map(|&(at, ..)| at)
     }
 
     /// A peer at this address is connected, whoever opened the connection.
@@ -143,9 +163,9 @@ impl Candidates {
             if let State::Waiting(at) = &mut candidate.state
                 && *at > now + first
             {
-                self.waiting.remove(&(*at, *address));
+                self.waiting.remove(&(*at, candidate.rank, *address));
                 *at = now + first;
-                self.waiting.insert((*at, *address));
+                self.waiting.insert((*at, candidate.rank, *address));
             }
         }
     }
@@ -186,12 +206,12 @@ impl Candidates {
     fn change(&mut self, address: SocketAddr, state: State) -> Option<&mut Candidate> {
         let candidate = self.known.get_mut(&address)?;
         match std::mem::replace(&mut candidate.state, state) {
-            State::Waiting(at) => drop(self.waiting.remove(&(at, address))),
+            State::Waiting(at) => drop(self.waiting.remove(&(at, candidate.rank, address))),
             State::Dialing => self.dialing -= 1,
             State::Connected => {}
         }
         match state {
-            State::Waiting(at) => drop(self.waiting.insert((at, address))),
+            State::Waiting(at) => drop(self.waiting.insert((at, candidate.rank, address))),
             State::Dialing => self.dialing += 1,
             State::Connected => {}
         }
@@ -207,6 +227,7 @@ const fn waits(source: Source) -> (Span, Span) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::address::AddressClass;
 
     fn address(n: u32) -> SocketAddr {
         SocketAddr::from(([10, (n >> 16) as u8, (n >> 8) as u8, n as u8], 6881))
@@ -239,6 +260,20 @@ mod tests {
         assert_eq!(candidates.len(), CANDIDATES_MAX);
         candidates.add(address(1 << 20), Source::Operator, Instant(0));
         assert_eq!(candidates.len(), CANDIDATES_MAX + 1);
+    }
+
+    #[test]
+    fn of_peers_that_are_due_together_neighbours_are_dialled_first_and_then_by_bep_40() {
+        let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let mut candidates = Candidates::default();
+        let named = ["123.213.32.234:1", "98.76.54.32:1", "10.0.0.1:1"].map(at);
+        named.iter().for_each(|&peer| candidates.add(peer, Source::Dht, Instant(0)));
+        candidates.set_own(at("123.213.32.10:1"));
+        candidates.add(at("192.168.0.1:1"), Source::Lsd, Instant(0));
+        let dialled: Vec<SocketAddr> = std::iter::from_fn(|| candidates.poll_dial(Instant(0))).collect();
+        assert!(dialled[..2].iter().all(|peer| !AddressClass::of(peer.ip()).is_stranger()));
+        assert_eq!(dialled[2..], [named[1], named[0]]);
+        assert!(candidates.waiting.is_empty());
     }
 
     #[test]

@@ -20,6 +20,7 @@
 //! egress.rs     the same under limits, each for those that it is for
 //! ingress.rs    limits of what is asked for        tap.rs       what a core draws from a limit
 //! seeding.rs    whom a seed serves, which nobody can repay
+//! priority.rs   in which order peers are dialled
 //! proof.rs      who proves a key
 //! admission.rs  how many connections strangers may bring
 //! parole.rs     who fetches a piece again that several peers spoilt together
@@ -27,6 +28,9 @@
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
+//! dht/          a node of the distributed hash table (the same)
+//! nodes.rs      nodes of that table that peers name
+//! lsd.rs        what to say on the local network (the same)
 //! roster.rs     whom we know and are connected to (the same; candidates.rs: whom to dial)
 //! ```
 
@@ -41,6 +45,7 @@ pub mod candidates;
 mod check;
 pub mod choker;
 pub mod claims;
+pub mod dht;
 mod download;
 mod egress;
 pub mod exchange;
@@ -51,10 +56,13 @@ mod held;
 pub mod identity;
 mod ingress;
 mod loading;
+pub mod lsd;
+mod nodes;
 pub mod pace;
 mod parole;
 pub mod peer;
 mod picker;
+pub mod priority;
 pub mod proof;
 mod relief;
 pub mod rendezvous;
@@ -114,6 +122,8 @@ pub struct EngineConfig {
     pub peer_id: PeerId,
     /// The port we accept on, for the extension handshake.
     pub listen_port: Option<u16>,
+    /// The port of our node of the distributed hash table, if we have one (BEP 5).
+    pub dht_port: Option<u16>,
     /// Ask for pieces in order instead of rarest first.
     pub sequential: bool,
     /// Seed of choices that nobody gains from guessing.

@@ -197,6 +197,8 @@ pub struct Peer {
     pub bits: Bitfield,
     /// Bits may still come as one message (BEP 3: only first).
     pub fresh: bool,
+    /// It named a node of the distributed hash table already.
+    pub node_named: bool,
     /// They speak the fast extension (BEP 6).
     pub fast: bool,
     /// They said that they fetch nothing (BEP 21).
@@ -292,6 +294,7 @@ impl Peer {
             allowed: Vec::new(),
             bits: Bitfield::new(0),
             fresh: true,
+            node_named: false,
             fast: false,
             upload_only: false,
             reqq: REQQ_DEFAULT,

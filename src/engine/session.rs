@@ -16,6 +16,7 @@ use crate::shared::sync::Ordering;
 use super::admission::Counted;
 use super::egress::Lane;
 use super::exchange::{Exchange, PEX_ID, PUNCH_ID, announce};
+use super::nodes::name_node;
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
 use super::*;
@@ -247,6 +248,7 @@ impl Engine {
             greet(&self.config, shared, peer, self.exchange);
         }
         announce_pieces(shared, peer);
+        name_node(&self.config, theirs, shared, peer);
         let (address, origin, peer_id) = (peer.address, peer.origin, theirs.peer_id);
         let here = CoreConn { core: self.config.core, conn };
         let report = Report::Connected { torrent: id, conn: here, address, origin, peer_id };
@@ -275,9 +277,8 @@ impl Engine {
         // The extension handshake may come before the bitfield.
         peer.fresh = first && matches!(message, Message::Extended { .. } | Message::KeepAlive);
         match message {
-            Message::KeepAlive | Message::Port(_) | Message::Suggest(_) | Message::Unknown { .. } => {
-                idle(peer)
-            }
+            Message::KeepAlive | Message::Suggest(_) | Message::Unknown { .. } => idle(peer),
+            Message::Port(port) => self.node_named(conn, port),
             Message::Choke => {
                 // Flapping costs us requests each time (threat P25).
                 idle(peer)?;
@@ -529,7 +530,8 @@ pub(super) fn reject(peer: &mut Peer, block: BlockRef) -> Result<(), PeerMisbeha
 }
 
 pub(super) fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
-    Handshake::new(info_hash, config.peer_id).with_fast().with_extension()
+    let ours = Handshake::new(info_hash, config.peer_id).with_fast().with_extension();
+    if config.dht_port.is_some() { ours.with_dht() } else { ours }
 }
 
 /// Our extension handshake (BEP 10).

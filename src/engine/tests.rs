@@ -75,6 +75,7 @@ impl Rig {
             cores: 1,
             peer_id: OURS,
             listen_port: None,
+            dht_port: None,
             sequential: false,
             seed: 1,
             secret: 2,

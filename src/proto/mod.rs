@@ -1,6 +1,8 @@
 //! Bytes to values and back: pure and total, never panics on input.
 
 pub mod bencode;
+pub mod krpc;
+pub mod lsd;
 pub mod magnet;
 pub mod metainfo;
 pub mod text;

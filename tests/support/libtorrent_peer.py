@@ -59,6 +59,19 @@ def settings(args):
             }
         )
         return tuned
+    if args.dht:
+        # A network of one host: all nodes have its address.
+        chosen.update(
+            {
+                "enable_dht": True,
+                "dht_bootstrap_nodes": ",".join(args.dht_bootstrap),
+                "dht_restrict_routing_ips": False,
+                "dht_restrict_search_ips": False,
+                "dht_ignore_dark_internet": False,
+                "dht_announce_interval": 5,
+            }
+        )
+        chosen["alert_mask"] |= lt.alert.category_t.dht_notification
     if args.free_ride:
         # Nobody is unchoked, and nothing is allowed to who is choked.
         chosen.update({"unchoke_slots_limit": 0, "allowed_fast_set_size": 0})
@@ -76,6 +89,8 @@ def arguments():
     parser.add_argument("--exit", action="store_true", help="end when all is fetched and flushed")
     parser.add_argument("--free-ride", action="store_true", help="give nothing to anybody")
     parser.add_argument("--download-limit", type=int, default=0, metavar="B/S")
+    parser.add_argument("--dht", action="store_true", help="run a node of the distributed hash table")
+    parser.add_argument("--dht-bootstrap", action="append", default=[], metavar="ADDR:PORT")
     parser.add_argument("--status", action="store_true", help="a status line every --status-ms")
     parser.add_argument("--status-ms", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--peer", action="append", default=[], metavar="ADDR:PORT")

@@ -81,6 +81,7 @@ impl Control<'_> {
                     self.web_seeds.ban(torrent, seed);
                 }
             }
+            Report::Node { address, .. } => self.finding.hint(address),
             Report::Disconnected { torrent, conn, address, why } => {
                 let swarm = &mut self.swarms[torrent.0 as usize];
                 // A dial that fails, again and again, is no peer.

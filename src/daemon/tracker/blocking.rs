@@ -9,22 +9,22 @@ use tokio::sync::{Semaphore, oneshot};
 /// its place until it really ends, and the process can end without waiting for it: that is why
 /// it is not tokio's pool.
 #[derive(Debug)]
-pub(super) struct BlockingJobs {
+pub(in crate::daemon) struct BlockingJobs {
     name: &'static str,
     places: Arc<Semaphore>,
 }
 
 /// The system gave no thread, or the job panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct JobLost;
+pub(in crate::daemon) struct JobLost;
 
 impl BlockingJobs {
-    pub(super) fn new(name: &'static str, jobs_max: usize) -> Self {
+    pub(in crate::daemon) fn new(name: &'static str, jobs_max: usize) -> Self {
         Self { name, places: Arc::new(Semaphore::new(jobs_max)) }
     }
 
     /// The result of `job`, once there is a place for it and it has ended.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(in crate::daemon) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JobLost> {

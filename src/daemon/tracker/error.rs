@@ -57,6 +57,9 @@ pub enum AnnounceFault {
     /// What came is not HTTP, or breaks its rules.
     #[error("its reply is cut off or breaks the rules of HTTP")]
     Http,
+    /// By BEP 48 there is no URL for it.
+    #[error("it has no counts to ask for: the last part of its URL does not begin with `announce`")]
+    NoScrape,
     /// The reply says no, or is no tracker's.
     #[error("{0}")]
     Reply(ReplyError),

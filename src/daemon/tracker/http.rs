@@ -13,31 +13,34 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use crate::base::limits::{TRACKER_HEADER_BYTES_MAX, TRACKER_REPLY_BYTES_MAX};
 use crate::base::time::Span;
-use crate::proto::tracker::http::parse_reply;
-use crate::proto::tracker::{AnnounceReply, ReplyError, safe_text};
+use crate::proto::tracker::{ReplyError, safe_text};
 
 use super::error::{AnnounceFault, RedirectFault};
 
 /// What to get, from where, and how long it may take altogether.
-#[derive(Debug)]
-pub(super) struct Get {
+pub(super) struct Get<P> {
     pub(super) url: String,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) timeout: Duration,
     pub(super) roots: RootCerts,
+    /// Reads the body, inflated already.
+    pub(super) parse: P,
 }
 
 /// What came.
 #[derive(Debug)]
-pub(super) enum Got {
-    Reply(AnnounceReply),
+pub(super) enum Got<T> {
+    Reply(T),
     /// The location as the server wrote it.
     Redirect(String),
 }
 
-impl Get {
+impl<P> Get<P> {
     /// Connects, sends, reads and parses.
-    pub(super) fn run(self) -> Result<Got, AnnounceFault> {
+    pub(super) fn run<T>(self) -> Result<Got<T>, AnnounceFault>
+    where
+        P: Fn(&[u8]) -> Result<T, ReplyError>,
+    {
         let timeout = self.timeout;
         let translate = |error| fault(error, timeout);
         let mut response = self.agent().get(&self.url).call().map_err(translate)?;
@@ -49,7 +52,7 @@ impl Get {
         }
         let body = response.body_mut().with_config().limit(TRACKER_REPLY_BYTES_MAX as u64);
         let body = body.read_to_vec().map_err(translate)?;
-        match parse_reply(&body) {
+        match (self.parse)(&body) {
             Ok(reply) if status.is_success() => Ok(Got::Reply(reply)),
             // Some trackers refuse with a status of failure, but in their own words.
             Err(ReplyError::Refused(reason)) => Err(AnnounceFault::Reply(ReplyError::Refused(reason))),

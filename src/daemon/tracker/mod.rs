@@ -5,11 +5,12 @@
 //! further in ([`AddressClass::may_name`]). The address that was checked is the one connected to.
 //! Every announce has one deadline over look-up, connection, redirects and body.
 
-mod blocking;
+pub(super) mod blocking;
 mod error;
 mod hosts;
 mod http;
 mod resolve;
+mod scrape;
 mod udp;
 
 use std::cell::{Cell, RefCell};
@@ -28,9 +29,9 @@ use crate::base::limits::{
 };
 use crate::base::time::{Instant as Now, Span};
 use crate::engine::announcer::TrackerOrigin;
-use crate::proto::tracker::http::announce_url;
+use crate::proto::tracker::http::{announce_url, parse_reply};
 use crate::proto::tracker::url::{Scheme, TrackerUrl};
-use crate::proto::tracker::{AnnounceEvent, AnnounceReply, AnnounceRequest};
+use crate::proto::tracker::{AnnounceEvent, AnnounceReply, AnnounceRequest, ReplyError};
 
 use blocking::BlockingJobs;
 use hosts::HostGate;
@@ -122,16 +123,8 @@ impl TrackerClient {
             _ => self.settings.timeout,
         };
         let deadline = Instant::now() + std_duration(total);
-        let call = Call { client: self, request, origin, deadline, asked: Cell::new(false) };
-        let outcome = match tokio::time::timeout_at(deadline, call.follow(url)).await {
-            Err(_) | Ok(Err(AnnounceFault::Timeout(_))) => Err(AnnounceFault::Timeout(total)),
-            Ok(outcome) => outcome,
-        };
-        if call.asked.get() {
-            // Whoever redirects to no tracker is none either.
-            call.note(&url.host(), outcome.as_ref().err());
-        }
-        outcome
+        let call = Call { client: self, origin, deadline, asked: Cell::new(false) };
+        call.finish(url, total, call.announce(url, request)).await
     }
 
     fn now(&self) -> Now {
@@ -142,7 +135,6 @@ impl TrackerClient {
 /// One announce, over all its hops.
 struct Call<'a> {
     client: &'a TrackerClient,
-    request: &'a AnnounceRequest,
     origin: TrackerOrigin,
     deadline: Instant,
     /// Whether a host of somebody else was bothered at the tracker's own URL.
@@ -150,36 +142,81 @@ struct Call<'a> {
 }
 
 /// The outcome of one hop.
-enum Hop {
-    Reply(AnnounceReply),
+enum Hop<T> {
+    Reply(T),
     Redirect(TrackerUrl),
 }
 
 impl Call<'_> {
-    async fn follow(&self, url: &TrackerUrl) -> Result<AnnounceReply, AnnounceFault> {
+    /// Has `work` end in time, and remembers what it says of the host.
+    async fn finish<T>(
+        &self,
+        url: &TrackerUrl,
+        total: Span,
+        work: impl Future<Output = Result<T, AnnounceFault>>,
+    ) -> Result<T, AnnounceFault> {
+        let outcome = match tokio::time::timeout_at(self.deadline, work).await {
+            Err(_) | Ok(Err(AnnounceFault::Timeout(_))) => Err(AnnounceFault::Timeout(total)),
+            Ok(outcome) => outcome,
+        };
+        if self.asked.get() {
+            // Whoever redirects to no tracker is none either.
+            self.note(&url.host(), outcome.as_ref().err());
+        }
+        outcome
+    }
+
+    async fn announce(
+        &self,
+        url: &TrackerUrl,
+        request: &AnnounceRequest,
+    ) -> Result<AnnounceReply, AnnounceFault> {
+        let (reply, class) = if url.scheme() == Scheme::Udp {
+            self.ask(url, request).await?
+        } else {
+            self.get(url, announce_url(url, request), parse_reply).await?
+        };
+        Ok(self.without_inward_peers(reply, class))
+    }
+
+    /// Asks a UDP tracker. Also returns where it lies.
+    async fn ask<Q: udp::Question>(
+        &self,
+        url: &TrackerUrl,
+        question: &Q,
+    ) -> Result<(Q::Reply, AddressClass), AnnounceFault> {
+        let (addresses, class) = self.addresses(url, None).await?;
+        self.asked.set(class == AddressClass::Global);
+        let first_wait = self.client.settings.udp_first_wait;
+        Ok((udp::ask(&addresses, question, first_wait, self.deadline).await?, class))
+    }
+
+    /// GETs `full`, an URL of the tracker at `url`, and follows redirects. Also returns where whoever answered
+    /// lies.
+    async fn get<T: Send + 'static>(
+        &self,
+        url: &TrackerUrl,
+        full: String,
+        parse: impl Fn(&[u8]) -> Result<T, ReplyError> + Copy + Send + 'static,
+    ) -> Result<(T, AddressClass), AnnounceFault> {
         let (addresses, mut class) = self.addresses(url, None).await?;
         self.asked.set(class == AddressClass::Global);
-        if url.scheme() == Scheme::Udp {
-            let first_wait = self.client.settings.udp_first_wait;
-            let reply = udp::announce(&addresses, self.request, first_wait, self.deadline).await?;
-            return Ok(self.without_inward_peers(reply, class));
-        }
-        let mut hop = self.hop(url, announce_url(url, self.request), addresses).await?;
+        let mut hop = self.hop(url, full, addresses, parse).await?;
         for _ in 0..TRACKER_REDIRECTS_MAX {
             let next = match hop {
-                Hop::Reply(reply) => return Ok(self.without_inward_peers(reply, class)),
+                Hop::Reply(reply) => return Ok((reply, class)),
                 Hop::Redirect(next) => next,
             };
             let (addresses, next_class) = self.addresses(&next, Some(class)).await?;
             class = next_class;
-            let outcome = self.hop(&next, next.expose().to_owned(), addresses).await;
+            let outcome = self.hop(&next, next.expose().to_owned(), addresses, parse).await;
             if class == AddressClass::Global && !matches!(outcome, Ok(Hop::Redirect(_))) {
                 self.note(&next.host(), outcome.as_ref().err());
             }
             hop = outcome?;
         }
         match hop {
-            Hop::Reply(reply) => Ok(self.without_inward_peers(reply, class)),
+            Hop::Reply(reply) => Ok((reply, class)),
             Hop::Redirect(_) => Err(AnnounceFault::Redirect(RedirectFault::TooMany)),
         }
     }
@@ -215,14 +252,15 @@ impl Call<'_> {
         Ok((found.into_iter().filter(|address| class_of(address) == class).collect(), class))
     }
 
-    async fn hop(
+    async fn hop<T: Send + 'static>(
         &self,
         from: &TrackerUrl,
         url: String,
         addresses: Vec<SocketAddr>,
-    ) -> Result<Hop, AnnounceFault> {
+        parse: impl Fn(&[u8]) -> Result<T, ReplyError> + Send + 'static,
+    ) -> Result<Hop<T>, AnnounceFault> {
         let timeout = std_duration(span_until(self.deadline));
-        let get = http::Get { url, addresses, timeout, roots: self.client.settings.roots.clone() };
+        let get = http::Get { url, addresses, timeout, roots: self.client.settings.roots.clone(), parse };
         let outcome = match self.client.gets.run(|| get.run()).await {
             Ok(outcome) => outcome,
             Err(blocking::JobLost) => Err(AnnounceFault::Exhausted),

@@ -13,6 +13,7 @@ use crate::base::ids::{InfoHash, PeerId};
 
 mod http;
 mod policy;
+mod scrape;
 mod tls;
 mod udp;
 

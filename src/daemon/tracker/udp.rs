@@ -1,4 +1,4 @@
-//! One announce by UDP (BEP 15), over a connected socket: the kernel drops what comes from any
+//! One announce or scrape by UDP (BEP 15), over a connected socket: the kernel drops what comes from any
 //! other source (threats N9).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,11 +6,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
+use crate::base::ids::InfoHash;
 use crate::base::limits::TRACKER_PEERS_MAX;
 use crate::base::time::Span;
 use crate::proto::tracker::compact::Family;
+use crate::proto::tracker::scrape::Scrape;
 use crate::proto::tracker::udp::{
-    Answer, TransactionId, announce_request, connect_request, parse_announce, parse_connect, retransmit_waits,
+    Answer, ConnectionId, TransactionId, announce_request, connect_request, parse_announce, parse_connect,
+    parse_scrape, retransmit_waits, scrape_request,
 };
 use crate::proto::tracker::{AnnounceReply, AnnounceRequest};
 
@@ -20,18 +23,52 @@ use super::{span_until, std_duration};
 /// Room for the longest reply that is used: header and IPv6 peers. What is longer is cut off.
 const REPLY_BYTES: usize = 20 + 18 * TRACKER_PEERS_MAX;
 
-/// Announces to the first of `addresses` that answers; each gets an equal share of what is left
+/// What is asked once a connect exchange has proved our address.
+pub(super) trait Question {
+    /// What is answered.
+    type Reply;
+    /// The datagram.
+    fn packet(&self, connection: ConnectionId, transaction: TransactionId) -> Vec<u8>;
+    /// Reads an answer that came by a socket of `family`.
+    fn parse(&self, answer: &[u8], transaction: TransactionId, family: Family) -> Answer<Self::Reply>;
+}
+
+impl Question for AnnounceRequest {
+    type Reply = AnnounceReply;
+
+    fn packet(&self, connection: ConnectionId, transaction: TransactionId) -> Vec<u8> {
+        announce_request(connection, transaction, self).to_vec()
+    }
+
+    fn parse(&self, answer: &[u8], transaction: TransactionId, family: Family) -> Answer<AnnounceReply> {
+        parse_announce(answer, transaction, family)
+    }
+}
+
+impl Question for InfoHash {
+    type Reply = Scrape;
+
+    fn packet(&self, connection: ConnectionId, transaction: TransactionId) -> Vec<u8> {
+        scrape_request(connection, transaction, *self).to_vec()
+    }
+
+    fn parse(&self, answer: &[u8], transaction: TransactionId, _: Family) -> Answer<Scrape> {
+        parse_scrape(answer, transaction)
+    }
+}
+
+/// Asks the first of `addresses` that answers; each gets an equal share of what is left
 /// of the time.
-pub(super) async fn announce(
+pub(super) async fn ask<Q: Question>(
     addresses: &[SocketAddr],
-    request: &AnnounceRequest,
+    question: &Q,
     first_wait: Span,
     deadline: Instant,
-) -> Result<AnnounceReply, AnnounceFault> {
+) -> Result<Q::Reply, AnnounceFault> {
     let mut fault = AnnounceFault::NoAddress;
     for (place, address) in addresses.iter().enumerate() {
         let share = Span(span_until(deadline).0 / (addresses.len() - place) as u64);
-        match announce_to(*address, request, first_wait, share).await {
+        match ask_one(*address, question, first_wait, share).await {
             Ok(reply) => return Ok(reply),
             // The tracker has spoken; its other addresses would say the same.
             Err(AnnounceFault::Reply(error)) => return Err(AnnounceFault::Reply(error)),
@@ -41,12 +78,12 @@ pub(super) async fn announce(
     Err(fault)
 }
 
-async fn announce_to(
+async fn ask_one<Q: Question>(
     address: SocketAddr,
-    request: &AnnounceRequest,
+    question: &Q,
     first_wait: Span,
     total: Span,
-) -> Result<AnnounceReply, AnnounceFault> {
+) -> Result<Q::Reply, AnnounceFault> {
     let deadline = Instant::now() + std_duration(total);
     let (any, family) = match address {
         SocketAddr::V4(_) => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), Family::V4),
@@ -61,9 +98,9 @@ async fn announce_to(
     let connection = exchange(&socket, &packet, waits, |answer| parse_connect(answer, transaction)).await?;
 
     let transaction = draw_transaction()?;
-    let packet = announce_request(connection, transaction, request);
+    let packet = question.packet(connection, transaction);
     let waits = retransmit_waits(first_wait, span_until(deadline));
-    exchange(&socket, &packet, waits, |answer| parse_announce(answer, transaction, family)).await
+    exchange(&socket, &packet, waits, |answer| question.parse(answer, transaction, family)).await
 }
 
 /// Sends `packet` again after each wait until an answer to it arrives.

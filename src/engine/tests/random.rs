@@ -96,6 +96,7 @@ impl World {
                 cores,
                 peer_id: PeerId([1; 20]),
                 listen_port: None,
+                dht_port: None,
                 sequential: seed.is_multiple_of(3),
                 seed,
                 secret: 1,

@@ -102,7 +102,7 @@ fn parse_entry(entry: Value<'_>) -> Option<SocketAddr> {
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986.
-fn percent_encode(bytes: &[u8], out: &mut String) {
+pub(super) fn percent_encode(bytes: &[u8], out: &mut String) {
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));

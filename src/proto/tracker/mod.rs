@@ -4,6 +4,7 @@
 pub mod compact;
 pub mod http;
 pub mod serve;
+pub mod scrape;
 pub mod udp;
 pub mod url;
 

@@ -3,13 +3,17 @@
 //! A reply counts only if its transaction id is the one we drew and its action the one we asked
 //! for; everything else is somebody else's or late and is dropped (threats N9).
 
+use crate::base::ids::InfoHash;
 use crate::base::time::Span;
 
 use super::compact::{Family, append};
+use super::scrape::Scrape;
 use super::{AnnounceEvent, AnnounceReply, AnnounceRequest, PeerList, ReplyError, safe_text, seconds};
 
 /// Length of a connect request.
 pub const CONNECT_BYTES: usize = 16;
+/// Length of a scrape request for one torrent.
+pub const SCRAPE_BYTES: usize = 36;
 /// Length of an announce request.
 pub const ANNOUNCE_BYTES: usize = 98;
 
@@ -17,6 +21,7 @@ pub const ANNOUNCE_BYTES: usize = 98;
 const PROTOCOL_ID: u64 = 0x0417_2710_1980;
 const ACTION_CONNECT: u32 = 0;
 const ACTION_ANNOUNCE: u32 = 1;
+const ACTION_SCRAPE: u32 = 2;
 const ACTION_ERROR: u32 = 3;
 
 /// A word that ties a reply to its request; drawn from the kernel, so that it cannot be guessed.
@@ -116,6 +121,38 @@ pub fn parse_announce(packet: &[u8], transaction: TransactionId, family: Family)
     })
 }
 
+/// A request for the counts of one torrent.
+pub fn scrape_request(
+    connection: ConnectionId,
+    transaction: TransactionId,
+    info_hash: InfoHash,
+) -> [u8; SCRAPE_BYTES] {
+    let mut packet = [0; SCRAPE_BYTES];
+    let mut out = Fields(&mut packet);
+    out.put(&connection.0.to_be_bytes());
+    out.put(&ACTION_SCRAPE.to_be_bytes());
+    out.put(&transaction.0.to_be_bytes());
+    out.put(&info_hash.0);
+    packet
+}
+
+/// Reads the answer to a scrape of one torrent.
+pub fn parse_scrape(packet: &[u8], transaction: TransactionId) -> Answer<Scrape> {
+    let body = match parse_header(packet, transaction) {
+        Header::Body(ACTION_SCRAPE, body) => body,
+        Header::Error(error) => return Answer::Failed(error),
+        Header::Body(..) | Header::Foreign => return Answer::Foreign,
+    };
+    let Some(&[s0, s1, s2, s3, c0, c1, c2, c3, l0, l1, l2, l3]) = body.first_chunk::<12>() else {
+        return Answer::Foreign;
+    };
+    Answer::Ours(Scrape {
+        seeds: u32::from_be_bytes([s0, s1, s2, s3]),
+        peers: u32::from_be_bytes([l0, l1, l2, l3]),
+        completed: u32::from_be_bytes([c0, c1, c2, c3]),
+    })
+}
+
 /// How long to wait for each copy of one request: `first` doubled each time, cut off when `total`
 /// is used up. BEP 15 has 15 s x 2^n; other clients start shorter, since most loss is the first packet's.
 pub fn retransmit_waits(first: Span, total: Span) -> impl Iterator<Item = Span> {
@@ -164,7 +201,7 @@ impl Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::{InfoHash, PeerId};
+    use crate::base::ids::PeerId;
     use proptest::prelude::*;
 
     const TX: TransactionId = TransactionId(0x0102_0304);
@@ -186,6 +223,20 @@ mod tests {
 
     fn reply(action: u32, transaction: u32, body: &[u8]) -> Vec<u8> {
         [&action.to_be_bytes(), &transaction.to_be_bytes(), body].concat()
+    }
+
+    #[test]
+    fn n9_scrapes_have_the_bytes_of_bep_15_and_only_whole_answers_count() {
+        let packet = scrape_request(ConnectionId(0x1122_3344_5566_7788), TX, InfoHash([7; 20]));
+        let head = [0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0, 0, 2, 1, 2, 3, 4];
+        assert_eq!((&packet[..16], &packet[16..]), (&head[..], &[7; 20][..]));
+        let whole = reply(2, TX.0, &[0, 0, 0, 5, 0, 0, 0, 50, 0, 0, 0, 10]);
+        let want = Scrape { seeds: 5, peers: 10, completed: 50 };
+        assert_eq!(parse_scrape(&whole, TX), Answer::Ours(want));
+        (0..whole.len()).for_each(|len| assert_eq!(parse_scrape(&whole[..len], TX), Answer::Foreign));
+        assert_eq!(parse_scrape(&reply(1, TX.0, &[0; 12]), TX), Answer::Foreign);
+        assert_eq!(parse_scrape(&reply(2, TX.0 + 1, &[0; 12]), TX), Answer::Foreign);
+        assert!(matches!(parse_scrape(&reply(3, TX.0, b"no"), TX), Answer::Failed(_)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The 68 bytes that open a connection (BEP 3), with the reserved bits of BEP 6 and BEP 10.
+//! The 68 bytes that open a connection (BEP 3), with the reserved bits of BEP 5, BEP 6 and BEP 10.
 
 use super::WireError;
 use crate::base::ids::{InfoHash, PeerId};
@@ -11,6 +11,8 @@ const EXTENSION_BYTE: usize = 5;
 const EXTENSION_BIT: u8 = 0x10;
 const FAST_BYTE: usize = 7;
 const FAST_BIT: u8 = 0x04;
+const DHT_BYTE: usize = 7;
+const DHT_BIT: u8 = 0x01;
 
 /// The handshake of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,18 @@ impl Handshake {
     pub const fn with_extension(mut self) -> Self {
         self.reserved[EXTENSION_BYTE] |= EXTENSION_BIT;
         self
+    }
+
+    /// The same with the bit of the distributed hash table (BEP 5).
+    #[must_use]
+    pub const fn with_dht(mut self) -> Self {
+        self.reserved[DHT_BYTE] |= DHT_BIT;
+        self
+    }
+
+    /// Whether the sender has a node of the distributed hash table (BEP 5).
+    pub const fn has_dht(&self) -> bool {
+        self.reserved[DHT_BYTE] & DHT_BIT != 0
     }
 
     /// Whether the sender speaks the fast extension (BEP 6).
@@ -121,6 +135,8 @@ mod tests {
         assert!(!example().has_fast() && !example().has_extension());
         assert_eq!(example().with_fast().reserved, [0, 0, 0, 0, 0, 0, 0, 4]);
         assert_eq!(example().with_extension().reserved, [0, 0, 0, 0, 0, 0x10, 0, 0]);
+        assert_eq!(example().with_dht().reserved, [0, 0, 0, 0, 0, 0, 0, 1]);
+        assert!(example().with_dht().has_dht() && !example().with_fast().has_dht());
         let mut all = example();
         all.reserved = [0xff; 8];
         let parsed = Handshake::parse(&all.encode()).unwrap().unwrap();

@@ -173,7 +173,7 @@ impl Control {
             }
             Report::DiskFailed { .. } => self.fail(),
             // Torrents of simulated nodes are always open.
-            Report::Wanted { .. } | Report::WebSeedLeft { .. } => {}
+            Report::Wanted { .. } | Report::WebSeedLeft { .. } | Report::Node { .. } => {}
             Report::Connected { conn, address, origin, peer_id, .. } => {
                 let unwanted = self.roster.handle_connected(conn, address, origin, peer_id);
                 self.close(unwanted);

@@ -405,6 +405,7 @@ fn engine_config(world: &World, spec: &NodeSpec) -> EngineConfig {
         cores: spec.cores,
         peer_id,
         listen_port: Some(spec.port),
+        dht_port: None,
         sequential: spec.sequential,
         seed: spec.seed,
         secret: spec.seed,

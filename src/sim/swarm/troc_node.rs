@@ -75,6 +75,7 @@ impl TrocNode {
                 cores: spec.cores,
                 peer_id: spec.peer_id,
                 listen_port: None,
+                dht_port: None,
                 sequential: false,
                 seed: spec.seed.wrapping_add(core as u64),
                 secret: spec.seed,

@@ -92,6 +92,7 @@ impl World {
             cores: 1,
             peer_id: PeerId([1; 20]),
             listen_port: None,
+            dht_port: None,
             sequential: false,
             seed,
             secret: 1,

@@ -1,0 +1,352 @@
+//! Nodes that find each other without a tracker: by the distributed hash table, made of other people's nodes,
+//! and by multicast between network namespaces.
+
+#![allow(clippy::disallowed_methods, reason = "tests of real processes have real clocks and threads")]
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use mainline::{Dht, Id};
+use support::clients::python;
+use support::node::{Node, get, relay, troc};
+use support::process::Process;
+use support::torrent::Torrent;
+use support::{PATIENCE, poll, skip};
+use tempfile::TempDir;
+
+/// Nodes of another implementation, which only know each other.
+struct Network {
+    nodes: Vec<Dht>,
+    bootstrap: SocketAddr,
+}
+
+impl Network {
+    fn of(count: usize) -> Self {
+        let mut nodes = vec![server(None)];
+        let bootstrap = address(&nodes[0]);
+        nodes.extend((1..count).map(|_| server(Some(bootstrap))));
+        Self { nodes, bootstrap }
+    }
+
+    /// Waits until `hash` is announced, as another node finds it.
+    #[allow(deprecated, reason = "the blocking interface is what a test needs")]
+    fn wait_announced(&self, hash: [u8; 20]) -> SocketAddr {
+        let node = self.nodes.last().expect("a node");
+        poll("an announce", || {
+            let peers = node.get_peers(Id::from(hash)).flatten().next()?;
+            Some(SocketAddr::V4(peers))
+        })
+    }
+}
+
+fn server(bootstrap: Option<SocketAddr>) -> Dht {
+    let mut builder = Dht::builder();
+    builder.server_mode().bind_address(Ipv4Addr::LOCALHOST).port(0);
+    match bootstrap {
+        Some(bootstrap) => builder.bootstrap(&[bootstrap]),
+        None => builder.no_bootstrap(),
+    };
+    builder.build().expect("a node of the table")
+}
+
+#[allow(deprecated, reason = "the blocking interface is what a test needs")]
+fn address(node: &Dht) -> SocketAddr {
+    SocketAddr::V4(node.info().local_addr())
+}
+
+struct Scene {
+    temp: TempDir,
+    torrent: Torrent,
+    file: PathBuf,
+}
+
+impl Scene {
+    /// A torrent without a tracker.
+    fn new(seed: u64) -> Self {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let torrent = Torrent::single(&temp.path().join("source"), "payload.bin", 4 << 20, 256 << 10, seed);
+        let file = torrent.write(&temp.path().join("troc.torrent"), None);
+        Self { temp, torrent, file }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    fn relay(&self, bootstrap: SocketAddr) -> Node {
+        let mut command = relay(&self.file, &self.path("source"), self.temp.path());
+        command.args(["--status-interval-ms", "10", "--dht-bootstrap", &bootstrap.to_string()]);
+        Node::spawn("relay", &mut command, self.temp.path())
+    }
+
+    fn get(&self, dir: &str, bootstrap: SocketAddr) -> Node {
+        let mut command = get(&self.file, &self.path(dir), &self.path(&format!("{dir}-scratch")));
+        command.args(["--listen", "127.0.0.1:0", "--dht-bootstrap", &bootstrap.to_string()]);
+        Node::spawn("get", &mut command, self.temp.path())
+    }
+}
+
+/// Where a node takes datagrams of the table.
+fn dht_address(node: &mut Node) -> SocketAddr {
+    let status = node.wait("a node of the table", |status| status.0["dht"][0]["listen"].is_string());
+    status.0["dht"][0]["listen"].as_str().expect("seen").parse().expect("an address")
+}
+
+fn wait_nodes(node: &mut Node, count: u64) {
+    node.wait("nodes that answer", |status| status.0["dht"][0]["nodes"].as_u64() >= Some(count));
+}
+
+#[test]
+fn get_finds_a_relay_by_the_hash_table_alone() {
+    let (network, scene) = (Network::of(10), Scene::new(1));
+    let mut relay = scene.relay(network.bootstrap);
+    let listen = relay.wait_seeding();
+    assert_eq!(network.wait_announced(scene.torrent.info_hash), listen);
+    scene.get("fetched", network.bootstrap).expect_done();
+    scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
+}
+
+/// Both know nothing but a third node of ours, which has another torrent.
+#[test]
+fn nodes_of_ours_alone_are_a_hash_table() {
+    let (other, scene) = (Scene::new(2), Scene::new(3));
+    let nobody = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("its address");
+    let mut first = other.relay(nobody);
+    let bootstrap = dht_address(&mut first);
+    let mut relay = scene.relay(bootstrap);
+    relay.wait_seeding();
+    first.wait("an announce", |status| status.0["dht"][0]["stored_peers"].as_u64() >= Some(1));
+    scene.get("fetched", bootstrap).expect_done();
+    scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
+}
+
+/// BEP 27. The bootstrap node is a socket that sees each query.
+#[test]
+fn d4_a_private_torrent_never_appears_in_the_hash_table() {
+    let scene = Scene::new(4);
+    let made = troc("create", scene.temp.path())
+        .arg(scene.path("source"))
+        .args(["--private", "--tracker", "http://127.0.0.1:9/announce", "-o"])
+        .arg(scene.path("private.torrent"))
+        .output()
+        .expect("troc create");
+    assert!(made.status.success(), "{made:?}");
+    let shown = troc("show", scene.temp.path()).arg(scene.path("private.torrent")).arg("--json").output();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.expect("troc show").stdout).expect("JSON");
+    let private = shown["info_hash"].as_str().expect("a hash").to_owned();
+
+    let spy = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    spy.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let bootstrap = spy.local_addr().expect("its address");
+    // Private first: it would be looked up first.
+    let mut command = troc("relay", scene.temp.path());
+    command.arg(scene.path("private.torrent")).arg(&scene.file).arg("--dir").arg(scene.path("source"));
+    command.args(["--listen", "127.0.0.1:0", "--json", "--cache", "64MiB", "--lsd"]);
+    command.args(["--dht-bootstrap", &bootstrap.to_string()]);
+    let _relay = Node::spawn("relay", &mut command, scene.temp.path());
+    let has = |datagram: &[u8], hash: &[u8]| datagram.windows(hash.len()).any(|window| window == hash);
+    let private: Vec<u8> =
+        (0..20).map(|at| u8::from_str_radix(&private[2 * at..2 * at + 2], 16).expect("hex")).collect();
+    let (mut public, mut buffer) = (0, [0; 2048]);
+    // Thrice, since nobody answers: the others had their turns by then.
+    while public < 3 {
+        let (len, _) = spy.recv_from(&mut buffer).expect("queries of the public torrent");
+        assert!(!has(&buffer[..len], &private), "the private torrent was named");
+        public += usize::from(has(&buffer[..len], &scene.torrent.info_hash));
+    }
+}
+
+#[test]
+fn d9_nodes_are_known_after_a_restart_though_the_bootstrap_node_is_gone() {
+    let (mut network, scene) = (Network::of(10), Scene::new(5));
+    let mut relay = scene.relay(network.bootstrap);
+    relay.wait_seeding();
+    wait_nodes(&mut relay, 4);
+    relay.process.terminate();
+    relay.expect_done();
+    drop(network.nodes.remove(0));
+    let mut relay = scene.relay(network.bootstrap);
+    wait_nodes(&mut relay, 3);
+    network.wait_announced(scene.torrent.info_hash);
+}
+
+#[test]
+fn d1_datagrams_that_are_bombs_do_not_harm_a_node() {
+    let scene = Scene::new(6);
+    let nobody = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let mut relay = scene.relay(nobody.local_addr().expect("its address"));
+    let node = dht_address(&mut relay);
+    let us = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    us.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let id = "a".repeat(20);
+    for bomb in [
+        "l".repeat(2000),
+        format!("d1:ad2:id20:{id}1:x{}", "l".repeat(1900)),
+        format!("d1:x{}", "d1:a".repeat(490)),
+        format!("d1:ad2:id20:{id}e1:q4:pingi{}e", "9".repeat(1000)),
+        String::new(),
+    ] {
+        us.send_to(bomb.as_bytes(), node).expect("a datagram is sent");
+    }
+    us.send_to(format!("d1:ad2:id20:{id}e1:q4:ping1:t2:xy1:y1:qe").as_bytes(), node).expect("sent");
+    let mut buffer = [0; 2048];
+    let (len, from) = us.recv_from(&mut buffer).expect("an answer");
+    assert_eq!(from, node);
+    assert!(buffer[..len].windows(6).any(|window| window == b"1:t2:x"), "{:?}", &buffer[..len]);
+}
+
+fn libtorrent(scene: &Scene, dir: &Path, bootstrap: Option<SocketAddr>, seed: bool) -> Option<(Process, u16)> {
+    let found = Command::new(python()).args(["-c", "import libtorrent"]).output();
+    if !found.is_ok_and(|output| output.status.success()) {
+        skip("libtorrent", "the client is not installed (run scripts/setup)");
+        return None;
+    }
+    std::fs::create_dir_all(dir).expect("directory");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/libtorrent_peer.py");
+    let port = support::free_port();
+    let mut command = Command::new(python());
+    command.arg(script).arg("--torrent").arg(&scene.file).arg("--dir").arg(dir);
+    command.args(["--listen", &format!("127.0.0.1:{port}"), "--dht"]);
+    if let Some(bootstrap) = bootstrap {
+        command.args(["--dht-bootstrap", &bootstrap.to_string()]);
+    }
+    if seed {
+        command.arg("--seed");
+    }
+    let mut process = Process::spawn("libtorrent", &mut command, scene.temp.path());
+    let event = if seed { r#""seeding""# } else { r#""started""# };
+    process.expect_line("its start", |line| line.contains(event).then_some(()));
+    Some((process, port))
+}
+
+/// A relay of another torrent is the node by which all enter.
+#[test]
+fn libtorrent_and_troc_find_each_other_by_nodes_of_ours() {
+    let other = Scene::new(7);
+    let nobody = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("its address");
+    let mut first = other.relay(nobody);
+    let bootstrap = dht_address(&mut first);
+
+    let scene = Scene::new(8);
+    let Some((_seed, _)) = libtorrent(&scene, &scene.path("source"), Some(bootstrap), true) else { return };
+    first.wait("its announce", |status| status.0["dht"][0]["stored_peers"].as_u64() >= Some(1));
+    scene.get("fetched", bootstrap).expect_done();
+    scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
+
+    let scene = Scene::new(9);
+    let mut relay = scene.relay(bootstrap);
+    relay.wait_seeding();
+    first.wait("our announce", |status| status.0["dht"][0]["stored_peers"].as_u64() >= Some(2));
+    let Some((mut peer, _)) = libtorrent(&scene, &scene.path("fetched"), Some(bootstrap), false) else {
+        return;
+    };
+    peer.expect_line("all of it", |line| line.contains(r#""finished""#).then_some(()));
+    scene.torrent.assert_identical(&scene.path("fetched"), "libtorrent");
+}
+
+/// A libtorrent node of another torrent keeps our announce and tells it.
+#[test]
+fn nodes_of_ours_find_each_other_by_a_libtorrent_node() {
+    let other = Scene::new(10);
+    let Some((_node, port)) = libtorrent(&other, &other.path("source"), None, true) else { return };
+    let bootstrap = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let scene = Scene::new(11);
+    let mut relay = scene.relay(bootstrap);
+    relay.wait_seeding();
+    wait_nodes(&mut relay, 1);
+    scene.get("fetched", bootstrap).expect_done();
+    scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
+}
+
+/// Prints the figure of the README: from the start of a `get` to its first payload, in a table of fifty.
+#[test]
+fn a_get_finds_its_first_payload_in_a_table_of_fifty_nodes() {
+    let (network, scene) = (Network::of(50), Scene::new(12));
+    let mut relay = scene.relay(network.bootstrap);
+    relay.wait_seeding();
+    network.wait_announced(scene.torrent.info_hash);
+    let mut took: Vec<Duration> = (0..5)
+        .map(|n| {
+            let began = Instant::now();
+            let mut node = scene.get(&format!("fetched{n}"), network.bootstrap);
+            node.wait("payload", |status| status.bytes("downloaded_bytes") > 0);
+            let took = began.elapsed();
+            node.expect_done();
+            took
+        })
+        .collect();
+    took.sort();
+    println!("start to first payload by a table of 50 nodes: median {:?} of {took:?}", took[2]);
+}
+
+/// Two network namespaces with a wire between them, removed at the end.
+struct Wire {
+    names: [String; 2],
+}
+
+fn ip(words: &[&str]) -> bool {
+    Command::new("ip").args(words).output().is_ok_and(|output| output.status.success())
+}
+
+impl Wire {
+    /// `None` where namespaces cannot be made, which is a failure under `CI=true`.
+    fn new() -> Option<Self> {
+        let names = ["a", "b"].map(|end| format!("troc-lsd-{}-{end}", std::process::id()));
+        if !rustix::process::geteuid().is_root() || !ip(&["netns", "add", &names[0]]) {
+            skip("local discovery", "network namespaces need root and iproute2");
+            return None;
+        }
+        let wire = Self { names };
+        let [a, b] = &wire.names;
+        assert!(ip(&["netns", "add", b]));
+        assert!(ip(&["-n", a, "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", b]));
+        for (name, host) in [(a, "10.77.0.1/24"), (b, "10.77.0.2/24")] {
+            assert!(ip(&["-n", name, "addr", "add", host, "dev", "veth0"]));
+            assert!(ip(&["-n", name, "link", "set", "lo", "up"]));
+            assert!(ip(&["-n", name, "link", "set", "veth0", "up"]));
+        }
+        Some(wire)
+    }
+
+    /// The same command in a namespace.
+    fn within(&self, end: usize, command: &Command) -> Command {
+        let mut inside = Command::new("ip");
+        inside.args(["netns", "exec", &self.names[end]]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            inside.env(name, value.expect("set, not removed"));
+        }
+        inside
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        for name in &self.names {
+            ip(&["netns", "del", name]);
+        }
+    }
+}
+
+/// The second host comes later and hears nothing of the first announce: its own brings the first one to dial.
+#[test]
+fn d8_two_hosts_find_each_other_on_their_wire_and_nowhere_else() {
+    let Some(wire) = Wire::new() else { return };
+    let scene = Scene::new(13);
+    let mut command = troc("relay", scene.temp.path());
+    command.arg(&scene.file).arg("--dir").arg(scene.path("source"));
+    command.args(["--listen", "0.0.0.0:0", "--lsd", "--no-dht", "--json", "--cache", "64MiB"]);
+    let mut relay = Node::spawn("relay", &mut wire.within(0, &command), scene.temp.path());
+    relay.wait_seeding();
+    let mut command = get(&scene.file, &scene.path("fetched"), &scene.path("get-scratch"));
+    command.args(["--listen", "10.77.0.2:0", "--no-dht"]);
+    let began = Instant::now();
+    let mut node = Node::spawn("get", &mut wire.within(1, &command), scene.temp.path());
+    node.wait("a peer", |status| status.bytes("peers") > 0);
+    println!("two hosts found each other after {:?}", began.elapsed());
+    node.expect_done();
+    scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
+}
