@@ -11,6 +11,7 @@ use crate::base::limits::{CONTROL_ROWS_MAX, LEDGER_INTERVAL, UNSYNCED_BYTES_MAX}
 use crate::base::network::{GroupPrefixes, Network};
 use crate::base::time::Span;
 use crate::cli::bench::BenchArgs;
+use crate::cli::select::{FilterArgs, SelectArgs};
 use crate::io::uring::ZeroCopy;
 
 /// A thread-per-core BitTorrent relay.
@@ -102,9 +103,12 @@ pub struct ShowArgs {
     /// Print one JSON object, with every file
     #[arg(long)]
     pub json: bool,
-    /// List every file instead of the first 20
+    /// List every file instead of the first 20, with the numbers that --files of get and relay takes
     #[arg(long)]
     pub files: bool,
+    /// List the files that a pattern of get and relay means, all of them
+    #[arg(long = "match", value_name = "PATTERN")]
+    pub pattern: Option<String>,
 }
 
 /// `troc verify`.
@@ -120,8 +124,11 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub fast: bool,
     /// Where get or relay keep their journals [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "fast")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
+    /// See [`FilterArgs`].
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// Print the result as JSON, and one line a second while checking
     #[arg(long)]
     pub json: bool,
@@ -151,6 +158,9 @@ pub struct NodeArgs {
     /// See [`LimitArgs`].
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// See [`SelectArgs`].
+    #[command(flatten)]
+    pub select: SelectArgs,
     /// Do not tell other nodes of troc by a lasting key who this one is
     #[arg(long)]
     pub no_identity: bool,

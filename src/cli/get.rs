@@ -26,6 +26,8 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
     }
     let metainfo = Source::read_torrent(&args.source)?;
     check_peer_sources(args, &metainfo)?;
+    let torrents = vec![Arc::new(metainfo)];
+    let wanted = args.node.select.choose(&torrents)?;
     node::check_host()?;
     std::fs::create_dir_all(&args.output).map_err(|error| {
         let shown = args.output.display();
@@ -35,7 +37,8 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
     })?;
     let plan = Plan {
         role: Role::Get { seed: seed_goal(args) },
-        torrents: vec![Arc::new(metainfo)],
+        torrents,
+        wanted,
         dir: &args.output,
         listen: args.node.listen.unwrap_or(LISTEN),
         sequential: args.sequential,

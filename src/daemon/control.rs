@@ -243,6 +243,8 @@ impl<'a> Control<'a> {
             let rng = Rng::new(self.shared.seed ^ index as u64);
             let announcer = Announcer::new(&metainfo.trackers, TrackerOrigin::Operator, rng);
             let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, self.shared.peer_id, now);
+            swarm.wanted = self.config.wanted.get(index).cloned().flatten();
+            swarm.file_progress = self.config.file_progress;
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
             }

@@ -12,6 +12,7 @@ pub mod config;
 mod control;
 mod error;
 pub mod explain;
+pub mod file_progress;
 pub mod files;
 pub mod hashing;
 mod keeping;

@@ -1,8 +1,10 @@
 //! Bytes to values and back: pure and total, never panics on input.
 
 pub mod bencode;
+pub mod file_ranges;
 pub mod magnet;
 pub mod metainfo;
+pub mod selection;
 pub mod text;
 pub mod tracker;
 pub mod urls;
