@@ -75,9 +75,8 @@ mod tests {
     #[test]
     fn a_line_has_so_many_files_whatever_the_number_of_torrents() {
         let mut left = 3;
-        let json = |count, left: &mut usize| {
-            serde_json::to_string(&FilesLine::of(&status(count), left)).unwrap()
-        };
+        let json =
+            |count, left: &mut usize| serde_json::to_string(&FilesLine::of(&status(count), left)).unwrap();
         let first = json(2, &mut left);
         assert!(first.starts_with(r#"{"files_wanted":2,"files_done":1,"files":[{"index":0,"path":"t/0\u"#));
         assert!(first.ends_with(r#""length":2048,"verified_bytes":1024}]}"#), "{first}");

@@ -22,7 +22,9 @@ pub fn run(args: &ShowArgs) -> Result<(), CliError> {
     let text = match Source::read(&args.source)? {
         Source::Torrent(metainfo) if args.pattern.is_some() => matching(&metainfo, args)?,
         Source::Magnet(_) if args.pattern.is_some() => {
-            return Err(CliError::Usage("a magnet link lists no files: give --match with a .torrent".to_owned()));
+            return Err(CliError::Usage(
+                "a magnet link lists no files: give --match with a .torrent".to_owned(),
+            ));
         }
         Source::Torrent(metainfo) if args.json => torrent_json(&metainfo).to_string(),
         Source::Torrent(metainfo) => torrent_table(&metainfo, args.files),
@@ -56,9 +58,7 @@ fn matching(metainfo: &Metainfo, args: &ShowArgs) -> Result<String, CliError> {
     let meant = |index: usize| chosen.as_ref().is_none_or(|chosen| chosen[index].is_wanted());
     let files = metainfo.files.iter().enumerate().filter(|(index, file)| !file.pad && meant(*index));
     if args.json {
-        let file = |(index, file): (usize, &FileEntry)| {
-            json!({ "index": index, "path": file.path.join("/"), "length": file.length })
-        };
+        let file = |(index, file): (usize, &FileEntry)| json!({ "index": index, "path": file.path.join("/"), "length": file.length });
         return Ok(json!({ "files": files.map(file).collect::<Vec<_>>() }).to_string());
     }
     Ok(files.map(|(index, file)| Escaped(&file_row(index, file)).to_string() + "\n").collect())

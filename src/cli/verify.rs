@@ -121,8 +121,11 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
         let (good, size) = (pieces - troubles.len(), format_size(bytes));
         let name = Escaped(&metainfo.name);
         let how = if compared > 0 { format!(" ({compared} by fingerprint)") } else { String::new() };
-        let skipped = if skipped_files > 0 { format!("; skipped {skipped_files} files") } else { String::new() };
-        out::line(&format!("{name}: {good} of {pieces} pieces are right{how}, {size} read in {rate}{skipped}"))?;
+        let skipped =
+            if skipped_files > 0 { format!("; skipped {skipped_files} files") } else { String::new() };
+        out::line(&format!(
+            "{name}: {good} of {pieces} pieces are right{how}, {size} read in {rate}{skipped}"
+        ))?;
     }
     let unchecked = troubles.iter().any(|&(_, trouble)| trouble == Trouble::Unchecked);
     let reason = reason.or_else(|| unchecked.then(|| EDGES.to_owned()));
@@ -178,7 +181,9 @@ fn missing_empty_files(metainfo: &Metainfo, dir: &Path, scope: &Scope) -> Vec<St
 }
 
 fn describe(metainfo: &Metainfo, findings: &[Finding], empty: &[String]) -> Result<(), CliError> {
-    let path = |index: &usize| metainfo.files.get(*index).map_or_else(|| "other files".to_owned(), |file| file.path.join("/"));
+    let path = |index: &usize| {
+        metainfo.files.get(*index).map_or_else(|| "other files".to_owned(), |file| file.path.join("/"))
+    };
     for finding in findings.iter().take(LINES_MAX) {
         let range = match finding.last - finding.first {
             0 => format!("piece {}", finding.first),

@@ -25,8 +25,8 @@ mod parts;
 mod transfer;
 
 pub use error::FileError;
-use parts::PartFile;
 pub(crate) use error::shown;
+use parts::PartFile;
 pub use transfer::{sync_data, write_all};
 
 /// What a file is opened for.

@@ -137,7 +137,10 @@ impl Swarm {
     fn total_bytes(&self) -> u64 {
         if let Some(wanted) = &self.wanted {
             let files = self.metainfo.files.iter().zip(wanted.iter());
-            return files.filter(|(file, wanted)| !file.pad && wanted.is_wanted()).map(|(file, _)| file.length).sum();
+            return files
+                .filter(|(file, wanted)| !file.pad && wanted.is_wanted())
+                .map(|(file, _)| file.length)
+                .sum();
         }
         let pads = self.metainfo.files.iter().filter(|file| file.pad).map(|file| file.length).sum::<u64>();
         self.metainfo.geometry.total_bytes - pads
@@ -231,7 +234,11 @@ impl Swarm {
     /// What to say to a tracker.
     pub fn request(&self, event: AnnounceEvent, peer_id: PeerId, port: u16, key: u32) -> AnnounceRequest {
         let (down, up) = self.live.as_ref().map_or((0, 0), |live| traffic(&live.shared));
-        let event = if event == AnnounceEvent::None && self.is_partial_seed() { AnnounceEvent::Paused } else { event };
+        let event = if event == AnnounceEvent::None && self.is_partial_seed() {
+            AnnounceEvent::Paused
+        } else {
+            event
+        };
         let asleep = if self.is_asleep() { self.metainfo.geometry.total_bytes } else { 0 };
         let verified = self.live.as_ref().map_or(asleep, |live| live.shared.verified_bytes());
         AnnounceRequest {

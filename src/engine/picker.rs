@@ -274,7 +274,8 @@ fn pick_missing(
 ) -> Option<u32> {
     // Where all are wanted alike there is one list.
     let only = Priority::Normal.class();
-    let mut classes = if torrent.shared.wanted.is_some() { 0..Priority::CLASSES.len() } else { only..only + 1 };
+    let mut classes =
+        if torrent.shared.wanted.is_some() { 0..Priority::CLASSES.len() } else { only..only + 1 };
     classes.find_map(|class| pick_of_class(torrent, class, cache, peer, rng, (sequential, rivals)))
 }
 

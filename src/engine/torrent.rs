@@ -168,7 +168,8 @@ impl Torrent {
     pub fn new(shared: Arc<SharedTorrent>, sequential: bool, rng: &mut Rng) -> Self {
         let geometry = shared.meta.geometry;
         let download = shared.limits.download.clone().map(Tap::exact);
-        let mut missing: Vec<u32> = (0..geometry.piece_count()).filter(|&piece| shared.lacks(piece)).collect();
+        let mut missing: Vec<u32> =
+            (0..geometry.piece_count()).filter(|&piece| shared.lacks(piece)).collect();
         if sequential {
             missing.reverse();
         } else {

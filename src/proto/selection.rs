@@ -105,14 +105,9 @@ impl Pattern {
 
 impl Selection {
     /// Of the values of `--files`, `--exclude` and `--priority`.
-    pub fn new(
-        files: &[String],
-        exclude: &[String],
-        priorities: &[String],
-    ) -> Result<Self, SelectionError> {
-        let all = |texts: &[String]| {
-            texts.iter().map(|text| Pattern::parse(text)).collect::<Result<Vec<_>, _>>()
-        };
+    pub fn new(files: &[String], exclude: &[String], priorities: &[String]) -> Result<Self, SelectionError> {
+        let all =
+            |texts: &[String]| texts.iter().map(|text| Pattern::parse(text)).collect::<Result<Vec<_>, _>>();
         let ranked = priorities.iter().map(|text| {
             let (pattern, name) = text.rsplit_once('=').unwrap_or((text, ""));
             let priority = Priority::from_name(name);
@@ -140,8 +135,7 @@ impl Selection {
             return Ok(vec![self.choose(only, None)?]);
         }
         self.check(torrents)?;
-        let ranked: Vec<Vec<Priority>> =
-            torrents.iter().map(|metainfo| self.rank(metainfo, None)).collect();
+        let ranked: Vec<Vec<Priority>> = torrents.iter().map(|metainfo| self.rank(metainfo, None)).collect();
         let wanted = torrents.iter().zip(&ranked).any(|(metainfo, chosen)| wanted_of(metainfo, chosen) > 0);
         if !wanted && !self.is_empty() {
             return Err(SelectionError::Nothing { name: "any torrent".to_owned() });

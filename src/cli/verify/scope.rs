@@ -41,7 +41,9 @@ impl Scope {
 
     /// Whether a file is looked at; false for the part file.
     pub fn has(&self, file: usize) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.files().get(file).is_some_and(|file| file.is_wanted()))
+        self.wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.files().get(file).is_some_and(|file| file.is_wanted()))
     }
 }
 

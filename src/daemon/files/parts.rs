@@ -160,8 +160,7 @@ fn copy(from: &FilePair, to: &FilePair, step: &Move) -> Result<(), Errno> {
         // It is as long as the torrent, or was changed under our hands.
         let mut rest = buffer.get(..got).filter(|bytes| !bytes.is_empty()).ok_or(Errno::IO)?;
         while !rest.is_empty() {
-            let written =
-                rustix::io::pwrite(to.buffered().as_fd(), rest, step.file_offset + done)?;
+            let written = rustix::io::pwrite(to.buffered().as_fd(), rest, step.file_offset + done)?;
             rest = &rest[written..];
             done += written as u64;
         }

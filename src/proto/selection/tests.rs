@@ -112,9 +112,8 @@ fn t12_names_in_errors_are_escaped() {
 #[test]
 fn a_single_file_is_matched_by_its_name() {
     let single = parse("6:lengthi5e");
-    let choose = |pattern: &str| {
-        Selection::new(&[pattern.to_owned()], &[], &[]).unwrap().choose(&single, None)
-    };
+    let choose =
+        |pattern: &str| Selection::new(&[pattern.to_owned()], &[], &[]).unwrap().choose(&single, None);
     for pattern in ["t", "*", "**", "0", "0-7"] {
         assert_eq!(choose(pattern), Ok(None), "{pattern}");
     }
@@ -124,9 +123,7 @@ fn a_single_file_is_matched_by_its_name() {
 #[test]
 fn bep53_a_link_counts_where_no_files_are_asked_for() {
     let named = FileRanges::parse("1,2,400").unwrap();
-    let choose = |files: &[String]| {
-        Selection::new(files, &[], &[]).unwrap().choose(&torrent(), Some(&named))
-    };
+    let choose = |files: &[String]| Selection::new(files, &[], &[]).unwrap().choose(&torrent(), Some(&named));
     assert_eq!(choose(&[]), Ok(Some(vec![Skip, Normal, Skip, Skip, Skip])));
     assert_eq!(named.choose(&torrent()), Some(vec![Skip, Normal, Skip, Skip, Skip]));
     assert_eq!(choose(&["a.txt".to_owned()]), Ok(Some(vec![Normal, Skip, Skip, Skip, Skip])));
