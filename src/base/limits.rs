@@ -3,10 +3,10 @@
 //! is tested at the limit and beyond it. Times, and bounds of the whole process or of load tests, are not
 //! all: some have no test of their own.
 
-mod discovery;
 
 use super::time::Span;
 
+mod discovery;
 mod web_seed;
 
 pub use web_seed::*;
@@ -418,6 +418,12 @@ pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 pub const WEB_SEEDS_MAX: usize = 64;
 /// Most peer addresses of a magnet link that are used.
 pub const MAGNET_PEERS_MAX: usize = 64;
+/// Most ranges of files that a magnet link or one `--files` names: more are refused, as nobody writes them.
+pub const FILE_RANGES_MAX: usize = 1024;
+/// Names that an error shows when a pattern matches no file.
+pub const FILE_NAMES_SHOWN_MAX: usize = 5;
+/// Files of one torrent whose progress is told, in a line of `--json` and in the table at the end.
+pub const FILES_TOLD_MAX: usize = 1000;
 /// Most files of a torrent that get another name because theirs is taken.
 pub const PATH_CLASHES_MAX: usize = 500;
 

@@ -11,6 +11,7 @@ use crate::base::limits::{CONTROL_ROWS_MAX, LEDGER_INTERVAL, UNSYNCED_BYTES_MAX}
 use crate::base::network::{GroupPrefixes, Network};
 use crate::base::time::Span;
 use crate::cli::bench::BenchArgs;
+use crate::cli::select::{FilterArgs, SelectArgs};
 use crate::io::uring::ZeroCopy;
 
 /// A thread-per-core BitTorrent relay.
@@ -104,12 +105,15 @@ pub struct ShowArgs {
     /// Print one JSON object, with every file
     #[arg(long)]
     pub json: bool,
-    /// List every file instead of the first 20
+    /// List every file instead of the first 20, with the numbers that --files of get and relay takes
     #[arg(long)]
     pub files: bool,
     /// Ask the trackers how many seeds and peers they count, and how often it was completed (BEP 48)
     #[arg(long)]
     pub scrape: bool,
+    /// List the files that a pattern of get and relay means, all of them
+    #[arg(long = "match", value_name = "PATTERN")]
+    pub pattern: Option<String>,
 }
 
 /// `troc verify`.
@@ -125,8 +129,11 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub fast: bool,
     /// Where get or relay keep their journals [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "fast")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
+    /// See [`FilterArgs`].
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// Print the result as JSON, and one line a second while checking
     #[arg(long)]
     pub json: bool,
@@ -159,6 +166,9 @@ pub struct NodeArgs {
     /// See [`LimitArgs`].
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// See [`SelectArgs`].
+    #[command(flatten)]
+    pub select: SelectArgs,
     /// Do not tell other nodes of troc by a lasting key who this one is
     #[arg(long)]
     pub no_identity: bool,
@@ -424,6 +434,9 @@ mod tests {
             "relay a.torrent b.torrent --dir d --listen [::]:6881 --cores 4 --state s --no-dht --json",
             "verify x.torrent d",
             "verify x.torrent d --fast --state s --json",
+            "verify x.torrent d --files sub/** --exclude 3 --state s",
+            "get x -o d --files *.bin --files 0,4-6 --exclude a --priority b=high --file-progress",
+            "show x --match sub/*",
             "bench leech 127.0.0.1:1 --torrent f --connections 16 --depth 64 --seconds 3 --pid 1",
             "bench seed --torrent f --data d --listen 127.0.0.1:0",
             "bench seed --torrent f --data d --listen [::1]:0 --listen [::1]:0 --rate 20MB/s --stall-after 1",
@@ -461,7 +474,6 @@ mod tests {
             "get x",
             "relay a",
             "verify x",
-            "verify x d --state s",
             "peers --top 0",
             "peers x",
             "ledger --top 10001",

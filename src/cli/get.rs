@@ -32,6 +32,8 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
     if !peer_sources::is_any(&discovery) {
         check_peer_sources(args, &metainfo)?;
     }
+    let torrents = vec![metainfo];
+    let wanted = args.node.select.choose(&torrents)?;
     node::check_host()?;
     std::fs::create_dir_all(&args.output).map_err(|error| {
         let shown = args.output.display();
@@ -41,7 +43,8 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
     })?;
     let plan = Plan {
         role,
-        torrents: vec![metainfo],
+        torrents,
+        wanted,
         dir: &args.output,
         listen,
         tracker: None,

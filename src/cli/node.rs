@@ -19,6 +19,7 @@ use super::error::CliError;
 use super::out;
 use super::peer_sources::discovery;
 use super::progress::NodeProgress;
+use super::select::Wanted;
 
 /// Between two looks of a progress bar.
 const BAR_INTERVAL: Span = Span::from_ms(250);
@@ -35,6 +36,8 @@ pub struct Plan<'a> {
     pub role: Role,
     /// Parsed and validated.
     pub torrents: Vec<Arc<Metainfo>>,
+    /// What is wanted of each.
+    pub wanted: Vec<Wanted>,
     /// Where the payload lies.
     pub dir: &'a Path,
     /// Where to accept peers.
@@ -110,6 +113,8 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
     Ok(NodeConfig {
         role: plan.role,
         torrents: plan.torrents,
+        wanted: plan.wanted,
+        file_progress: args.select.file_progress,
         dir: plan.dir.to_owned(),
         state_dir,
         listen: Some(plan.listen),

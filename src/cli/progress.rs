@@ -10,11 +10,13 @@ use serde::Serialize;
 use crate::base::human::{
     Escaped, format_duration, format_eta, format_percent, format_rate, format_ratio, format_size, format_took,
 };
+use crate::base::limits::FILES_TOLD_MAX;
 use crate::base::time::Span;
 use crate::daemon::seeding::{SeedEnd, SeedGoal, Seeding};
 use crate::daemon::status::{CacheStatus, DhtStatus, NodeStatus, TorrentState, TorrentStatus};
 
 use super::error::CliError;
+use super::file_progress::{self, FilesLine};
 use super::out;
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -77,7 +79,10 @@ impl NodeProgress {
                 if let Form::Bars { all, .. } = &self.form {
                     let _ = all.clear();
                 }
-                status.torrents.iter().try_for_each(|torrent| out::line(&summary(torrent, status.uptime_ns)))
+                status.torrents.iter().try_for_each(|torrent| {
+                    out::line(&summary(torrent, status.uptime_ns))?;
+                    torrent.files.iter().flat_map(file_progress::table).try_for_each(|row| out::line(&row))
+                })
             }
         }
     }
@@ -150,6 +155,9 @@ fn row(torrent: &TorrentStatus) -> Row {
     let (done, total) = (torrent.verified_bytes, torrent.total_bytes);
     let rates = rates_text(done, total, torrent.download_rate, torrent.upload_rate, u64::from(torrent.peers));
     let mut text = format!("{}  {rates}", state_name(&torrent.state));
+    if let Some(files) = &torrent.files {
+        text = format!("{text}  {}", file_progress::count_text(files));
+    }
     let problem = match &torrent.state {
         TorrentState::Stopped(why) => Some(why),
         _ => torrent.tracker_error.as_ref().or(torrent.web_seed_error.as_ref()),
@@ -300,6 +308,9 @@ struct TorrentLine<'a> {
     /// What ended it, of what was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed_end: Option<&'static str>,
+    /// Where progress is told file by file.
+    #[serde(flatten)]
+    files: Option<FilesLine<'a>>,
 }
 
 #[derive(Serialize)]
@@ -314,6 +325,7 @@ fn dht_line(dht: &DhtStatus) -> DhtLine {
 }
 
 fn json_line(status: &NodeStatus) -> String {
+    let mut files_left = FILES_TOLD_MAX;
     let torrents = status.torrents.iter().map(|torrent| TorrentLine {
         info_hash: torrent.info_hash.to_hex(),
         name: &torrent.name,
@@ -339,6 +351,7 @@ fn json_line(status: &NodeStatus) -> String {
             SeedEnd::Ratio => "ratio",
             SeedEnd::Time => "time",
         }),
+        files: torrent.files.as_ref().map(|files| FilesLine::of(files, &mut files_left)),
     });
     let cores = status
         .per_core_bytes
@@ -385,6 +398,7 @@ mod tests {
             tracker_error: None,
             web_seed_error: None,
             seeding: None,
+            files: None,
         };
         NodeStatus {
             dht: Vec::new(),

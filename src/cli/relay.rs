@@ -41,7 +41,9 @@ pub fn run(args: &RelayArgs) -> Result<(), CliError> {
     };
     let listen = args.node.listen.unwrap_or(LISTEN);
     let tracker = args.tracker;
-    let plan = Plan { role: Role::Relay, torrents, dir: &args.dir, listen, tracker, sequential: false };
+    let wanted = args.node.select.choose(&torrents)?;
+    let plan =
+        Plan { role: Role::Relay, torrents, wanted, dir: &args.dir, listen, tracker, sequential: false };
     node::run(plan, &args.node)
 }
 

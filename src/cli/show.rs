@@ -12,6 +12,7 @@ use super::args::ShowArgs;
 use super::error::CliError;
 use super::out;
 use super::scrape;
+use super::select::FilterArgs;
 use super::source::Source;
 
 /// Files listed unless all are asked for.
@@ -20,6 +21,13 @@ const FILES_SHOWN: usize = 20;
 /// Prints the source as a table, or as JSON.
 pub fn run(args: &ShowArgs) -> Result<(), CliError> {
     let source = Source::read(&args.source)?;
+    if args.pattern.is_some() {
+        let Source::Torrent(metainfo) = &source else {
+            let text = "a magnet link lists no files: give --match with a .torrent".to_owned();
+            return Err(CliError::Usage(text));
+        };
+        return out::print(&matching(metainfo, args)?);
+    }
     let counts = if args.scrape { scrape::ask(&source)? } else { Vec::new() };
     let text = if args.json {
         let mut json = match &source {
@@ -37,7 +45,6 @@ pub fn run(args: &ShowArgs) -> Result<(), CliError> {
         };
         table.rows("counted", counts.iter().map(scrape::text));
         table.0
-    };
     out::line(text.trim_end())
 }
 
@@ -56,6 +63,23 @@ impl Table {
             self.row(if index == 0 { name } else { "" }, &value);
         }
     }
+}
+
+/// The files that a pattern means, one a line, with their numbers.
+fn matching(metainfo: &Metainfo, args: &ShowArgs) -> Result<String, CliError> {
+    let filter = FilterArgs { files: args.pattern.iter().cloned().collect(), exclude: Vec::new() };
+    let chosen = filter.choose(metainfo)?;
+    let meant = |index: usize| chosen.as_ref().is_none_or(|chosen| chosen[index].is_wanted());
+    let files = metainfo.files.iter().enumerate().filter(|(index, file)| !file.pad && meant(*index));
+    if args.json {
+        let file = |(index, file): (usize, &FileEntry)| json!({ "index": index, "path": file.path.join("/"), "length": file.length });
+        return Ok(json!({ "files": files.map(file).collect::<Vec<_>>() }).to_string());
+    }
+    Ok(files.map(|(index, file)| Escaped(&file_row(index, file)).to_string() + "\n").collect())
+}
+
+fn file_row(index: usize, file: &FileEntry) -> String {
+    format!("{index:>5} {:>10}  {}", format_size(file.length), file.path.join("/"))
 }
 
 fn torrent_table(metainfo: &Metainfo, all_files: bool) -> Table {
@@ -79,11 +103,12 @@ fn torrent_table(metainfo: &Metainfo, all_files: bool) -> Table {
     if metainfo.symlinks_skipped > 0 {
         table.row("links", &format!("{} symbolic links, which are not made", metainfo.symlinks_skipped));
     }
-    let files: Vec<&FileEntry> = metainfo.files.iter().filter(|file| !file.pad).collect();
+    let files: Vec<(usize, &FileEntry)> =
+        metainfo.files.iter().enumerate().filter(|(_, file)| !file.pad).collect();
     table.row("files", &files.len().to_string());
     let shown = if all_files { files.len() } else { FILES_SHOWN.min(files.len()) };
-    for file in &files[..shown] {
-        table.row("", &format!("{:>10}  {}", format_size(file.length), file.path.join("/")));
+    for &(index, file) in &files[..shown] {
+        table.row("", &file_row(index, file));
     }
     if shown < files.len() {
         table.row("", &format!("... and {} more (--files lists all)", files.len() - shown));
@@ -132,6 +157,7 @@ fn magnet_table(magnet: &Magnet) -> Table {
     table.rows("trackers", magnet.trackers.clone());
     table.rows("web seeds", magnet.web_seeds.clone());
     table.rows("peers", peers(magnet));
+    table.rows("files", magnet.selection.as_ref().map(ToString::to_string));
     table
 }
 
@@ -144,6 +170,7 @@ fn magnet_json(magnet: &Magnet) -> serde_json::Value {
         "trackers": magnet.trackers,
         "web_seeds": magnet.web_seeds,
         "peers": peers(magnet),
+        "selection": magnet.selection.as_ref().map(ToString::to_string),
     })
 }
 

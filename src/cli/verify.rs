@@ -1,6 +1,7 @@
 //! `troc verify`: every piece, at the speed of the disk; names what is bad.
 
 mod memory;
+mod scope;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -18,9 +19,13 @@ use super::out;
 use super::source::Source;
 
 use memory::Memory;
+use scope::Scope;
 
 /// Most lines about bad pieces.
 const LINES_MAX: usize = 1000;
+/// Why pieces are unchecked.
+const EDGES: &str = "pieces that other files have a part in can be checked only with what the node kept of \
+                     those: give its --state";
 /// Most files named for one range of pieces.
 const FILES_NAMED: usize = 5;
 
@@ -33,6 +38,8 @@ enum Trouble {
     Missing,
     /// A file cannot be read.
     Unreadable,
+    /// Its other bytes, of files that were not asked for, are not there to be hashed with it.
+    Unchecked,
 }
 
 impl Trouble {
@@ -41,12 +48,17 @@ impl Trouble {
             Self::Bad => "bad",
             Self::Missing => "missing",
             Self::Unreadable => "unreadable",
+            Self::Unchecked => "unchecked",
         }
     }
 }
 
-/// Of all pieces.
+/// Of the pieces that were looked at.
 struct Counts {
+    /// All of them.
+    pieces: usize,
+    /// Files that were not asked for.
+    skipped_files: usize,
     /// Not right.
     troubled: usize,
     /// Right by their fingerprints.
@@ -65,11 +77,12 @@ struct Finding {
 /// Checks every piece; fails if one is not right.
 pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let metainfo = Source::read_torrent(&args.source)?;
-    let source = HashSource::of_torrent(&metainfo, &args.dir);
-    let geometry = metainfo.geometry;
+    let scope = Scope::of(args, &metainfo)?;
+    let (source, geometry) = (&scope.source, metainfo.geometry);
     let memory = if args.fast { Memory::recall(args, &metainfo)? } else { None };
     let mut compared = 0;
-    let mut progress = HashProgress::new("verifying", geometry.total_bytes, args.json);
+    let bytes = scope.pieces.iter().map(|&piece| u64::from(geometry.piece_len(piece))).sum();
+    let mut progress = HashProgress::new("verifying", bytes, args.json);
     let mut troubles: Vec<(u32, Trouble)> = Vec::new();
     let mut reason = None;
     let mut on_piece = |piece: u32, outcome: PieceOutcome| {
@@ -78,7 +91,8 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
                 if metainfo.piece_hashes.get(piece as usize) == Some(&digest) => {}
             PieceOutcome::Fingerprinted { .. } => compared += 1,
             PieceOutcome::Hashed { .. } => troubles.push((piece, Trouble::Bad)),
-            PieceOutcome::Absent { .. } => troubles.push((piece, Trouble::Missing)),
+            PieceOutcome::Absent { file } if scope.has(file) => troubles.push((piece, Trouble::Missing)),
+            PieceOutcome::Absent { .. } => troubles.push((piece, Trouble::Unchecked)),
             PieceOutcome::Failed(error) => {
                 troubles.push((piece, Trouble::Unreadable));
                 reason.get_or_insert_with(|| error.to_string());
@@ -87,35 +101,41 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
         progress.advance(u64::from(geometry.piece_len(piece)));
         ControlFlow::Continue(())
     };
-    let (all, options) = (0..geometry.piece_count(), HashOptions::default());
+    let (all, options) = (scope.pieces.iter().copied(), HashOptions::default());
     match memory {
-        Some(memory) => memory.lend(|known| check_pieces(&source, all, known, &options, &mut on_piece)),
-        None => hash_pieces(&source, all, &options, &mut on_piece),
+        Some(memory) => memory.lend(|known| check_pieces(source, all, known, &options, &mut on_piece)),
+        None => hash_pieces(source, all, &options, &mut on_piece),
     }
     .map_err(|error| CliError::Failed(error.to_string()))?;
     let (took, rate) = progress.finish();
     troubles.sort_unstable();
-    let findings = gather(&troubles, &source);
-    let empty = missing_empty_files(&metainfo, &args.dir);
+    let findings = gather(&troubles, source);
+    let empty = missing_empty_files(&metainfo, &args.dir, &scope);
+    let (pieces, skipped_files) = (scope.pieces.len(), scope.skipped_files);
     if args.json {
         let seconds = took.as_secs_f64();
-        let counts = Counts { troubled: troubles.len(), compared };
+        let counts = Counts { pieces, skipped_files, troubled: troubles.len(), compared };
         out::line(&json_text(&metainfo, &counts, &findings, &empty, seconds))?;
     } else {
         describe(&metainfo, &findings, &empty)?;
-        let good = geometry.piece_count() as usize - troubles.len();
-        let (count, size) = (geometry.piece_count(), format_size(geometry.total_bytes));
+        let (good, size) = (pieces - troubles.len(), format_size(bytes));
         let name = Escaped(&metainfo.name);
         let how = if compared > 0 { format!(" ({compared} by fingerprint)") } else { String::new() };
-        out::line(&format!("{name}: {good} of {count} pieces are right{how}, {size} read in {rate}"))?;
+        let skipped =
+            if skipped_files > 0 { format!("; skipped {skipped_files} files") } else { String::new() };
+        out::line(&format!(
+            "{name}: {good} of {pieces} pieces are right{how}, {size} read in {rate}{skipped}"
+        ))?;
     }
-    verdict(args, &metainfo, troubles.len(), empty.len(), reason)
+    let unchecked = troubles.iter().any(|&(_, trouble)| trouble == Trouble::Unchecked);
+    let reason = reason.or_else(|| unchecked.then(|| EDGES.to_owned()));
+    verdict(args, &metainfo, (troubles.len(), pieces), empty.len(), reason)
 }
 
 fn verdict(
     args: &VerifyArgs,
     metainfo: &Metainfo,
-    pieces: usize,
+    (pieces, all): (usize, usize),
     empty_files: usize,
     reason: Option<String>,
 ) -> Result<(), CliError> {
@@ -125,7 +145,7 @@ fn verdict(
     let dir = args.dir.display();
     let what = match pieces {
         0 => format!("{empty_files} empty files are missing"),
-        _ => format!("{pieces} of {} pieces are bad or missing", metainfo.geometry.piece_count()),
+        _ => format!("{pieces} of {all} pieces are bad or missing"),
     };
     let remedy = match reason {
         Some(reason) => reason,
@@ -153,14 +173,17 @@ fn gather(troubles: &[(u32, Trouble)], source: &HashSource) -> Vec<Finding> {
 }
 
 /// No piece tells whether these are there.
-fn missing_empty_files(metainfo: &Metainfo, dir: &Path) -> Vec<String> {
-    let empty = metainfo.files.iter().filter(|file| file.length == 0 && !file.pad);
+fn missing_empty_files(metainfo: &Metainfo, dir: &Path, scope: &Scope) -> Vec<String> {
+    let files = metainfo.files.iter().enumerate().filter(|(index, _)| scope.has(*index));
+    let empty = files.map(|(_, file)| file).filter(|file| file.length == 0 && !file.pad);
     let is_missing = |path: &String| std::fs::symlink_metadata(dir.join(path)).is_err();
     empty.map(|file| file.path.join("/")).filter(is_missing).collect()
 }
 
 fn describe(metainfo: &Metainfo, findings: &[Finding], empty: &[String]) -> Result<(), CliError> {
-    let path = |index: &usize| metainfo.files.get(*index).map(|file| file.path.join("/")).unwrap_or_default();
+    let path = |index: &usize| {
+        metainfo.files.get(*index).map_or_else(|| "other files".to_owned(), |file| file.path.join("/"))
+    };
     for finding in findings.iter().take(LINES_MAX) {
         let range = match finding.last - finding.first {
             0 => format!("piece {}", finding.first),
@@ -198,13 +221,14 @@ fn json_text(
             "files": finding.files.iter().filter_map(path).collect::<Vec<_>>(),
         })
     };
-    let pieces = metainfo.geometry.piece_count();
+    let Counts { pieces, .. } = *counts;
     json!({
         "name": metainfo.name,
         "info_hash": metainfo.info_hash.to_hex(),
         "total_bytes": metainfo.geometry.total_bytes,
         "pieces": pieces,
-        "good_pieces": pieces as usize - counts.troubled,
+        "good_pieces": pieces - counts.troubled,
+        "skipped_files": counts.skipped_files,
         "compared_pieces": counts.compared,
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
         "missing_empty_files": empty,

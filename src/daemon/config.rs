@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::discovery::DiscoveryConfig;
 use super::seeding::SeedGoal;
 use crate::base::network::Grouping;
+use crate::base::priority::Priority;
 use crate::base::time::Span;
 use crate::engine::exchange::Exchange;
 use crate::engine::announcer::Reach;
@@ -64,6 +65,10 @@ pub struct NodeConfig {
     pub role: Role,
     /// Torrents to fetch and serve, parsed and validated.
     pub torrents: Vec<Arc<Metainfo>>,
+    /// How much each file of a torrent is wanted, one entry per torrent; `None`, and no entry, is all alike.
+    pub wanted: Vec<Option<Arc<[Priority]>>>,
+    /// Whether progress is told file by file of torrents that are wanted whole, too.
+    pub file_progress: bool,
     /// Directory under which every payload file lies.
     pub dir: PathBuf,
     /// Journals, locks and the node secret; outside `dir`.

@@ -263,6 +263,8 @@ impl<'a> Control<'a> {
             let announcer = Announcers::new(&metainfo.trackers, reach, TrackerOrigin::Operator, rng);
             let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, self.shared.peer_id, now);
             self.know_own_address(&mut swarm, None);
+            swarm.wanted = self.config.wanted.get(index).cloned().flatten();
+            swarm.file_progress = self.config.file_progress;
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
             }

@@ -18,12 +18,15 @@ use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::storage::journal::FileIdentity;
 use crate::storage::layout::{FileIndex, FileSpan, Layout};
+use crate::storage::parts::Place;
 
 mod error;
+mod parts;
 mod transfer;
 
 pub use error::FileError;
 pub(crate) use error::shown;
+use parts::PartFile;
 pub use transfer::{sync_data, write_all};
 
 /// What a file is opened for.
@@ -43,6 +46,10 @@ pub struct TorrentFiles {
     root: OwnedFd,
     root_path: PathBuf,
     metainfo: Arc<Metainfo>,
+    /// Where the part file is or would be, if the torrent may have one.
+    parts: Option<PartFile>,
+    /// Where the bytes of each file go; `None` if all are wanted.
+    places: Option<Box<[Place]>>,
     open: BTreeMap<FileIndex, Cached>,
     /// Counts uses, to tell which open file was used last.
     uses: u64,
@@ -72,6 +79,8 @@ impl TorrentFiles {
             root,
             root_path: dir.to_owned(),
             metainfo,
+            parts: None,
+            places: None,
             open: BTreeMap::new(),
             uses: 0,
             fresh_dirs: BTreeSet::new(),
@@ -79,14 +88,19 @@ impl TorrentFiles {
         })
     }
 
-    /// The file, open for `access` or more. Panics for padding, which is not on disk.
+    /// The file, or the part file, open for `access` or more. Panics for padding and for what lies apart,
+    /// which are not on disk.
     pub fn open(&mut self, file: FileIndex, access: Access) -> Result<Arc<FilePair>, FileError> {
         self.uses += 1;
         if let Some(cached) = self.open.get_mut(&file).filter(|cached| cached.access >= access) {
             cached.used = self.uses;
             return Ok(Arc::clone(&cached.file));
         }
-        let opened = Arc::new(self.open_file(file, access)?);
+        let opened = match file == self.parts_index() {
+            true => self.open_parts(access)?,
+            false => self.open_file(file, access)?,
+        };
+        let opened = Arc::new(opened);
         self.open.remove(&file);
         if self.open.len() == OPEN_FILES_MAX
             && let Some(oldest) = self.open.iter().min_by_key(|(_, cached)| cached.used)
@@ -99,17 +113,17 @@ impl TorrentFiles {
         Ok(opened)
     }
 
-    /// Creates all files with all their space, after a look whether there is enough of it.
+    /// Creates all wanted files with all their space, after a look whether there is enough of it.
     pub fn preallocate_all(&mut self) -> Result<(), FileError> {
         let mut needed = 0;
-        for file in self.disk_files() {
+        for file in self.wanted_files() {
             needed += self.space_needed(file)?;
         }
         let free = self.free_bytes()?;
         if needed > free {
             return Err(FileError::NoSpace { dir: self.root_path.clone(), needed, free });
         }
-        for file in self.disk_files() {
+        for file in self.wanted_files() {
             self.open(file, Access::Write)?;
         }
         self.sync_new_dirs()
@@ -127,11 +141,15 @@ impl TorrentFiles {
         Ok(Some(identity_of(&stat)))
     }
 
-    /// As `identity`, of every file; `None` for padding too.
+    /// As `identity`, of every file; `None` for padding and for what lies apart, too. Where anything lies
+    /// apart the part file comes last.
     pub fn identities(&self) -> Result<Vec<Option<FileIdentity>>, FileError> {
         let mut all = vec![None; self.metainfo.files.len()];
         for file in self.disk_files() {
             all[file.0 as usize] = self.identity(file)?;
+        }
+        if self.has_apart() {
+            all.push(self.parts_identity()?);
         }
         Ok(all)
     }
@@ -150,14 +168,23 @@ impl TorrentFiles {
 
     /// The path of a file for a person, escaped.
     pub fn shown_path(&self, file: FileIndex) -> String {
-        shown(&self.shown(&self.path(file)))
+        match &self.parts {
+            Some(parts) if file == self.parts_index() => shown(&parts.path()),
+            _ => shown(&self.shown(&self.path(file))),
+        }
     }
 
-    /// Every file that exists on disk.
-    fn disk_files(&self) -> impl Iterator<Item = FileIndex> + use<> {
-        let metainfo = Arc::clone(&self.metainfo);
-        let count = metainfo.files.len() as u32;
-        (0..count).filter(move |&file| !metainfo.files[file as usize].pad).map(FileIndex)
+    /// Every file of the torrent that exists on disk.
+    fn disk_files(&self) -> Vec<FileIndex> {
+        let files = (0u32..).map(FileIndex).zip(&self.metainfo.files).filter(|(_, entry)| !entry.pad);
+        files.map(|(file, _)| file).filter(|&file| self.place(file) != Place::Apart).collect()
+    }
+
+    /// Those that are to be there.
+    fn wanted_files(&self) -> Vec<FileIndex> {
+        let mut files = self.disk_files();
+        files.retain(|&file| self.place(file) == Place::Wanted);
+        files
     }
 
     fn path(&self, file: FileIndex) -> PathBuf {
@@ -193,7 +220,7 @@ impl TorrentFiles {
         if access == Access::Write {
             self.preallocate(file, &buffered, &stat)?;
         }
-        let direct = self.open_direct(&path, mode, &stat);
+        let direct = open_direct(&self.root, &path, mode, &stat);
         if direct.is_none() && !self.said_no_direct {
             self.said_no_direct = true;
             let dir = shown(&self.root_path);
@@ -227,21 +254,6 @@ impl TorrentFiles {
             above = at.clone();
         }
         Ok(())
-    }
-
-    /// A second descriptor of the same file for direct I/O, if that is to be had in whole pages.
-    fn open_direct(&self, path: &Path, mode: OFlags, stat: &fs::Statx) -> Option<OwnedFd> {
-        let told = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
-        let fits = |align: u32| align > 0 && align <= PAGE_BYTES;
-        if told && !(fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align)) {
-            return None;
-        }
-        let fd = self.open_beneath(path, mode | CAREFUL | OFlags::DIRECT, Mode::empty()).ok()?;
-        let same = |other: fs::Statx| {
-            identity_of(&other).inode == stat.stx_ino && identity_of(&other).dev == identity_of(stat).dev
-        };
-        // The name may have been given to another file since.
-        (statx(&fd).is_ok_and(same) && become_blocking(&fd).is_ok()).then_some(fd)
     }
 
     fn preallocate(&self, file: FileIndex, fd: &OwnedFd, stat: &fs::Statx) -> Result<(), FileError> {
@@ -317,6 +329,21 @@ pub(super) fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlags, mode: Mod
             result => return result,
         }
     }
+}
+
+/// A second descriptor of the same file for direct I/O, if that is to be had in whole pages.
+fn open_direct(root: &OwnedFd, path: &Path, mode: OFlags, stat: &fs::Statx) -> Option<OwnedFd> {
+    let told = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
+    let fits = |align: u32| align > 0 && align <= PAGE_BYTES;
+    if told && !(fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align)) {
+        return None;
+    }
+    let fd = open_beneath(root, path, mode | CAREFUL | OFlags::DIRECT, Mode::empty()).ok()?;
+    let same = |other: fs::Statx| {
+        identity_of(&other).inode == stat.stx_ino && identity_of(&other).dev == identity_of(stat).dev
+    };
+    // The name may have been given to another file since.
+    (statx(&fd).is_ok_and(same) && become_blocking(&fd).is_ok()).then_some(fd)
 }
 
 fn or_root(dir: &Path) -> PathBuf {

@@ -28,6 +28,7 @@ use crate::base::limits::{HASH_BUFFERS_BYTES_MAX, HASH_THREADS_MAX};
 use crate::hash::fingerprint::Fingerprint;
 use crate::hash::sha1::LANES;
 use crate::proto::metainfo::Metainfo;
+use crate::storage::layout::Layout;
 
 pub use check::{Known, check_pieces};
 use digest::Digester;
@@ -44,7 +45,7 @@ const ROWS_WAITING: usize = 1;
 /// One file of what is digested, in payload order.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
-    /// Path below the directory.
+    /// Path below the directory; an absolute one only of the part file.
     pub path: PathBuf,
     /// Size in bytes that it must have at least.
     pub length: u64,
@@ -143,6 +144,15 @@ impl HashSource {
             pad: file.pad,
         });
         Self::new(dir, metainfo.geometry, files.collect())
+    }
+
+    /// The same files, of which those that lie apart by `layout` are read from the part file `path`, an
+    /// absolute one. It counts as one more file.
+    pub fn with_parts(self, layout: Layout, path: &Path) -> Self {
+        let mut files = self.job.files.clone();
+        files.push(SourceFile { path: path.to_owned(), length: layout.total_bytes(), pad: false });
+        let job = Job { geometry: self.job.geometry, files, layout };
+        Self { dir: self.dir, job: Arc::new(job) }
     }
 
     /// Indices of the files that piece `piece` touches, empty ones and padding left out.

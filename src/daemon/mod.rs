@@ -13,6 +13,7 @@ mod control;
 pub mod discovery;
 mod error;
 pub mod explain;
+pub mod file_progress;
 pub mod files;
 pub mod hashing;
 mod keeping;

@@ -13,15 +13,19 @@ use super::files::{Access, TorrentFiles, layout_of};
 use super::hashing::{HashOptions, HashSource, Known, Method, PieceOutcome, check_pieces};
 use super::store::{Keeper, StateDir};
 use crate::base::bitfield::Bitfield;
+use crate::base::geometry::Geometry;
 use crate::base::ids::TorrentId;
 use crate::base::limits::{CHECKS_MAX, STARTS_MAX, TORRENTS_STARTING_MAX};
+use crate::base::priority::Priority;
 use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::shared::budget::Budget;
 use crate::shared::torrent::{SharedTorrent, TorrentLimits, TorrentMeta};
 use crate::storage::durability::SyncPolicy;
-use crate::storage::layout::FileIndex;
+use crate::storage::layout::{FileIndex, Layout};
+use crate::storage::parts::Place;
 use crate::storage::resume::Resume;
+use crate::storage::wanted::Wanted;
 
 /// A torrent that is ready to be fetched and served.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub struct StartConfig {
     pub sync: SyncPolicy,
     /// A complete torrent need not be open yet.
     pub may_sleep: bool,
+    /// How much each file is wanted; `None` if all are alike.
+    pub wanted: Option<Arc<[Priority]>>,
     /// Most payload to send of it, in bytes per second.
     pub upload_limit: Option<u64>,
     /// Most payload of it to ask for.
@@ -94,6 +100,8 @@ impl Gates {
 /// A torrent of which it is known what to check.
 struct Begun {
     files: TorrentFiles,
+    /// Where the bytes lie, those of files that nobody wants included.
+    layout: Layout,
     keeper: Keeper,
     resume: Resume,
 }
@@ -114,12 +122,13 @@ pub async fn start(
     let starts = &config.gates.starts;
     let job = Arc::clone(&config);
     let mut begun = blocking(starts, move || begin(&job)).await?;
-    if config.may_sleep && begun.resume.clean && begun.resume.state.durable().is_full() {
+    let resume = &begun.resume;
+    if config.may_sleep && resume.clean && !resume.replace && resume.state.durable().is_full() {
         return Ok(None);
     }
     prove(&mut begun, &config.metainfo).await?;
     let prints = std::mem::take(&mut begun.resume.known);
-    let found = check(&config, &begun.resume, prints, on_checked).await?;
+    let found = check(&config, &begun, prints, on_checked).await?;
     let job = Arc::clone(&config);
     let started = blocking(starts, move || finish(&job, begun, found)).await?;
     if config.may_sleep && started.shared.is_complete() {
@@ -140,15 +149,18 @@ async fn blocking<T: Send + 'static>(
 
 fn begin(config: &StartConfig) -> Result<Begun, NodeError> {
     let metainfo = &config.metainfo;
-    let files = TorrentFiles::new(&config.dir, Arc::clone(metainfo))?;
+    let parts = config.state.parts_path(&config.dir, metainfo.info_hash)?;
+    let mut files = TorrentFiles::new(&config.dir, Arc::clone(metainfo))?.with_parts(&parts)?;
     let file_count = metainfo.files.len() as u32;
     let journal =
         config.state.open_journal(&config.dir, metainfo.info_hash, metainfo.geometry, file_count)?;
     if let Some((reason, copy)) = &journal.set_aside {
         tracing::warn!("journal not usable, {reason}; kept as {}, files are checked instead", copy.display());
     }
-    let (keeper, resume) = Keeper::start(journal, &layout_of(metainfo), &files, config.sync)?;
-    Ok(Begun { files, keeper, resume })
+    let said = journal.replay.as_ref().map(|replay| &replay.state);
+    let layout = files.arrange(layout_of(metainfo), said, config.wanted.as_deref());
+    let (keeper, resume) = Keeper::start(journal, &layout, &mut files, config.sync)?;
+    Ok(Begun { files, layout, keeper, resume })
 }
 
 /// After an unclean end what is believed counts as durable once the journal that says so is on disk.
@@ -168,16 +180,21 @@ fn disk_error(metainfo: &Metainfo, why: String) -> NodeError {
 }
 
 fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, NodeError> {
-    let Begun { mut files, mut keeper, resume } = begun;
+    let Begun { mut files, layout, mut keeper, resume } = begun;
     let metainfo = &config.metainfo;
+    let wanted = config.wanted.as_ref().map(|wanted| Wanted::new(&layout, metainfo.geometry, wanted));
     let believed = resume.state.durable();
     let mut have = believed.clone();
     for (piece, _) in &found {
         have.set(*piece);
     }
     // What is all there may lie where nobody may write.
-    if !have.is_full() || is_any_absent(&files, metainfo)? {
+    let all = wanted.as_ref().map_or_else(|| have.is_full(), |wanted| is_within(wanted.pieces(), &have));
+    if !all || is_any_absent(&files, metainfo)? {
         files.preallocate_all()?;
+        if wanted.as_ref().is_some_and(|wanted| shares_pieces(&layout, metainfo.geometry, wanted)) {
+            files.open(files.parts_index(), Access::Write)?;
+        }
     }
     note_files(&mut keeper, &files, &resume)?;
     let geometry = metainfo.geometry;
@@ -186,7 +203,7 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         info_hash: metainfo.info_hash,
         geometry,
         piece_hashes: metainfo.piece_hashes.clone(),
-        layout: layout_of(metainfo),
+        layout,
         private: metainfo.private,
     };
     let budget = |rate| Arc::new(Budget::new(rate, clock::now()));
@@ -194,7 +211,7 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         upload: config.upload_limit.map(budget),
         download: config.download_limit.map(budget),
     };
-    let shared = SharedTorrent::with_limits(meta, &have, config.cores, limits);
+    let shared = SharedTorrent::with_wanted(meta, &have, config.cores, limits, wanted.map(Arc::new));
     for piece in believed.ones() {
         set_fingerprints(&shared, piece, resume.state.fingerprints(piece));
     }
@@ -206,7 +223,7 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
     }
     keeper.machine().flush();
     let durable = keeper.machine().durable();
-    let access = if shared.is_complete() { Access::Read } else { Access::Write };
+    let access = if shared.is_satisfied() { Access::Read } else { Access::Write };
     let pairs = open_all(&mut files, metainfo, access)?;
     Ok(Started { shared, pairs, durable, keeper, files })
 }
@@ -232,21 +249,27 @@ fn set_fingerprints(shared: &SharedTorrent, piece: u32, prints: &[u64]) {
 /// journal has of them, and hashes the others.
 async fn check(
     config: &StartConfig,
-    resume: &Resume,
+    begun: &Begun,
     prints: Vec<(u32, Box<[u64]>)>,
     on_checked: impl Fn(u32) + Send + 'static,
 ) -> Result<Found, NodeError> {
-    if resume.rehash.count() == 0 {
+    let rehash = &begun.resume.rehash;
+    if rehash.count() == 0 {
         return Ok(Vec::new());
     }
     let (metainfo, dir, gates) =
         (Arc::clone(&config.metainfo), config.dir.clone(), Arc::clone(&config.gates));
-    let pieces: Vec<u32> = resume.rehash.ones().collect();
+    let pieces: Vec<u32> = rehash.ones().collect();
+    let parts = config.state.parts_path(&dir, metainfo.info_hash)?;
+    let apart = begun.layout.has_apart().then(|| begun.layout.clone());
     let fingerprint = config.state.fingerprint();
     let options = HashOptions { method: Method::Sha1AndFingerprints(fingerprint), ..HashOptions::default() };
     blocking(&config.gates.checks, move || {
         let mut found = Vec::new();
-        let source = HashSource::of_torrent(&metainfo, &dir);
+        let mut source = HashSource::of_torrent(&metainfo, &dir);
+        if let Some(layout) = apart {
+            source = source.with_parts(layout, &parts);
+        }
         let mut on_piece = |piece, outcome| {
             match outcome {
                 PieceOutcome::Hashed { digest, fingerprints }
@@ -287,10 +310,25 @@ fn note_files(keeper: &mut Keeper, files: &TorrentFiles, resume: &Resume) -> Res
     Ok(())
 }
 
-/// Whether a file is not there, an empty one perhaps.
+/// Whether all bits of `some` are set in `all`.
+fn is_within(some: &Bitfield, all: &Bitfield) -> bool {
+    some.words().zip(all.words()).all(|(some, all)| some & !all == 0)
+}
+
+/// Whether wanted pieces have bytes of files that lie apart.
+fn shares_pieces(layout: &Layout, geometry: Geometry, wanted: &Wanted) -> bool {
+    let is_wanted = |piece: u32| wanted.piece(piece).is_wanted();
+    layout.apart_files().any(|file| layout.pieces_of_file(geometry, file).any(is_wanted))
+}
+
+/// Whether a file that is wanted is not there, an empty one perhaps.
 fn is_any_absent(files: &TorrentFiles, metainfo: &Metainfo) -> Result<bool, NodeError> {
     let found = files.identities()?;
-    Ok(found.iter().zip(&metainfo.files).any(|(identity, file)| identity.is_none() && !file.pad))
+    let wanted = |index: u32| files.place(FileIndex(index)) == Place::Wanted;
+    let absent = (0u32..).zip(&found).zip(&metainfo.files);
+    let mut absent =
+        absent.filter(|((index, identity), file)| identity.is_none() && !file.pad && wanted(*index));
+    Ok(absent.next().is_some())
 }
 
 /// Two descriptors for each file that has bytes on disk.
@@ -301,9 +339,18 @@ fn open_all(
 ) -> Result<Arc<[Option<Arc<FilePair>>]>, NodeError> {
     let mut pairs = Vec::with_capacity(metainfo.files.len());
     for (index, entry) in (0u32..).zip(&metainfo.files) {
-        let wanted = !entry.pad && entry.length > 0;
-        let open = wanted.then(|| files.open(FileIndex(index), access)).transpose()?;
+        let file = FileIndex(index);
+        let open = match files.place(file) {
+            _ if entry.pad || entry.length == 0 => None,
+            Place::Wanted => Some(files.open(file, access)?),
+            // As it is: nothing is made of it, nor room for it.
+            Place::Kept => Some(files.open(file, Access::Read)?),
+            Place::Apart => None,
+        };
         pairs.push(open);
+    }
+    if files.has_apart() && files.parts_identity()?.is_some() {
+        pairs.push(Some(files.open(files.parts_index(), access)?));
     }
     Ok(pairs.into())
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+pub use super::file_progress::{FileStatus, FilesStatus, wanted_bytes};
 use super::seeding::Seeding;
 pub use super::discovery::DhtStatus;
 use crate::base::ids::InfoHash;
@@ -13,7 +14,7 @@ pub enum TorrentState {
     Checking,
     /// Pieces are missing and being fetched.
     Fetching,
-    /// All pieces are verified and served.
+    /// All pieces that are wanted are verified and served.
     Seeding,
     /// Stopped by an error that the operator must mend; what is durable stays.
     Stopped(String),
@@ -28,11 +29,11 @@ pub struct TorrentStatus {
     pub name: String,
     /// See [`TorrentState`].
     pub state: TorrentState,
-    /// Size of the torrent without padding.
+    /// Size of what is wanted of the torrent, without padding.
     pub total_bytes: u64,
-    /// Bytes in verified pieces.
+    /// Of these, bytes in verified pieces.
     pub verified_bytes: u64,
-    /// Bytes in pieces that survive a crash.
+    /// Of these, bytes in pieces that survive a crash.
     pub durable_bytes: u64,
     /// Received from peers since the start, duplicates included.
     pub downloaded_bytes: u64,
@@ -58,6 +59,8 @@ pub struct TorrentStatus {
     pub web_seed_error: Option<String>,
     /// How long a `get` has served it since all was there, if it is to.
     pub seeding: Option<Seeding>,
+    /// Progress file by file, where that was asked for or not all is wanted.
+    pub files: Option<FilesStatus>,
 }
 
 /// The cache of a node.

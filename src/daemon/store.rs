@@ -1,5 +1,5 @@
-//! The state directory: journals with their locks, the .torrent files of what was relayed, the ledger, the
-//! node's secret, and the seed of its key pair.
+//! The state directory: journals with their locks, part files of what is wanted in part, the .torrent files
+//! of what was relayed, the ledger, the node's secret, and the seed of its key pair.
 //!
 //! One journal per torrent and download directory, named after both, so that the same torrent
 //! may lie in two places. State never lies inside a download directory, where a torrent could name it
@@ -228,6 +228,12 @@ impl StateDir {
         let set_aside = set_aside.map_err(at)?;
         let file = JournalFile::open(path.clone(), end, lock).map_err(at)?;
         Ok(OpenedJournal { file, subject, replay, set_aside })
+    }
+
+    /// Where the part file of a torrent in `download_dir`, which must exist, is or would be.
+    pub fn parts_path(&self, download_dir: &Path, info_hash: InfoHash) -> Result<PathBuf, StoreError> {
+        let stem = journal_stem(info_hash, &canonical(download_dir)?);
+        Ok(self.path.join(format!("{stem}.parts")))
     }
 
     /// `dir` without links.

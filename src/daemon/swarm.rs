@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::keeping::Orders;
 use super::seeding::{SeedGoal, Seeding};
-use super::status::{TorrentState, TorrentStatus};
+use super::status::{FilesStatus, TorrentState, TorrentStatus, wanted_bytes};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreConn, PeerId};
+use crate::base::priority::Priority;
 use crate::base::time::{Instant, Span};
 use crate::engine::announcer::{Announcers, TrackerChange};
 use crate::engine::candidates::Source;
@@ -39,6 +40,19 @@ pub struct Live {
     pub closed: bool,
 }
 
+impl Live {
+    /// Whether every piece that is wanted is durable.
+    fn is_done(&self) -> bool {
+        match &self.shared.wanted {
+            None => self.durable.is_full(),
+            // Asked often: looked through only where it can be so.
+            Some(wanted) => {
+                self.shared.is_satisfied() && wanted.pieces().ones().all(|piece| self.durable.get(piece))
+            }
+        }
+    }
+}
+
 /// Whether a complete torrent is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sleep {
@@ -61,6 +75,10 @@ pub struct Swarm {
     pub sleep: Sleep,
     /// Pieces hashed so far while it is being checked.
     pub checked: u32,
+    /// How much each file is wanted; `None` if all are alike.
+    pub wanted: Option<Arc<[Priority]>>,
+    /// Whether progress is told file by file though all are.
+    pub file_progress: bool,
     /// What stopped it, if anything did.
     pub stopped: Option<String>,
     /// Whom it knows and is connected to.
@@ -91,6 +109,8 @@ impl Swarm {
             live: None,
             sleep: Sleep::Awake,
             checked: 0,
+            wanted: None,
+            file_progress: false,
             stopped: None,
             roster: Roster::new(peer_id),
             grapevine: None,
@@ -105,9 +125,9 @@ impl Swarm {
         }
     }
 
-    /// Whether every piece is durable.
+    /// Whether every piece that is wanted is durable.
     pub fn is_done(&self) -> bool {
-        self.is_asleep() || self.live.as_ref().is_some_and(|live| live.durable.is_full())
+        self.is_asleep() || self.live.as_ref().is_some_and(Live::is_done)
     }
 
     /// Whether all is done that a `get` is to do with it: with `seed`, whether it was served enough.
@@ -120,8 +140,15 @@ impl Swarm {
         self.seeding.get_or_insert_with(|| Seeding::new(goal, now)).note(sent_bytes, total_bytes, now)
     }
 
-    /// Size without padding.
+    /// Size of what is wanted, without padding.
     fn total_bytes(&self) -> u64 {
+        if let Some(wanted) = &self.wanted {
+            let files = self.metainfo.files.iter().zip(wanted.iter());
+            return files
+                .filter(|(file, wanted)| !file.pad && wanted.is_wanted())
+                .map(|(file, _)| file.length)
+                .sum();
+        }
         let pads = self.metainfo.files.iter().filter(|file| file.pad).map(|file| file.length).sum::<u64>();
         self.metainfo.geometry.total_bytes - pads
     }
@@ -138,7 +165,7 @@ impl Swarm {
     /// Whether pieces are being fetched.
     pub fn is_fetching(&self) -> bool {
         let live = self.live.as_ref();
-        self.stopped.is_none() && live.is_some_and(|live| !live.shared.is_complete())
+        self.stopped.is_none() && live.is_some_and(|live| !live.shared.is_satisfied())
     }
 
     /// The torrent began complete: its completion is no news for trackers.
@@ -211,9 +238,21 @@ impl Swarm {
         }
     }
 
+    /// Whether nothing more is fetched though not everything is there: as libtorrent has it, `left` counts
+    /// all that is not there, and such a node never completes (BEP 21).
+    fn is_partial_seed(&self) -> bool {
+        let shared = self.live.as_ref().map(|live| &live.shared);
+        shared.is_some_and(|shared| shared.is_satisfied() && !shared.is_complete())
+    }
+
     /// What to say to a tracker.
     pub fn request(&self, event: AnnounceEvent, peer_id: PeerId, port: u16, key: u32) -> AnnounceRequest {
         let (down, up) = self.live.as_ref().map_or((0, 0), |live| traffic(&live.shared));
+        let event = if event == AnnounceEvent::None && self.is_partial_seed() {
+            AnnounceEvent::Paused
+        } else {
+            event
+        };
         let asleep = if self.is_asleep() { self.metainfo.geometry.total_bytes } else { 0 };
         let verified = self.live.as_ref().map_or(asleep, |live| live.shared.verified_bytes());
         AnnounceRequest {
@@ -252,6 +291,7 @@ impl Swarm {
             tracker_error: self.tracker_error.clone(),
             web_seed_error: self.web_seed_error.clone(),
             seeding: self.seeding,
+            files: None,
         };
         if let Some(live) = &self.live {
             let shared = &live.shared;
@@ -266,7 +306,14 @@ impl Swarm {
             status.verified_bytes = payload(shared.verified_bytes(), shared.is_complete(), total_bytes);
             let durable = live.durable.ones().map(|piece| u64::from(shared.meta.geometry.piece_len(piece)));
             status.durable_bytes = payload(durable.sum(), live.durable.is_full(), total_bytes);
-            status.state = if shared.is_complete() { TorrentState::Seeding } else { TorrentState::Fetching };
+            if let Some(wanted) = &shared.wanted {
+                status.verified_bytes = wanted_bytes(shared, wanted, |piece| shared.has(piece));
+                status.durable_bytes = wanted_bytes(shared, wanted, |piece| live.durable.get(piece));
+            }
+            if self.file_progress || shared.wanted.is_some() {
+                status.files = Some(FilesStatus::of(&self.metainfo, shared));
+            }
+            status.state = if shared.is_satisfied() { TorrentState::Seeding } else { TorrentState::Fetching };
             (status.download_rate, status.upload_rate) =
                 self.rates(status.downloaded_bytes, status.uploaded_bytes, now);
         }

@@ -162,7 +162,7 @@ impl Announcer {
             AnnounceEvent::Stopped => tracker.presence = Presence::Unknown,
             AnnounceEvent::Started => tracker.presence = Presence::Registered,
             AnnounceEvent::Completed => self.completed = Completed::Told,
-            AnnounceEvent::None => {}
+            AnnounceEvent::None | AnnounceEvent::Paused => {}
         }
         self.move_to_front(index);
         self.begin_round();

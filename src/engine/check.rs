@@ -57,7 +57,7 @@ impl Engine {
             let mute = peer.out.frames.is_empty() || peer.out.in_flight || peer.out.due;
             assert!(mute, "{:?} has messages that nobody sends", peer.conn);
             let willing = peer.flags.unchokes_us && peer.flags.interested && !peer.is_snubbed();
-            let wanted = torrent.wants_pieces() && peer.bits.ones().any(|piece| !torrent.shared.has(piece));
+            let wanted = torrent.wants_pieces() && peer.bits.ones().any(|piece| torrent.shared.lacks(piece));
             if willing && wanted && !self.stopping && peer.asked.is_empty() {
                 assert!(self.hungry.contains(&peer.conn), "{:?} idles for good", peer.conn);
             }

@@ -275,7 +275,7 @@ impl Engine {
     fn stay_hungry(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
-        peer.allowed.retain(|&piece| !torrent.shared.has(piece));
+        peer.allowed.retain(|&piece| torrent.shared.lacks(piece));
         if peer.lets_ask() {
             self.hungry.push(conn);
         }
@@ -354,7 +354,7 @@ impl Engine {
         // Endgame: a peer with nothing to do races for a block that another is slow with. Not while only the
         // disk keeps it from new chunks, nor while there are pieces that nobody has begun: others will have
         // them, and a block that comes twice takes somebody's turn.
-        let is_end = torrent.missing.as_slice().is_empty() && torrent.begun.is_empty();
+        let is_end = torrent.missing.is_empty() && torrent.begun.is_empty();
         if !peer.asked.is_empty() || !is_end || self.is_disk_behind() {
             return None;
         }
@@ -545,7 +545,10 @@ impl Engine {
     /// Puts a piece back on the list of those to begin.
     pub(super) fn forget_piece(&mut self, id: TorrentId, piece: u32) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
-        torrent.missing.push(piece);
+        if !torrent.shared.wants(piece) {
+            return;
+        }
+        torrent.missing.push(piece, torrent.shared.priority(piece));
         let gives = |conn: &&ConnId| self.peers.get(**conn).is_some_and(|peer| peer.bits.get(piece));
         let givers: Vec<ConnId> = torrent.peers.iter().filter(gives).copied().collect();
         for conn in givers {
@@ -556,10 +559,6 @@ impl Engine {
             }
         }
         self.food = true;
-    }
-
-    pub(super) fn note_missing(&mut self, id: TorrentId, piece: u32) {
-        self.forget_piece(id, piece);
     }
 
     pub(super) fn note_offer(&mut self, id: TorrentId, chunk: u32) {

@@ -344,7 +344,7 @@ impl Engine {
             Note::Loaded { torrent, chunk } => self.wake_waiting(torrent, chunk),
             Note::Offer { torrent, chunk } => self.note_offer(torrent, chunk),
             Note::Idle { torrent } => self.offer_slowest(torrent, now),
-            Note::Missing { torrent, piece } => self.note_missing(torrent, piece),
+            Note::Missing { torrent, piece } => self.forget_piece(torrent, piece),
             Note::Ban { key } => self.ban(key),
         }
     }

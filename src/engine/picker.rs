@@ -1,8 +1,8 @@
 //! Which chunk to ask a peer for.
 //!
 //! In order: a chunk of a piece on parole (`parole.rs`); a chunk that some core gave back; a chunk of a piece
-//! that is begun, so that pieces get whole; the rarest of a sample of the missing pieces, with a random
-//! start, so that equally rare ones differ between nodes. Chunks are claimed in the shared table: two cores
+//! that is begun, so that pieces get whole; the rarest of a sample of the most wanted missing pieces, with a
+//! random start, so that equally rare ones differ between nodes. Chunks are claimed in the shared table: two cores
 //! never collect one.
 //!
 //! Of equally rare pieces a node prefers its own: those for which its peer id, hashed with the piece,
@@ -13,6 +13,7 @@ use super::claims::Claim;
 use super::torrent::Torrent;
 use super::*;
 use crate::base::limits::CHUNKS_WRITING_MAX;
+use crate::base::priority::Priority;
 use crate::shared::cache::Growth;
 use crate::shared::chunks::{ChunkState, HEAT_MAX};
 
@@ -223,7 +224,7 @@ fn gives(torrent: &Torrent, peer: &Peer, chunk: u32) -> bool {
 
 /// The first chunk of `piece` that nobody collects or holds and anybody may collect.
 pub(super) fn first_empty_chunk(torrent: &Torrent, cache: &Cache, piece: u32) -> Option<u32> {
-    if torrent.shared.has(piece) || torrent.shared.is_restricted(piece) {
+    if !torrent.shared.lacks(piece) || torrent.shared.is_restricted(piece) {
         return None;
     }
     empty_chunk(torrent, cache, piece)
@@ -262,8 +263,7 @@ pub(super) fn chunks(torrent: &Torrent, piece: u32) -> impl Iterator<Item = u32>
     (first..first + geometry.chunks_per_piece()).filter(move |&chunk| geometry.chunk_len(chunk) > 0)
 }
 
-/// The rarest of a sample of missing pieces that the peer has and that has an unclaimed chunk.
-/// Pieces that are done or wholly claimed leave the list when they are met.
+/// What is picked of the most wanted pieces of which anything is.
 fn pick_missing(
     torrent: &mut Torrent,
     cache: &Cache,
@@ -272,25 +272,42 @@ fn pick_missing(
     sequential: bool,
     rivals: &Rivals,
 ) -> Option<u32> {
+    // Where all are wanted alike there is one list.
+    let only = Priority::Normal.class();
+    let mut classes =
+        if torrent.shared.wanted.is_some() { 0..Priority::CLASSES.len() } else { only..only + 1 };
+    classes.find_map(|class| pick_of_class(torrent, class, cache, peer, rng, (sequential, rivals)))
+}
+
+/// The rarest of a sample of missing pieces that the peer has and that has an unclaimed chunk.
+/// Pieces that are done or wholly claimed leave the list when they are met.
+fn pick_of_class(
+    torrent: &mut Torrent,
+    class: usize,
+    cache: &Cache,
+    peer: &Peer,
+    rng: &mut Rng,
+    (sequential, rivals): (bool, &Rivals),
+) -> Option<u32> {
     let mut best: Option<((u32, bool), u32)> = None;
-    let all = torrent.missing.as_slice().len();
+    let all = torrent.missing.class(class).as_slice().len();
     let mut at = if sequential { all.wrapping_sub(1) } else { rng.below(all as u32) as usize };
     let (mut seen, mut fits) = (0, 0);
     // A peer that has hardly any of them is not worth a walk through all: another try starts elsewhere.
     let looks = if sequential { all } else { all.min(LOOKS_MAX) };
     while seen < looks
         && fits < SAMPLE
-        && let Some(last) = torrent.missing.as_slice().len().checked_sub(1)
+        && let Some(last) = torrent.missing.class(class).as_slice().len().checked_sub(1)
     {
         seen += 1;
         at = at.min(last);
-        let piece = torrent.missing.as_slice()[at];
+        let piece = torrent.missing.class(class).as_slice()[at];
         let claimed = first_empty_chunk(torrent, cache, piece).is_none();
         if claimed && !is_held(torrent, piece) {
             if sequential {
-                torrent.missing.remove(at);
+                torrent.missing.class(class).remove(at);
             } else {
-                torrent.missing.swap_remove(at);
+                torrent.missing.class(class).swap_remove(at);
             }
             at = if sequential { at.wrapping_sub(1) } else { at };
             continue;

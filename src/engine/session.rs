@@ -375,7 +375,7 @@ impl Engine {
         if peer.is_seed() {
             torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
         }
-        let lacking = !torrent.shared.has(piece);
+        let lacking = torrent.shared.lacks(piece);
         if lacking {
             self.take_over(conn, piece);
         }
@@ -411,7 +411,7 @@ impl Engine {
         let mut useful = false;
         for piece in peer.bits.ones() {
             torrent.shared.add_availability(piece);
-            useful |= !torrent.shared.has(piece);
+            useful |= torrent.shared.lacks(piece);
         }
         if peer.is_seed() {
             torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
@@ -545,7 +545,7 @@ fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer, exchang
         version: Some(concat!("troc ", env!("CARGO_PKG_VERSION")).to_owned()),
         your_ip: Some(peer.address.ip()),
         port: config.listen_port,
-        upload_only: shared.is_complete(),
+        upload_only: shared.is_satisfied(),
         ..ExtensionHandshake::default()
     };
     let mut payload = Vec::with_capacity(128);

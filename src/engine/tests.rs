@@ -18,6 +18,7 @@ mod time;
 mod turns;
 mod view;
 mod web_seed;
+mod wanted;
 
 use super::*;
 use crate::base::bitfield::Bitfield;
@@ -69,14 +70,18 @@ impl Rig {
             private: false,
         };
         let have = if complete { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
-        let shared = SharedTorrent::with_limits(meta, &have, 1, limits);
+        Self::of(SharedTorrent::with_limits(meta, &have, 1, limits), false, (upload, download))
+    }
+
+    /// Of any torrent.
+    fn of(shared: Arc<SharedTorrent>, sequential: bool, (upload, download): (Budgets, Budgets)) -> Self {
         let config = EngineConfig {
             core: CoreId(0),
             cores: 1,
             peer_id: OURS,
             listen_port: None,
             dht_port: None,
-            sequential: false,
+            sequential,
             seed: 1,
             secret: 2,
             grouping: Grouping::default(),

@@ -142,7 +142,7 @@ impl Engine {
     fn review_interest(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
-        if torrent.shared.is_complete() && (peer.is_seed() || peer.upload_only && !peer.flags.wants_us) {
+        if torrent.shared.is_satisfied() && (peer.is_seed() || peer.upload_only && !peer.flags.wants_us) {
             self.close(conn, Farewell::Useless);
             return;
         }

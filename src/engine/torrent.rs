@@ -10,6 +10,7 @@ use super::parole::Parole;
 use super::tap::Tap;
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{ConnId, CoreId, TorrentId};
+use crate::base::priority::Priority;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::shared::torrent::{CoreStats, SharedTorrent};
@@ -78,6 +79,53 @@ impl IndexList {
     }
 }
 
+/// The pieces to begin, one list for each class of priority, the most wanted first.
+#[derive(Debug)]
+pub struct Missing([IndexList; Priority::CLASSES.len()]);
+
+impl Missing {
+    /// Of pieces in the order of all; each keeps it within its class.
+    fn new(order: Vec<u32>, shared: &SharedTorrent) -> Self {
+        let pieces = shared.meta.geometry.piece_count();
+        // Where all are wanted alike the other lists stay empty, and take no memory.
+        let mut classes = [const { Vec::new() }; Priority::CLASSES.len()];
+        match shared.wanted {
+            None => classes[Priority::Normal.class()] = order,
+            Some(_) => {
+                for piece in order {
+                    classes[shared.priority(piece).class()].push(piece);
+                }
+            }
+        }
+        let mut class = 0;
+        Self(classes.map(|order| {
+            let used = shared.wanted.is_some() || class == Priority::Normal.class();
+            class += 1;
+            IndexList::new(order, if used { pieces } else { 0 })
+        }))
+    }
+
+    /// Appends a piece that is not listed yet.
+    pub fn push(&mut self, piece: u32, priority: Priority) {
+        self.0[priority.class()].push(piece);
+    }
+
+    /// Whether nothing is left to begin.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|list| list.as_slice().is_empty())
+    }
+
+    /// All of them, the most wanted first.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().flat_map(|list| list.as_slice()).copied()
+    }
+
+    /// The list of one class.
+    pub fn class(&mut self, class: usize) -> &mut IndexList {
+        &mut self.0[class]
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Torrent {
@@ -92,7 +140,7 @@ pub struct Torrent {
     /// Pieces that this core has begun and of which chunks are unclaimed.
     pub begun: Vec<u32>,
     /// Pieces to begin: shuffled; those found verified or begun are taken out when seen.
-    pub missing: IndexList,
+    pub missing: Missing,
     /// Pieces owned by this core.
     pub assembling: IndexMap<Assembly>,
     /// When each piece that this core owns was begun or last got a chunk, by the second.
@@ -120,19 +168,21 @@ impl Torrent {
     pub fn new(shared: Arc<SharedTorrent>, sequential: bool, rng: &mut Rng) -> Self {
         let geometry = shared.meta.geometry;
         let download = shared.limits.download.clone().map(Tap::exact);
-        let mut missing: Vec<u32> = (0..geometry.piece_count()).filter(|&piece| !shared.has(piece)).collect();
+        let mut missing: Vec<u32> =
+            (0..geometry.piece_count()).filter(|&piece| shared.lacks(piece)).collect();
         if sequential {
             missing.reverse();
         } else {
             rng.shuffle(&mut missing);
         }
+        let missing = Missing::new(missing, &shared);
         Self {
             shared,
             peers: Vec::new(),
             claims: IndexMap::default(),
             offers: IndexList::new(Vec::new(), geometry.chunk_count()),
             begun: Vec::new(),
-            missing: IndexList::new(missing, geometry.piece_count()),
+            missing,
             assembling: IndexMap::default(),
             owned: IndexMap::default(),
             writing: IndexMap::default(),
@@ -158,7 +208,7 @@ impl Torrent {
 
     /// Whether pieces are missing and may be fetched.
     pub fn wants_pieces(&self) -> bool {
-        !self.shared.is_complete() && !self.shared.fetch_stopped()
+        !self.shared.is_satisfied() && !self.shared.fetch_stopped()
     }
 }
 

@@ -1,9 +1,10 @@
-//! Magnet links (BEP 9; BEP 52 for `btmh`).
+//! Magnet links (BEP 9; BEP 52 for `btmh`, BEP 53 for `so`).
 
 use std::fmt;
 
 use url::form_urlencoded;
 
+use super::file_ranges::FileRanges;
 use super::urls;
 use crate::base::ids::InfoHash;
 use crate::base::limits::{MAGNET_BYTES_MAX, MAGNET_PEERS_MAX, TRACKERS_MAX, WEB_SEEDS_MAX};
@@ -23,6 +24,8 @@ pub struct Magnet {
     pub web_seeds: Vec<String>,
     /// `x.pe`: peers, each once, at most `MAGNET_PEERS_MAX`.
     pub peers: Vec<MagnetPeer>,
+    /// `so`: the files that are wanted, if not all (BEP 53).
+    pub selection: Option<FileRanges>,
 }
 
 /// A peer that a link names.
@@ -58,6 +61,12 @@ pub enum MagnetError {
              32 base32 digits, a `btmh` is 1220 and 64 hexadecimal digits"
     )]
     BadHash,
+    /// Files that are no numbers. To drop it would fetch all of what is wanted in part.
+    #[error(
+        "the files that the magnet link names (`so=`) are no numbers and ranges like 0,4-6: mend it, or \
+             leave it out and give --files"
+    )]
+    BadSelection,
     /// Two hashes of a kind.
     #[error("the magnet link names two torrents: use one link for each")]
     TwoHashes,
@@ -92,6 +101,9 @@ impl Magnet {
             "tr" => push_new(&mut self.trackers, urls::tracker(value.as_bytes()), TRACKERS_MAX),
             "ws" => push_new(&mut self.web_seeds, urls::web_seed(value.as_bytes()), WEB_SEEDS_MAX),
             "x.pe" => push_new(&mut self.peers, MagnetPeer::parse(value), MAGNET_PEERS_MAX),
+            "so" if self.selection.is_none() => {
+                self.selection = Some(FileRanges::parse(value).ok_or(MagnetError::BadSelection)?);
+            }
             _ => {}
         }
         Ok(())

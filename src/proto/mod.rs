@@ -3,8 +3,10 @@
 pub mod bencode;
 pub mod krpc;
 pub mod lsd;
+pub mod file_ranges;
 pub mod magnet;
 pub mod metainfo;
+pub mod selection;
 pub mod text;
 pub mod tracker;
 pub mod urls;

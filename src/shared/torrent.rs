@@ -13,8 +13,10 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
 use crate::base::ids::{CoreId, InfoHash, TorrentId};
 use crate::base::limits::{CONNECTIONS_PER_CORE_MAX, CORES_MAX};
+use crate::base::priority::Priority;
 use crate::storage::layout::Layout;
 use crate::storage::plan;
+use crate::storage::wanted::Wanted;
 
 /// What never changes.
 #[derive(Debug)]
@@ -82,8 +84,14 @@ pub struct SharedTorrent {
     pub chunks: ChunkTable,
     /// One entry per worker.
     pub stats: Box<[CachePadded<CoreStats>]>,
+    /// What is wanted; `None` is everything alike.
+    pub wanted: Option<Arc<Wanted>>,
+    /// The wanted pieces, as the words of `have`; nothing if all are.
+    wanted_words: Box<[u64]>,
     have: Box<[AtomicU64]>,
     have_count: AtomicU32,
+    /// Pieces that are wanted and not verified.
+    lacking: AtomicU32,
     availability: Box<[AtomicU32]>,
     owners: Box<[AtomicU8]>,
     fingerprints: Box<[AtomicU64]>,
@@ -109,11 +117,25 @@ impl SharedTorrent {
 
     /// The same with limits of its own.
     pub fn with_limits(meta: TorrentMeta, have: &Bitfield, cores: usize, limits: TorrentLimits) -> Arc<Self> {
+        Self::with_wanted(meta, have, cores, limits, None)
+    }
+
+    /// The same of which not everything is wanted.
+    pub fn with_wanted(
+        meta: TorrentMeta,
+        have: &Bitfield,
+        cores: usize,
+        limits: TorrentLimits,
+        wanted: Option<Arc<Wanted>>,
+    ) -> Arc<Self> {
         let geometry = meta.geometry;
         let pieces = geometry.piece_count();
         assert_eq!(have.len(), pieces);
         let torrent = Self {
             limits,
+            wanted_words: wanted.iter().flat_map(|wanted| wanted.pieces().words()).collect(),
+            lacking: AtomicU32::new(wanted.as_ref().map_or(pieces, |wanted| wanted.pieces().count())),
+            wanted,
             chunks: ChunkTable::new(geometry.chunk_count()),
             stats: (0..cores).map(|_| CachePadded::default()).collect(),
             have: (0..pieces.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
@@ -142,6 +164,9 @@ impl SharedTorrent {
         let was = self.have[piece as usize / 64].fetch_or(bit, Ordering::AcqRel) & bit != 0;
         if !was {
             self.have_count.fetch_add(1, Ordering::AcqRel);
+            if self.wants(piece) {
+                self.lacking.fetch_sub(1, Ordering::AcqRel);
+            }
         }
         !was
     }
@@ -151,6 +176,9 @@ impl SharedTorrent {
         let bit = 1 << (piece % 64);
         let was = self.have[piece as usize / 64].fetch_and(!bit, Ordering::AcqRel) & bit != 0;
         if was {
+            if self.wants(piece) {
+                self.lacking.fetch_add(1, Ordering::AcqRel);
+            }
             self.have_count.fetch_sub(1, Ordering::AcqRel);
         }
         was
@@ -166,14 +194,37 @@ impl SharedTorrent {
         self.have_count() == self.meta.geometry.piece_count()
     }
 
+    /// Whether piece `piece` is to be fetched unless it is there.
+    pub fn wants(&self, piece: u32) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.pieces().get(piece))
+    }
+
+    /// Whether piece `piece` is wanted and not verified.
+    pub fn lacks(&self, piece: u32) -> bool {
+        !self.has(piece) && self.wants(piece)
+    }
+
+    /// How much piece `piece` is wanted.
+    pub fn priority(&self, piece: u32) -> Priority {
+        self.wanted.as_ref().map_or(Priority::Normal, |wanted| wanted.piece(piece))
+    }
+
+    /// Whether every wanted piece is verified: nothing is fetched any more, though it may be no seed.
+    pub fn is_satisfied(&self) -> bool {
+        self.lacking.load(Ordering::Acquire) == 0
+    }
+
     /// What became of pieces that were given away; made when it is first asked for.
     pub fn injection(&self) -> &Injection {
         self.injection.get_or_init(|| Injection::new(self.meta.geometry.piece_count()))
     }
 
-    /// Whether `theirs` has a piece that is not verified here.
+    /// Whether `theirs` has a piece that is wanted and not verified here.
     pub fn lacks_any_of(&self, theirs: &Bitfield) -> bool {
-        theirs.words().zip(&self.have).any(|(theirs, ours)| theirs & !ours.load(Ordering::Acquire) != 0)
+        // No words where everything is wanted.
+        let wanted = self.wanted_words.iter().copied().chain(std::iter::repeat(u64::MAX));
+        let mut words = theirs.words().zip(&self.have).zip(wanted);
+        words.any(|((theirs, ours), wanted)| theirs & !ours.load(Ordering::Acquire) & wanted != 0)
     }
 
     /// The verified pieces in wire order, as of now.
@@ -313,6 +364,43 @@ mod tests {
         assert!(!torrent.lacks_any_of(&theirs));
         theirs.set(198);
         assert!(torrent.lacks_any_of(&theirs) && torrent.lacks_any_of(&Bitfield::full(200)));
+    }
+
+    #[test]
+    fn a_piece_that_is_not_wanted_is_not_lacking_and_counts_as_verified_all_the_same() {
+        use crate::base::priority::Priority::{High, Normal, Skip};
+        let geometry = Geometry::new(200 << 15, 32 << 10);
+        let spans = [100 << 15, 50 << 15, 50 << 15].map(|length| FileSpan { length, pad: false });
+        let layout = Layout::new(spans.into_iter());
+        let wanted = Some(Arc::new(Wanted::new(&layout, geometry, &[Skip, Normal, High])));
+        let meta = TorrentMeta {
+            id: TorrentId(0),
+            info_hash: InfoHash([0; 20]),
+            geometry,
+            piece_hashes: Vec::new(),
+            layout,
+            private: false,
+        };
+        let mut have = Bitfield::new(200);
+        have.set(0);
+        have.set(150);
+        let torrent = SharedTorrent::with_wanted(meta, &have, 1, TorrentLimits::default(), wanted);
+        assert_eq!([0, 100, 150].map(|piece| torrent.priority(piece)), [Skip, Normal, High]);
+        assert!(!torrent.lacks(99) && torrent.lacks(100) && !torrent.lacks(150));
+        let mut theirs = Bitfield::new(200);
+        for piece in (0..100).chain([150]) {
+            theirs.set(piece);
+        }
+        assert!(!torrent.lacks_any_of(&theirs));
+        theirs.set(199);
+        assert!(torrent.lacks_any_of(&theirs));
+        for piece in 100..200 {
+            assert!(!torrent.is_satisfied());
+            torrent.set_have(piece);
+        }
+        assert!(torrent.is_satisfied() && !torrent.is_complete());
+        assert!(torrent.clear_have(0) && torrent.is_satisfied(), "nobody wants it again");
+        assert!(torrent.clear_have(120) && !torrent.is_satisfied() && torrent.lacks(120));
     }
 
     #[test]

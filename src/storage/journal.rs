@@ -43,7 +43,7 @@ pub enum Record {
     Clean,
     /// What a file looked like when it was opened, or at the clean stop.
     File {
-        /// Index of the file, padding counted.
+        /// Index of the file, padding counted; one more than the last is the part file (`storage/layout.rs`).
         file: u32,
         /// See [`FileIdentity`].
         identity: FileIdentity,
@@ -99,7 +99,7 @@ impl JournalState {
         let pieces = subject.geometry.piece_count() as usize;
         Self {
             subject,
-            files: vec![None; subject.file_count as usize],
+            files: vec![None; subject.file_count as usize + 1],
             fingerprints: vec![Box::default(); pieces],
             clean: false,
         }
@@ -139,7 +139,7 @@ impl JournalState {
         self.clean
     }
 
-    /// What is known of a file; `None` also beyond the last.
+    /// What is known of a file, the part file behind the last included; `None` also beyond that.
     pub fn file(&self, file: u32) -> Option<FileIdentity> {
         self.files.get(file as usize).copied().flatten()
     }

@@ -1,4 +1,8 @@
 //! Which file each byte of a torrent lies in.
+//!
+//! Bytes of files that nobody wants, and that yet share a piece with a wanted one, lie *apart*: all of them
+//! in one part file outside the payload, each at its offset in the torrent, so that their place depends on
+//! nothing but the torrent. The part file counts as one more file, behind the last.
 
 use crate::base::geometry::Geometry;
 
@@ -35,6 +39,8 @@ pub struct Extent {
 pub struct Layout {
     starts: Box<[u64]>,
     pads: Box<[bool]>,
+    /// Files that lie apart; `None` if there are none.
+    apart: Option<Box<[bool]>>,
 }
 
 impl Layout {
@@ -48,7 +54,29 @@ impl Layout {
             starts.push(end);
             pads.push(file.pad);
         }
-        Self { starts: starts.into(), pads: pads.into() }
+        Self { starts: starts.into(), pads: pads.into(), apart: None }
+    }
+
+    /// The same with files that lie apart, one entry per file. Panics if there are more or fewer.
+    pub fn with_apart(mut self, apart: Vec<bool>) -> Self {
+        assert_eq!(apart.len(), self.pads.len());
+        self.apart = apart.contains(&true).then(|| apart.into());
+        self
+    }
+
+    /// The part file.
+    pub fn parts(&self) -> FileIndex {
+        FileIndex(self.file_count())
+    }
+
+    /// Whether the file lies apart. The part file itself does not.
+    pub fn is_apart(&self, file: FileIndex) -> bool {
+        self.apart.as_ref().is_some_and(|apart| apart.get(file.0 as usize) == Some(&true))
+    }
+
+    /// Whether any file lies apart.
+    pub const fn has_apart(&self) -> bool {
+        self.apart.is_some()
     }
 
     /// How many files there are, padding included.
@@ -71,14 +99,20 @@ impl Layout {
         self.starts[file.0 as usize]
     }
 
-    /// Whether the file is padding.
+    /// Whether the file is padding, which the part file is not.
     pub fn is_pad(&self, file: FileIndex) -> bool {
-        self.pads[file.0 as usize]
+        file != self.parts() && self.pads[file.0 as usize]
     }
 
-    /// Every file that exists on disk, empty ones included.
+    /// Every file of the torrent that exists on disk, empty ones included. The part file is not of the
+    /// torrent.
     pub fn disk_files(&self) -> impl Iterator<Item = FileIndex> {
-        (0..self.file_count()).map(FileIndex).filter(|&file| !self.is_pad(file))
+        (0..self.file_count()).map(FileIndex).filter(|&file| !self.is_pad(file) && !self.is_apart(file))
+    }
+
+    /// Every file that lies apart.
+    pub fn apart_files(&self) -> impl Iterator<Item = FileIndex> {
+        (0..self.file_count()).map(FileIndex).filter(|&file| !self.is_pad(file) && self.is_apart(file))
     }
 
     /// The runs that make up `len` bytes from offset `start` of the torrent, ascending; what lies
@@ -117,7 +151,11 @@ impl Layout {
                 file += 1;
                 if file_end > at {
                     let run = (file_end.min(end) - at) as u32;
-                    let (offset, file_offset) = ((at - start) as u32, at - file_start);
+                    let offset = (at - start) as u32;
+                    let (index, file_offset) = match self.is_apart(index) && !self.is_pad(index) {
+                        true => (self.parts(), at),
+                        false => (index, at - file_start),
+                    };
                     at += u64::from(run);
                     return Some((index, Extent { file: Some(index), file_offset, offset, len: run }));
                 }
@@ -185,6 +223,32 @@ mod tests {
             }
         }
         assert_eq!(layout.disk_files().count(), 4);
+    }
+
+    /// As above, with every choice of files that lie apart: their bytes are where the torrent has them.
+    #[test]
+    fn bytes_of_files_apart_lie_at_their_offset_in_the_torrent() {
+        for shape in 0..6u32.pow(3) * 8 {
+            let codes = (0..3).map(|at| shape / 8 / 6u32.pow(at) % 6);
+            let lengths: Vec<_> = codes.map(|code| (u64::from(code % 3), code >= 3)).collect();
+            let apart: Vec<bool> = (0..3).map(|at| shape >> at & 1 == 1).collect();
+            let plain = layout(&lengths);
+            let split = plain.clone().with_apart(apart.clone());
+            assert_eq!(split.has_apart(), apart.contains(&true));
+            let lies_apart = |file: FileIndex| apart[file.0 as usize];
+            let bytes: Vec<_> = (0u64..).zip(oracle(&lengths)).collect();
+            let moved = bytes.iter().map(|&(at, (file, offset))| match file {
+                Some(file) if lies_apart(file) => (Some(split.parts()), at),
+                _ => (file, offset),
+            });
+            let moved: Vec<_> = moved.collect();
+            for start in 0..=moved.len() {
+                check_range(&split, &moved, start, moved.len() - start);
+            }
+            assert!(split.disk_files().all(|file| !lies_apart(file)));
+            assert!(split.apart_files().all(lies_apart));
+            assert_eq!(split.disk_files().count() + split.apart_files().count(), plain.disk_files().count());
+        }
     }
 
     #[test]

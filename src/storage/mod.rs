@@ -5,5 +5,7 @@ mod frame;
 pub mod journal;
 pub mod layout;
 pub mod ledger;
+pub mod parts;
 pub mod plan;
 pub mod resume;
+pub mod wanted;

@@ -6,6 +6,9 @@
 //! lists, and the fingerprint of each chunk, checked when it is first read, catches what was changed
 //! in between. Whatever was not listed, or lies in a file that is new or different, is read in full: where
 //! the journal has fingerprints they are compared, and what they do not settle is hashed.
+//!
+//! A piece that the journal lists, with bytes of a file of which it has no identity, has these in the part
+//! file (`storage/parts.rs`): they count as long as that is the one that it was.
 
 use super::durability::{Durability, SyncPolicy};
 use super::journal::{FileIdentity, JournalState, Record, Replay, Subject};
@@ -45,10 +48,11 @@ enum Finding {
 }
 
 /// Compares a replayed journal with the files as they are now: one entry of `actual` per file of the
-/// layout, `None` where there is no file. Entries of padding files are ignored.
+/// layout, `None` where there is no file, and perhaps one for the part file. Entries of padding files are
+/// ignored.
 pub fn resume(journal: &JournalState, layout: &Layout, actual: &[Option<FileIdentity>]) -> Resume {
     let subject = *journal.subject();
-    assert!(actual.len() == layout.file_count() as usize && subject.file_count == layout.file_count());
+    assert!(actual.len() >= layout.file_count() as usize && subject.file_count == layout.file_count());
     let findings: Vec<_> = (0u32..)
         .zip(actual)
         .map(|(file, actual)| find(journal.file(file), *actual, journal.is_clean()))
@@ -73,6 +77,20 @@ pub fn resume(journal: &JournalState, layout: &Layout, actual: &[Option<FileIden
         };
         for piece in layout.pieces_of_file(subject.geometry, file) {
             set.set(piece);
+        }
+    }
+    let parts = layout.parts().0;
+    if believes(journal, actual.get(parts as usize).copied().flatten())
+        && let Some(identity) = journal.file(parts).filter(|_| layout.has_apart())
+    {
+        state.apply(&Record::File { file: parts, identity });
+    }
+    for file in layout.apart_files() {
+        if journal.file(file.0).is_some() || state.file(parts).is_none() {
+            // They were in the file itself, which is gone, or in a part file that is.
+            for piece in layout.pieces_of_file(subject.geometry, file) {
+                gone.set(piece);
+            }
         }
     }
     for piece in journal.durable().ones().filter(|&piece| !doubted.get(piece) && !gone.get(piece)) {
@@ -120,6 +138,11 @@ pub fn start(
     (resume, machine)
 }
 
+/// Whether the part file, as it is now, has what the journal says that it has.
+pub fn believes(journal: &JournalState, parts: Option<FileIdentity>) -> bool {
+    find(journal.file(journal.subject().file_count), parts, journal.is_clean()) == Finding::Same
+}
+
 fn find(recorded: Option<FileIdentity>, actual: Option<FileIdentity>, clean: bool) -> Finding {
     match (recorded, actual) {
         (_, None) => Finding::Missing,
@@ -131,7 +154,7 @@ fn find(recorded: Option<FileIdentity>, actual: Option<FileIdentity>, clean: boo
 
 /// Whether the same pieces are durable in the same files.
 fn says_the_same(a: &JournalState, b: &JournalState) -> bool {
-    (0..a.subject().file_count).all(|file| a.file(file) == b.file(file)) && a.durable() == b.durable()
+    (0..=a.subject().file_count).all(|file| a.file(file) == b.file(file)) && a.durable() == b.durable()
 }
 
 #[cfg(test)]

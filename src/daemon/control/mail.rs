@@ -39,7 +39,7 @@ impl Control<'_> {
                 let swarm = &mut self.swarms[torrent.0 as usize];
                 order(swarm, Order::Written(piece));
                 swarm.note_progress();
-                if swarm.live.as_ref().is_some_and(|live| live.shared.is_complete()) {
+                if swarm.live.as_ref().is_some_and(|live| live.shared.is_satisfied()) {
                     order(swarm, Order::Flush);
                 }
             }

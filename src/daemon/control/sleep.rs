@@ -70,6 +70,7 @@ impl Control<'_> {
             gates: Arc::clone(&self.gates),
             sync: SyncPolicy { bytes: self.config.unsynced_bytes, ..SyncPolicy::default() },
             may_sleep: may_sleep && self.lets_sleep(),
+            wanted: self.swarms[id.0 as usize].wanted.clone(),
             upload_limit: self.config.upload.torrent,
             download_limit: self.config.download.torrent,
         };

@@ -97,7 +97,12 @@ impl Files {
     }
 
     fn open_once(&self, path: &Path) -> Result<OwnedFd, Fault> {
-        let opened = open_beneath(&self.dir, path, OFlags::RDONLY | CAREFUL, Mode::empty());
+        let flags = OFlags::RDONLY | CAREFUL;
+        let opened = match path.is_absolute() {
+            // The part file, in our own state directory: what a torrent names is never absolute.
+            true => rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()),
+            false => open_beneath(&self.dir, path, flags, Mode::empty()),
+        };
         let fd = opened.map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => Fault::Absent,
             Errno::LOOP | Errno::XDEV => {

@@ -6,8 +6,10 @@ use super::{JournalFile, OpenedJournal};
 use crate::base::time::Instant;
 use crate::daemon::files::{Access, FileError, TorrentFiles, sync_data};
 use crate::storage::durability::{Durability, Intent, SyncPolicy};
+use crate::storage::journal::{Record, Replay};
 use crate::storage::layout::{FileIndex, Layout};
-use crate::storage::resume::{Resume, start};
+use crate::storage::parts::moves;
+use crate::storage::resume::{Resume, believes, start};
 
 /// A torrent's durability machine with its journal.
 #[derive(Debug)]
@@ -30,11 +32,14 @@ pub struct Settled {
 impl Keeper {
     /// Compares the journal with the files as they are, and takes up the work where it ended.
     pub fn start(
-        journal: OpenedJournal,
+        mut journal: OpenedJournal,
         layout: &Layout,
-        files: &TorrentFiles,
+        files: &mut TorrentFiles,
         policy: SyncPolicy,
     ) -> Result<(Self, Resume), FileError> {
+        if let Some(replay) = &mut journal.replay {
+            take_over(replay, layout, files)?;
+        }
         let actual = files.identities()?;
         let (resume, machine) = start(journal.replay, journal.subject, layout, &actual, policy);
         Ok((Self { machine, journal: journal.file }, resume))
@@ -100,6 +105,10 @@ impl Keeper {
         settled.durable.extend(last.durable);
         settled.errors.extend(last.errors);
         let clean = self.machine.is_idle() && self.machine.state().is_clean();
+        if clean && !files.has_apart() {
+            // Every file has its bytes itself, and the journal on disk says so.
+            settled.errors.extend(files.remove_parts().err().map(|error| error.to_string()));
+        }
         (settled, clean)
     }
 
@@ -134,6 +143,25 @@ impl Keeper {
             settled.errors.push(error);
         }
     }
+}
+
+/// Has files that are wanted now, or were made since, take their bytes out of the part file.
+fn take_over(replay: &mut Replay, layout: &Layout, files: &mut TorrentFiles) -> Result<(), FileError> {
+    if !believes(&replay.state, files.parts_identity()?) {
+        return Ok(());
+    }
+    let clean = replay.state.is_clean();
+    for file in files.take_over(&moves(&replay.state, layout))? {
+        if let Some(identity) = files.identity(file)? {
+            replay.state.apply(&Record::File { file: file.0, identity });
+            // The journal on disk does not say so: it is to be replaced.
+            replay.whole = false;
+        }
+    }
+    if clean {
+        replay.state.apply(&Record::Clean);
+    }
+    Ok(())
 }
 
 type SyncHandle = tokio::task::JoinHandle<io::Result<()>>;

@@ -42,10 +42,10 @@ impl Node {
     }
 
     fn start(&self) -> (Run, Resume) {
-        let files = TorrentFiles::new(self.download.path(), Arc::clone(&self.info)).unwrap();
+        let mut files = TorrentFiles::new(self.download.path(), Arc::clone(&self.info)).unwrap();
         let journal = self.open_journal().unwrap();
         let layout = layout_of(&self.info);
-        let (keeper, resume) = Keeper::start(journal, &layout, &files, SyncPolicy::default()).unwrap();
+        let (keeper, resume) = Keeper::start(journal, &layout, &mut files, SyncPolicy::default()).unwrap();
         (Run { keeper, files }, resume)
     }
 

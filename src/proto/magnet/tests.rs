@@ -21,6 +21,7 @@ fn a_whole_link_is_read() {
     assert_eq!(magnet.name.as_deref(), Some("K\u{f6}ln 2024"));
     assert_eq!(magnet.trackers, ["udp://tracker.example:6969", "http://tracker.example/announce"]);
     assert_eq!(magnet.web_seeds, ["https://mirror.example/files/"]);
+    assert_eq!(magnet.selection.as_ref().map(ToString::to_string).as_deref(), Some("0,2"));
     let peers: Vec<_> = magnet.peers.iter().map(ToString::to_string).collect();
     assert_eq!(peers, ["192.0.2.1:6881", "[2001:db8::1]:6882", "peer.example:6883"]);
 }
@@ -121,5 +122,18 @@ proptest! {
         let _ = Magnet::parse(&format!("magnet:?{query}"));
         let named = parse(&format!("&dn={query}"));
         prop_assert!(query.contains("xt") || named.is_ok_and(|magnet| magnet.info_hash.is_some()));
+    }
+}
+
+#[test]
+fn bep53_files_that_are_no_numbers_are_refused_rather_than_all_fetched() {
+    let link = |so: &str| Magnet::parse(&format!("magnet:?xt=urn:btih:{}&so={so}", "0".repeat(40)));
+    let files = |so: &str| link(so).unwrap().selection.unwrap().to_string();
+    assert_eq!(files("0,2,4-6"), "0,2,4-6");
+    assert_eq!(files("0%2C2"), "0,2");
+    assert_eq!(files("1&so=2"), "1", "the first counts");
+    assert_eq!(files("0-4294967295"), "0-4294967295");
+    for bad in ["", "x", "2-1", "-1", "1-", "4294967296"] {
+        assert_eq!(link(bad), Err(MagnetError::BadSelection), "{bad:?}");
     }
 }

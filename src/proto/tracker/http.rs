@@ -45,6 +45,7 @@ pub fn announce_url(tracker: &TrackerUrl, request: &AnnounceRequest) -> String {
         AnnounceEvent::Started => "&event=started",
         AnnounceEvent::Completed => "&event=completed",
         AnnounceEvent::Stopped => "&event=stopped",
+        AnnounceEvent::Paused => "&event=paused",
     });
     url
 }

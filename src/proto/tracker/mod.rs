@@ -28,6 +28,8 @@ pub enum AnnounceEvent {
     Completed,
     /// We leave.
     Stopped,
+    /// The interval has passed, and nothing more is wanted of a torrent that is incomplete here (BEP 21).
+    Paused,
 }
 
 /// What a node tells a tracker of one torrent.

@@ -73,7 +73,8 @@ pub fn announce_request(
     request: &AnnounceRequest,
 ) -> [u8; ANNOUNCE_BYTES] {
     let event: u32 = match request.event {
-        AnnounceEvent::None => 0,
+        // BEP 15 has no number for what BEP 21 adds.
+        AnnounceEvent::None | AnnounceEvent::Paused => 0,
         AnnounceEvent::Completed => 1,
         AnnounceEvent::Started => 2,
         AnnounceEvent::Stopped => 3,

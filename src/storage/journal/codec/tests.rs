@@ -164,7 +164,7 @@ fn other_versions_sizes_and_secrets_are_named() {
 fn a_record_that_does_not_fit_the_torrent_is_refused() {
     let fingerprints = |n| vec![0; n].into_boxed_slice();
     for bad in [
-        Record::File { file: 3, identity: identity(1) },
+        Record::File { file: 4, identity: identity(1) },
         Record::Lost { piece: 4 },
         Record::Durable { piece: 4, fingerprints: fingerprints(1) },
         Record::Durable { piece: 4, fingerprints: fingerprints(0) },

@@ -1,0 +1,74 @@
+//! Which files are meant: `--files`, `--exclude`, `--priority`.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::base::priority::Priority;
+use crate::proto::metainfo::Metainfo;
+use crate::proto::selection::{Selection, SelectionError};
+
+use super::error::CliError;
+
+/// How much each file of a torrent is wanted; `None` if all are alike.
+pub type Wanted = Option<Arc<[Priority]>>;
+
+/// Which files are meant and which not.
+#[derive(Clone, Debug, Default, Args)]
+pub struct FilterArgs {
+    /// Only these files: a glob like 'sub/**/*.bin' of paths below the torrent's name, or numbers like
+    /// 0,4-6 as `troc show --files` prints them; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub files: Vec<String>,
+    /// Not these files; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+}
+
+/// Which files are wanted, and how much.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SelectArgs {
+    /// See [`FilterArgs`].
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Files that come before or after others: high, normal, low, or skip for not at all; may be repeated,
+    /// the last that matches counts
+    #[arg(long = "priority", value_name = "PATTERN=PRIORITY")]
+    pub priorities: Vec<String>,
+    /// Tell progress file by file, as --files does
+    #[arg(long)]
+    pub file_progress: bool,
+}
+
+impl FilterArgs {
+    /// Whether nothing was said.
+    pub const fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.exclude.is_empty()
+    }
+
+    /// What is meant of one torrent.
+    pub fn choose(&self, metainfo: &Metainfo) -> Result<Option<Vec<Priority>>, CliError> {
+        let selection = Selection::new(&self.files, &self.exclude, &[]).map_err(usage)?;
+        selection.choose(metainfo, None).map_err(usage)
+    }
+}
+
+impl SelectArgs {
+    /// What the command line says, of whatever torrent.
+    pub fn selection(&self) -> Result<Selection, CliError> {
+        let FilterArgs { files, exclude } = &self.filter;
+        Selection::new(files, exclude, &self.priorities).map_err(usage)
+    }
+
+    /// What is wanted of each torrent.
+    pub fn choose(&self, torrents: &[Arc<Metainfo>]) -> Result<Vec<Wanted>, CliError> {
+        let all: Vec<&Metainfo> = torrents.iter().map(Arc::as_ref).collect();
+        let chosen = self.selection()?.choose_all(&all).map_err(usage)?;
+        Ok(chosen.into_iter().map(|chosen| chosen.map(Arc::from)).collect())
+    }
+}
+
+/// What is asked for cannot be.
+pub fn usage(error: SelectionError) -> CliError {
+    CliError::Usage(error.to_string())
+}
