@@ -3,6 +3,7 @@
 pub mod bencode;
 pub mod magnet;
 pub mod metainfo;
+pub mod mse;
 pub mod text;
 pub mod tracker;
 pub mod urls;
