@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::seeding::SeedGoal;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
+use crate::engine::encryption::Encryption;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
 
@@ -75,6 +76,8 @@ pub struct NodeConfig {
     pub cores: Option<usize>,
     /// Arena size in bytes, within what the host allows; `None` is a quarter of available memory.
     pub cache_bytes: Option<u64>,
+    /// Which handshakes are taken and offered.
+    pub encryption: Encryption,
     /// Which sends leave without a copy.
     pub zero_copy: ZeroCopy,
     /// Of payload sent.

@@ -23,6 +23,7 @@ use super::config::{NodeConfig, Role};
 use super::error::NodeError;
 use super::keeping::{News, Order, keep};
 use super::metrics::{Asked, Endpoint};
+use super::mse::Mse;
 use super::start::{Gates, StartConfig, Started, start};
 use super::status::{NodeStatus, TorrentState};
 use super::store::StateDir;
@@ -36,6 +37,7 @@ use crate::base::time::{Instant, Span};
 use crate::engine::action::Report;
 use crate::engine::announcer::{Announce, Announcer, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
+use crate::engine::encryption::Manner;
 use crate::io::Wake;
 use crate::io::uring::Uring;
 use crate::proto::tracker::AnnounceReply;
@@ -120,6 +122,8 @@ pub struct Control<'a> {
     memory: CacheMemory,
     ledgering: Ledgering,
     metrics: Option<Endpoint>,
+    /// Who has encrypted handshakes, if they are spoken.
+    mse: Option<Mse>,
     inquiries: Inquiries,
     on_status: &'a mut dyn FnMut(&NodeStatus),
     phase: Phase,
@@ -172,6 +176,7 @@ impl<'a> Control<'a> {
             memory,
             ledgering: Ledgering::Over,
             metrics: None,
+            mse: None,
             inquiries: Inquiries::new(),
             on_status,
             phase: Phase::Running,
@@ -182,6 +187,12 @@ impl<'a> Control<'a> {
             status_at: now,
             role_at: None,
         }
+    }
+
+    /// The same with somebody who has encrypted handshakes.
+    pub fn with_encryption(mut self, mse: Option<Mse>) -> Self {
+        self.mse = mse;
+        self
     }
 
     /// Runs the node to its end.
@@ -243,6 +254,8 @@ impl<'a> Control<'a> {
             let rng = Rng::new(self.shared.seed ^ index as u64);
             let announcer = Announcer::new(&metainfo.trackers, TrackerOrigin::Operator, rng);
             let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, self.shared.peer_id, now);
+            swarm.roster.candidates.set_encryption(self.config.encryption);
+            self.mse.iter().for_each(|mse| mse.know(metainfo.info_hash));
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
             }
@@ -390,7 +403,12 @@ impl<'a> Control<'a> {
             live.shared.stats.iter().map(|stats| stats.peers.load(Ordering::Relaxed)).collect();
         while let Some(address) = swarm.roster.candidates.poll_dial(now) {
             let core = place(address, &loads);
-            self.workers[core].send(ToWorker::Dial { torrent: id, address });
+            match &self.mse {
+                Some(mse) if swarm.roster.candidates.manner(address) == Manner::Encrypted => {
+                    mse.dial(id, swarm.metainfo.info_hash, address, core);
+                }
+                _ => self.workers[core].send(ToWorker::Dial { torrent: id, address }),
+            }
         }
     }
 

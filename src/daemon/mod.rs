@@ -16,6 +16,7 @@ pub mod files;
 pub mod hashing;
 mod keeping;
 mod metrics;
+mod mse;
 pub mod pressure;
 mod run;
 pub mod seeding;

@@ -11,6 +11,7 @@ use super::config::{Identity, LanLimit, NodeConfig, RateLimits};
 use super::control::{CacheMemory, Control, Shared};
 use super::error::NodeError;
 use super::metrics::{Endpoint, Sources};
+use super::mse::{self, Mse};
 use super::socket::ControlSocket;
 use super::status::NodeStatus;
 use super::store::StateDir;
@@ -20,6 +21,7 @@ use crate::base::ids::CoreId;
 use crate::base::limits::{CORES_MAX, LEDGER_ACCOUNTS};
 use crate::base::time::Instant;
 use crate::engine::EngineConfig;
+use crate::engine::encryption::Encryption;
 use crate::hash::signature::NodeKey;
 use crate::io::arena::Arena;
 use crate::io::sockets;
@@ -79,7 +81,10 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let least = least_bytes(longest_piece(&config));
     let parts = (Arc::clone(&arena), Arc::clone(&cache));
     let memory = CacheMemory::new(parts, shared_regions.clone(), least, cpus.len());
+    let encrypted = (config.encryption != Encryption::Off).then(Mse::new);
     let crew = Crew {
+        encryption: config.encryption,
+        decrypter: encrypted.as_ref().map(|(mse, _)| mse.decrypter()),
         arena,
         regions: shared_regions,
         zero_copy: config.zero_copy,
@@ -92,9 +97,15 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         control: Arc::clone(&mailbox),
     };
     let runtime = runtime()?;
+    let encryption = config.encryption;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
+    let mse = encrypted.map(|(mse, inbox)| {
+        mse::start(inbox, encryption, Arc::clone(&mailbox), workers.mailboxes.clone()).map(|()| mse)
+    });
+    let mse = mse.transpose().map_err(NodeError::Control)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
+    let control = control.with_encryption(mse);
     let mut control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
     let outcome = runtime.block_on(control.run());
     drop(control);

@@ -25,6 +25,7 @@
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
+//! encryption.rs which connections begin with an encrypted handshake
 //! view.rs       what whoever asks is shown of a connection
 //! roster.rs     whom we know and are connected to (the same; candidates.rs: whom to dial)
 //! ```
@@ -42,6 +43,7 @@ pub mod choker;
 pub mod claims;
 mod download;
 mod egress;
+pub mod encryption;
 mod held;
 pub mod identity;
 mod ingress;
@@ -85,6 +87,7 @@ use admission::Strangers;
 use allowance::Pressure;
 use choker::Choker;
 use egress::Egress;
+use encryption::Encryption;
 use identity::Identity;
 use ingress::Ingress;
 use peer::{Origin, Peer, Peers, Stage};
@@ -138,6 +141,7 @@ pub struct Engine {
     egress: Egress,
     ingress: Ingress,
     choker: Choker,
+    encryption: Encryption,
     ledger: Arc<Ledger>,
     /// What proofs of identity cost.
     steps: proof::Steps,
@@ -189,6 +193,7 @@ impl Engine {
             egress,
             ingress,
             choker: Choker::new(now),
+            encryption: Encryption::default(),
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
             steps: proof::Steps::default(),
             throttled: Vec::new(),

@@ -7,6 +7,7 @@ use super::admission::Counted;
 use super::allowance::{Asks, ColdReads, Drain};
 use super::allowed_fast::Offered;
 use super::egress::Locality;
+use super::encryption::Manner;
 use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::proof::Proof;
@@ -257,6 +258,8 @@ pub struct Peer {
     pub sent_bytes: u64,
     /// How fast payload comes, and goes.
     pub meters: [Meter; 2],
+    /// How it began.
+    pub manner: Manner,
     /// Why it is being closed.
     pub farewell: Option<super::action::Farewell>,
 }
@@ -318,6 +321,7 @@ impl Peer {
             received_bytes: 0,
             sent_bytes: 0,
             meters: [Meter::default(); 2],
+            manner: Manner::Plain,
             farewell: None,
         }
     }

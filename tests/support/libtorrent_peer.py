@@ -57,6 +57,9 @@ def settings(args):
             }
         )
         return tuned
+    if args.encrypt:
+        forced, rc4 = 0, 2
+        chosen.update({"in_enc_policy": forced, "out_enc_policy": forced, "allowed_enc_level": rc4})
     if args.free_ride:
         # Nobody is unchoked, and nothing is allowed to who is choked.
         chosen.update({"unchoke_slots_limit": 0, "allowed_fast_set_size": 0})
@@ -72,6 +75,7 @@ def arguments():
     parser.add_argument("--seed", action="store_true", help="the payload is in --dir: do not check it")
     parser.add_argument("--tuned", action="store_true", help="settings for load tests")
     parser.add_argument("--exit", action="store_true", help="end when all is fetched and flushed")
+    parser.add_argument("--encrypt", action="store_true", help="make and take encrypted connections alone")
     parser.add_argument("--free-ride", action="store_true", help="give nothing to anybody")
     parser.add_argument("--status", action="store_true", help="a status line every --status-ms")
     parser.add_argument("--status-ms", type=int, default=1000, help="default: %(default)s")

@@ -21,11 +21,7 @@ fn accept(methods: Methods, pad: usize) -> Handshaker {
 }
 
 /// Has two sides talk, `step` bytes at a time, until both are done.
-fn talk(
-    mut a: Handshaker,
-    mut b: Handshaker,
-    step: usize,
-) -> Result<(Established, Established), MseError> {
+fn talk(mut a: Handshaker, mut b: Handshaker, step: usize) -> Result<(Established, Established), MseError> {
     let (mut a_done, mut b_done) = (None, None);
     for _ in 0..4 {
         for part in a.poll_output().unwrap_or_default().chunks(step) {
@@ -52,9 +48,7 @@ fn both_sides_agree_whatever_comes_at_a_time() {
             let (mut a, mut b) = talk(begin(ours, pad), accept(theirs, pad), step).unwrap();
             assert_eq!((a.method, b.method, a.info_hash, b.info_hash), (method, method, HASH, HASH));
             assert_eq!((a.heard.as_slice(), b.heard.as_slice()), (&b""[..], &b"first words"[..]));
-            for (sealing, opening) in
-                [(&mut a.sealing, &mut b.opening), (&mut b.sealing, &mut a.opening)]
-            {
+            for (sealing, opening) in [(&mut a.sealing, &mut b.opening), (&mut b.sealing, &mut a.opening)] {
                 let mut bytes = *b"a block of something";
                 sealing.apply(&mut bytes);
                 assert_ne!(&bytes, b"a block of something");
