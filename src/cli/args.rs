@@ -12,6 +12,7 @@ use crate::base::network::{GroupPrefixes, Network};
 use crate::base::time::Span;
 use crate::cli::bench::BenchArgs;
 use crate::cli::select::{FilterArgs, SelectArgs};
+use crate::engine::encryption::Encryption;
 use crate::io::uring::ZeroCopy;
 
 /// A thread-per-core BitTorrent relay.
@@ -216,6 +217,9 @@ pub struct NodeArgs {
     #[arg(long, value_name = "N", default_value_t = 60_000, hide = true,
           value_parser = clap::value_parser!(u32).range(10..=3_600_000))]
     pub no_peers_timeout_ms: u32,
+    /// Encrypted handshakes (MSE), against networks that hinder BitTorrent
+    #[arg(long, value_name = "POLICY", default_value = "accept")]
+    pub encryption: EncryptionArg,
     /// Long sends leave memory without a copy: never, on connections whose card does that, or always
     #[arg(long, value_name = "WHEN", default_value = "off")]
     pub zero_copy: ZeroCopyArg,
@@ -253,6 +257,30 @@ pub struct LimitArgs {
     /// No limit counts peers with private and loopback addresses
     #[arg(long)]
     pub lan_unlimited: bool,
+}
+
+/// `--encryption`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum EncryptionArg {
+    /// Neither taken nor offered.
+    Off,
+    /// Taken from whoever offers it, offered to whoever hangs up on a plain handshake.
+    Accept,
+    /// Offered first; the stream stays plain where the other side lets it.
+    Prefer,
+    /// Nothing else, and RC4 to the end; no send leaves memory without a copy.
+    Require,
+}
+
+impl From<EncryptionArg> for Encryption {
+    fn from(arg: EncryptionArg) -> Self {
+        match arg {
+            EncryptionArg::Off => Self::Off,
+            EncryptionArg::Accept => Self::Accept,
+            EncryptionArg::Prefer => Self::Prefer,
+            EncryptionArg::Require => Self::Require,
+        }
+    }
 }
 
 /// `--zero-copy`.

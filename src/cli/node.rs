@@ -126,6 +126,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         discovery,
         cores: args.cores.map(usize::from),
         cache_bytes: args.cache,
+        encryption: args.encryption.into(),
         zero_copy: args.zero_copy.into(),
         upload: RateLimits {
             node: args.limits.upload_limit,

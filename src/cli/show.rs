@@ -26,7 +26,7 @@ pub fn run(args: &ShowArgs) -> Result<(), CliError> {
             let text = "a magnet link lists no files: give --match with a .torrent".to_owned();
             return Err(CliError::Usage(text));
         };
-        return out::print(&matching(metainfo, args)?);
+        return out::line(matching(metainfo, args)?.trim_end());
     }
     let counts = if args.scrape { scrape::ask(&source)? } else { Vec::new() };
     let text = if args.json {
@@ -45,6 +45,7 @@ pub fn run(args: &ShowArgs) -> Result<(), CliError> {
         };
         table.rows("counted", counts.iter().map(scrape::text));
         table.0
+    };
     out::line(text.trim_end())
 }
 

@@ -11,6 +11,7 @@ use crate::base::priority::Priority;
 use crate::base::time::Span;
 use crate::engine::exchange::Exchange;
 use crate::engine::announcer::Reach;
+use crate::engine::encryption::Encryption;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
 
@@ -91,6 +92,8 @@ pub struct NodeConfig {
     pub cores: Option<usize>,
     /// Arena size in bytes, within what the host allows; `None` is a quarter of available memory.
     pub cache_bytes: Option<u64>,
+    /// Which handshakes are taken and offered.
+    pub encryption: Encryption,
     /// Which sends leave without a copy.
     pub zero_copy: ZeroCopy,
     /// Of payload sent.

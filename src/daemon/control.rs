@@ -27,6 +27,7 @@ use super::discovery::News as Discovered;
 use super::error::NodeError;
 use super::keeping::{News, Order, keep};
 use super::metrics::{Asked, Endpoint};
+use super::mse::Mse;
 use super::start::{Gates, StartConfig, Started, start};
 use super::status::{NodeStatus, TorrentState};
 use super::store::StateDir;
@@ -41,6 +42,7 @@ use crate::base::time::{Instant, Span};
 use crate::engine::action::Report;
 use crate::engine::announcer::{Announce, Announcers, Reach, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
+use crate::engine::encryption::Manner;
 use crate::io::Wake;
 use crate::io::uring::Uring;
 use crate::proto::tracker::AnnounceReply;
@@ -131,6 +133,8 @@ pub struct Control<'a> {
     memory: CacheMemory,
     ledgering: Ledgering,
     metrics: Option<Endpoint>,
+    /// Who has encrypted handshakes, if they are spoken.
+    mse: Option<Mse>,
     inquiries: Inquiries,
     tracking: Tracking,
     on_status: &'a mut dyn FnMut(&NodeStatus),
@@ -187,6 +191,7 @@ impl<'a> Control<'a> {
             memory,
             ledgering: Ledgering::Over,
             metrics: None,
+            mse: None,
             inquiries: Inquiries::new(),
             tracking: Tracking::default(),
             on_status,
@@ -198,6 +203,12 @@ impl<'a> Control<'a> {
             status_at: now,
             role_at: None,
         }
+    }
+
+    /// The same with somebody who has encrypted handshakes.
+    pub fn with_encryption(mut self, mse: Option<Mse>) -> Self {
+        self.mse = mse;
+        self
     }
 
     /// Runs the node to its end.
@@ -265,6 +276,8 @@ impl<'a> Control<'a> {
             self.know_own_address(&mut swarm, None);
             swarm.wanted = self.config.wanted.get(index).cloned().flatten();
             swarm.file_progress = self.config.file_progress;
+            swarm.roster.candidates.set_encryption(self.config.encryption);
+            self.mse.iter().for_each(|mse| mse.know(metainfo.info_hash));
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
             }
@@ -422,7 +435,12 @@ impl<'a> Control<'a> {
             live.shared.stats.iter().map(|stats| stats.peers.load(Ordering::Relaxed)).collect();
         while let Some(address) = swarm.roster.candidates.poll_dial(now) {
             let core = place(address, &loads);
-            self.workers[core].send(ToWorker::Dial { torrent: id, address });
+            match &self.mse {
+                Some(mse) if swarm.roster.candidates.manner(address) == Manner::Encrypted => {
+                    mse.dial(id, swarm.metainfo.info_hash, address, core);
+                }
+                _ => self.workers[core].send(ToWorker::Dial { torrent: id, address }),
+            }
         }
     }
 

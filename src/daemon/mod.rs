@@ -18,6 +18,7 @@ pub mod files;
 pub mod hashing;
 mod keeping;
 mod metrics;
+mod mse;
 pub mod pressure;
 mod run;
 pub mod seeding;

@@ -13,6 +13,7 @@ use super::control::{CacheMemory, Control, Shared};
 use super::discovery::BoundDht;
 use super::error::NodeError;
 use super::metrics::{Endpoint, Sources};
+use super::mse::{self, Mse};
 use super::socket::ControlSocket;
 use super::status::NodeStatus;
 use super::store::StateDir;
@@ -23,6 +24,7 @@ use crate::base::ids::CoreId;
 use crate::base::limits::{CORES_MAX, LEDGER_ACCOUNTS};
 use crate::base::time::Instant;
 use crate::engine::EngineConfig;
+use crate::engine::encryption::Encryption;
 use crate::hash::signature::NodeKey;
 use crate::io::arena::Arena;
 use crate::io::sockets;
@@ -85,7 +87,10 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let least = least_bytes(longest_piece(&config));
     let parts = (Arc::clone(&arena), Arc::clone(&cache));
     let memory = CacheMemory::new(parts, shared_regions.clone(), least, cpus.len());
+    let encrypted = (config.encryption != Encryption::Off).then(Mse::new);
     let crew = Crew {
+        encryption: config.encryption,
+        decrypter: encrypted.as_ref().map(|(mse, _)| mse.decrypter()),
         arena,
         regions: shared_regions,
         zero_copy: config.zero_copy,
@@ -100,9 +105,15 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     };
     let random_secret = self::random()?;
     let runtime = runtime()?;
+    let encryption = config.encryption;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
+    let mse = encrypted.map(|(mse, inbox)| {
+        mse::start(inbox, encryption, Arc::clone(&mailbox), workers.mailboxes.clone()).map(|()| mse)
+    });
+    let mse = mse.transpose().map_err(NodeError::Control)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
+    let control = control.with_encryption(mse);
     let mut control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
     control = control.with_tracker(tracker, random_secret).with_dht(dht);
     let outcome = runtime.block_on(control.run());

@@ -10,6 +10,7 @@ use crate::base::ids::CoreId;
 use crate::base::limits::{CONNECTIONS_PER_CORE_MAX, CORES_MAX};
 use crate::base::time::Instant;
 use crate::engine::exchange::Exchange;
+use crate::engine::encryption::Encryption;
 use crate::engine::{Engine, EngineConfig};
 use crate::hash::fingerprint::Fingerprint;
 use crate::io::Io;
@@ -20,13 +21,12 @@ use crate::shared::counters::CoreCounters;
 use crate::shared::ledger::Ledger;
 use crate::shared::sleepers::Sleepers;
 use crate::worker::mesh::{Mailbox, Sender, ToControl, ToWorker};
-use crate::worker::{Links, Running, Worker};
+use crate::worker::{Decrypter, Links, Running, Worker};
 
 /// Submission entries of a worker's ring.
 const RING_ENTRIES: u32 = 1024;
 
 /// What all workers are made of.
-#[derive(Debug)]
 pub struct Crew {
     /// Payload memory.
     pub arena: Arc<Arena>,
@@ -48,6 +48,10 @@ pub struct Crew {
     pub engine: EngineConfig,
     /// Whether peers are told of one another.
     pub exchange: Exchange,
+    /// Which handshakes are taken.
+    pub encryption: Encryption,
+    /// Who has those that are encrypted.
+    pub decrypter: Option<Decrypter<Uring>>,
     /// Into the control thread.
     pub control: Arc<Mailbox<ToControl>>,
 }
@@ -141,12 +145,14 @@ fn run_turns(
     let mut engine = Engine::new(config, Arc::clone(&crew.cache), now)
         .with_counters(counters)
         .with_ledger(Arc::clone(&crew.ledger))
-        .with_exchange(crew.exchange);
+        .with_exchange(crew.exchange)
+        .with_encryption(crew.encryption);
     engine.set_sleepers(Arc::clone(&crew.sleepers));
     let links = Links {
         mailbox,
         cores: mailboxes.iter().map(|mailbox| Sender::new(Arc::clone(mailbox))).collect(),
         control: Sender::new(Arc::clone(&crew.control)),
+        decrypter: crew.decrypter.clone(),
     };
     let mut worker = Worker::new(core, io, Arc::clone(&crew.arena), engine, links, crew.fingerprint);
     while worker.turn() == Running::Yes {}

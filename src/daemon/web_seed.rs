@@ -233,7 +233,7 @@ impl Sources {
 /// Opens connections of a web seed as long as pieces are wanted and it may be asked.
 async fn tend(seed: Rc<Seed>) {
     loop {
-        let wanted = !seed.shared.is_complete() && !seed.shared.fetch_stopped();
+        let wanted = !seed.shared.is_satisfied() && !seed.shared.fetch_stopped();
         let opening = seed.source.borrow().poll_open(clock::now());
         match opening {
             Opening::Never => return,

@@ -35,6 +35,9 @@ pub enum Action {
         /// What the peer said.
         handshake: Handshake,
     },
+    /// The connection may begin with an encrypted handshake: give it to who has that, nothing was sent on it
+    /// yet. It comes back by `handle_decrypted`, on any core.
+    Decrypt(ConnId),
     /// Run the piece's SHA-1 over a chunk, then call `handle_hashed`.
     Hash {
         /// The torrent.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::action::Farewell;
 use super::priority::Rank;
+use super::encryption::{Encryption, Manner};
 use crate::base::limits::CANDIDATES_MAX;
 use crate::base::time::{Instant, Span};
 
@@ -64,6 +65,8 @@ struct Candidate {
     rank: Rank,
     state: State,
     failures: u32,
+    /// How it is dialled next.
+    manner: Manner,
 }
 
 /// The known addresses of a torrent's peers. Invariant: at most `CANDIDATES_MAX`, and those that the
@@ -78,6 +81,7 @@ pub struct Candidates {
     own: Option<SocketAddr>,
     /// How many are being dialled.
     dialing: usize,
+    encryption: Encryption,
 }
 
 impl Candidates {
@@ -92,7 +96,8 @@ impl Candidates {
             None if room => {
                 let state = State::Waiting(now);
                 let rank = Rank::of(address, self.own);
-                self.known.insert(address, Candidate { source, rank, state, failures: 0 });
+                let manner = self.encryption.first();
+                self.known.insert(address, Candidate { source, rank, state, failures: 0, manner });
                 self.waiting.insert((now, rank, address));
             }
             _ => {}
@@ -124,6 +129,16 @@ impl Candidates {
         Some(address)
     }
 
+    /// How an address is to be dialled that `poll_dial` named.
+    pub fn manner(&self, address: SocketAddr) -> Manner {
+        self.known.get(&address).map_or(self.encryption.first(), |candidate| candidate.manner)
+    }
+
+    /// How addresses are dialled that are named from now on.
+    pub const fn set_encryption(&mut self, encryption: Encryption) {
+        self.encryption = encryption;
+    }
+
     /// When `poll_dial` may have something; `None` if only an event can bring it.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.waiting.first().filter(|_| self.dialing < DIALING_MAX).map(|&(at, ..)| at)
@@ -143,7 +158,14 @@ impl Candidates {
         let (first, longest) = waits(candidate.source);
         let doubled = Span(first.0.saturating_mul(1 << candidate.failures.min(20)).min(longest.0));
         candidate.failures += 1;
+        // It took the connection and left at our handshake: perhaps it speaks the other kind, and that is tried
+        // at once, before time is given.
+        let hung_up = candidate.state == State::Dialing && matches!(why, Farewell::Gone | Farewell::TimedOut);
+        let manner = if hung_up { self.encryption.after(candidate.manner) } else { candidate.manner };
+        let other_kind = manner != candidate.manner && manner != self.encryption.first();
+        candidate.manner = manner;
         let (forget, wait) = match why {
+            _ if other_kind => (false, Span(0)),
             Farewell::Misbehaved => (!operator, USELESS_WAIT),
             Farewell::Useless => (false, USELESS_WAIT),
             Farewell::DialFailed | Farewell::Gone | Farewell::TimedOut => {
@@ -274,6 +296,30 @@ mod tests {
         assert!(dialled[..2].iter().all(|peer| !AddressClass::of(peer.ip()).is_stranger()));
         assert_eq!(dialled[2..], [named[1], named[0]]);
         assert!(candidates.waiting.is_empty());
+    }
+
+    #[test]
+    fn who_hangs_up_is_dialled_the_other_way_at_once_and_then_later_and_later() {
+        let mut candidates = Candidates::default();
+        candidates.set_encryption(Encryption::Accept);
+        candidates.add(address(1), Source::Tracker, Instant(0));
+        let mut now = Instant(0);
+        let mut dialled = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(candidates.poll_dial(now), Some(address(1)));
+            dialled.push((now, candidates.manner(address(1))));
+            candidates.handle_gone(address(1), Farewell::Gone, now);
+            now = candidates.poll_timeout().unwrap();
+        }
+        let manners: Vec<Manner> = dialled.iter().map(|&(_, manner)| manner).collect();
+        assert_eq!(manners, [Manner::Plain, Manner::Encrypted, Manner::Plain, Manner::Encrypted]);
+        assert_eq!(dialled[0].0, dialled[1].0);
+        assert!(dialled[1].0 < dialled[2].0 && dialled[2].0 == dialled[3].0);
+        // A connection that cannot be made at all says nothing of what is spoken there.
+        assert_eq!(candidates.poll_dial(now), Some(address(1)));
+        let before = candidates.manner(address(1));
+        candidates.handle_gone(address(1), Farewell::DialFailed, now);
+        assert_eq!(candidates.manner(address(1)), before);
     }
 
     #[test]

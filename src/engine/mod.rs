@@ -26,6 +26,7 @@
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
+//! encryption.rs which connections begin with an encrypted handshake
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
 //! dht/          a node of the distributed hash table (the same)
@@ -52,6 +53,7 @@ pub mod exchange;
 pub mod gossip;
 pub mod grapevine;
 pub mod hearsay;
+pub mod encryption;
 mod held;
 pub mod identity;
 mod ingress;
@@ -101,6 +103,7 @@ use admission::Strangers;
 use allowance::Pressure;
 use choker::Choker;
 use egress::Egress;
+use encryption::Encryption;
 use identity::Identity;
 use ingress::Ingress;
 use peer::{Origin, Peer, Peers, Stage};
@@ -156,6 +159,7 @@ pub struct Engine {
     egress: Egress,
     ingress: Ingress,
     choker: Choker,
+    encryption: Encryption,
     ledger: Arc<Ledger>,
     /// What proofs of identity cost.
     steps: proof::Steps,
@@ -208,6 +212,7 @@ impl Engine {
             egress,
             ingress,
             choker: Choker::new(now),
+            encryption: Encryption::default(),
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
             steps: proof::Steps::default(),
             throttled: Vec::new(),

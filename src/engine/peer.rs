@@ -8,6 +8,7 @@ use super::allowance::{Asks, ColdReads, Drain};
 use super::allowed_fast::Offered;
 use super::egress::Locality;
 use super::exchange::Talk;
+use super::encryption::Manner;
 use super::held::Held;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::proof::Proof;
@@ -264,6 +265,8 @@ pub struct Peer {
     pub sent_bytes: u64,
     /// How fast payload comes, and goes.
     pub meters: [Meter; 2],
+    /// How it began.
+    pub manner: Manner,
     /// Why it is being closed.
     pub farewell: Option<super::action::Farewell>,
 }
@@ -327,6 +330,7 @@ impl Peer {
             received_bytes: 0,
             sent_bytes: 0,
             meters: [Meter::default(); 2],
+            manner: Manner::Plain,
             farewell: None,
         }
     }

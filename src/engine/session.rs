@@ -125,6 +125,10 @@ impl Engine {
     /// A peer's handshake came.
     pub fn handle_handshake(&mut self, conn: ConnId, theirs: &Handshake, now: Instant) -> Admission {
         let Some(peer) = self.peers.get(conn) else { return Admission::Refused };
+        if !self.may_shake(peer) {
+            self.close(conn, Farewell::Useless);
+            return Admission::Refused;
+        }
         let (origin, dialled_for) = (peer.origin, peer.torrent);
         let known = self.by_hash.get(&theirs.info_hash).copied();
         let named = ![NO_NAME, self.config.peer_id].contains(&theirs.peer_id);

@@ -7,6 +7,7 @@ pub mod file_ranges;
 pub mod magnet;
 pub mod metainfo;
 pub mod selection;
+pub mod mse;
 pub mod text;
 pub mod tracker;
 pub mod urls;

@@ -87,6 +87,11 @@ impl Inbound {
     /// Takes over bytes that another core received.
     pub fn adopt(&mut self, inbox: &mut Vec<u8>, rest: &[u8]) {
         self.mode = Mode::Frames;
+        self.hear(inbox, rest);
+    }
+
+    /// Takes over the first bytes of the stream.
+    pub fn hear(&mut self, inbox: &mut Vec<u8>, rest: &[u8]) {
         if inbox.len() < rest.len() * 2 {
             inbox.resize(rest.len() * 2, 0);
         }

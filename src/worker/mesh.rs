@@ -57,6 +57,17 @@ pub enum ToWorker<I: Io> {
         /// Which of its web seeds.
         seed: WebSeedId,
     },
+    /// Go on with a connection whose encrypted handshake is over.
+    Decrypted {
+        /// Its plain side.
+        socket: I::Socket,
+        /// Its other end.
+        address: SocketAddr,
+        /// Who opened it.
+        opened: Opened,
+        /// What the peer has said so far, of what follows.
+        heard: Vec<u8>,
+    },
     /// Close a connection, if it is still there.
     Close {
         /// Which.
@@ -98,6 +109,26 @@ pub enum ToWorker<I: Io> {
     View(Viewing),
     /// Close everything, write what is verified, then end.
     Stop,
+}
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The peer; it has to say for which torrent.
+    ByPeer,
+    /// We did, for this torrent.
+    ByUs(TorrentId),
+}
+
+/// A connection that may begin with an encrypted handshake, on its way to who has that.
+#[derive(Debug)]
+pub struct Encrypted<S> {
+    /// The connection.
+    pub socket: S,
+    /// Its other end.
+    pub address: SocketAddr,
+    /// What was received of it.
+    pub heard: Vec<u8>,
 }
 
 /// A look at a worker's connections, a part of them each time that it is sent.

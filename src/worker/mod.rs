@@ -37,7 +37,7 @@ use crate::shared::torrent::SharedTorrent;
 use disk::{Direction, Disk, Finished, Place};
 use hashing::{HashJob, HashQueue};
 use inbound::{Flow, Inbound, Target};
-use mesh::{Files, Mailbox, Sender, ToControl, ToWorker};
+use mesh::{Encrypted, Files, Mailbox, Sender, ToControl, ToWorker};
 
 /// Messages taken from the mailbox in one turn.
 const MAIL_PER_TURN: usize = 256;
@@ -53,7 +53,12 @@ pub struct Links<I: Io> {
     pub cores: Vec<Sender<ToWorker<I>>>,
     /// The control thread.
     pub control: Sender<ToControl>,
+    /// Who has encrypted handshakes, if anybody.
+    pub decrypter: Option<Decrypter<I>>,
 }
+
+/// Takes connections that may begin with an encrypted handshake. Never waits.
+pub type Decrypter<I> = Arc<dyn Fn(Encrypted<<I as Io>::Socket>) + Send + Sync>;
 
 /// How a worker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,6 +317,11 @@ impl<I: Io> Worker<I> {
                         self.receive(conn);
                     }
                 }
+                ToWorker::Decrypted { socket, address, opened, heard } => {
+                    if let Ok(conn) = self.io.attach(socket) {
+                        self.go_on(conn, address, opened, &heard, now);
+                    }
+                }
                 ToWorker::Close { conn } => self.engine.handle_unwanted(conn),
                 ToWorker::Tell { conn, tale, payload } => self.engine.handle_tale(conn, tale, &payload),
                 // The other core heard of the torrent first; so will this one, in a moment.
@@ -372,6 +382,7 @@ impl<I: Io> Worker<I> {
             }
             Action::Unsent { conn, bytes } => self.io.set_unsent(conn, bytes),
             Action::HandOver { conn, to, handshake } => self.hand_over(conn, to, handshake),
+            Action::Decrypt(conn) => self.decrypt(conn),
             Action::Hash { torrent, chunk, first, last } => {
                 self.hashes.push(HashJob { torrent, chunk, first, last, since: now });
             }

@@ -1,5 +1,6 @@
 //! Handshakes: who stays, who moves to another core, who waits for a torrent.
 
+use super::mesh::Opened;
 use super::*;
 
 impl<I: Io> Worker<I> {
@@ -8,6 +9,10 @@ impl<I: Io> Worker<I> {
         let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize) else { return };
         match Handshake::parse(&inbox[..inbound.rest()]) {
             Ok(None) => {}
+            // No receive until it is given away, in this very turn.
+            Err(_) if self.links.decrypter.is_some() && self.engine.handle_cipher(conn) => {
+                inbound.in_flight = true;
+            }
             Err(_) => self.engine.handle_broken(conn),
             Ok(Some(handshake)) => match self.engine.handle_handshake(conn, &handshake, now) {
                 Admission::Here => {
@@ -31,6 +36,45 @@ impl<I: Io> Worker<I> {
             *self.io.inbox(conn) = inbox;
             self.receive(conn);
         }
+    }
+
+    /// Gives a connection to who has encrypted handshakes.
+    pub(super) fn decrypt(&mut self, conn: ConnId) {
+        // It may have ended since the engine decided so.
+        let Some(peer) = self.engine.peer(conn) else { return };
+        let address = peer.address;
+        let Some(inbound) = self.inbound.get_mut(conn.index as usize).and_then(Option::take) else { return };
+        let heard = self.io.inbox(conn)[..inbound.rest()].to_vec();
+        let (Some(socket), Some(decrypter)) = (self.io.detach(conn), &self.links.decrypter) else {
+            self.engine.handle_gone(conn);
+            return;
+        };
+        self.engine.forget(conn);
+        decrypter(Encrypted { socket, address, heard });
+    }
+
+    /// Goes on with a connection whose encrypted handshake is over: BitTorrent's own is to come.
+    pub(super) fn go_on(
+        &mut self,
+        conn: ConnId,
+        address: std::net::SocketAddr,
+        opened: Opened,
+        heard: &[u8],
+        now: Instant,
+    ) {
+        self.place_inbound(conn);
+        match opened {
+            Opened::ByPeer => self.engine.handle_decrypted(conn, address, now),
+            Opened::ByUs(torrent) => self.engine.handle_encrypted_dial(conn, address, torrent, now),
+        }
+        if !heard.is_empty() {
+            let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize) else { return };
+            let mut inbox = std::mem::take(self.io.inbox(conn));
+            inbound.hear(&mut inbox, heard);
+            self.shake(conn, &mut inbox, now);
+            *self.io.inbox(conn) = inbox;
+        }
+        self.receive(conn);
     }
 
     pub(super) fn take_over(

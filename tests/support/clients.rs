@@ -33,6 +33,15 @@ pub enum Job {
     Starve,
 }
 
+/// Which connections a client makes and takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// As it does by itself.
+    Any,
+    /// Encrypted ones alone.
+    Encrypted,
+}
+
 /// Everything a client needs to start.
 pub struct Start<'a> {
     /// What it does.
@@ -90,6 +99,11 @@ impl Kind {
 
     /// Starts the client.
     pub fn start(self, start: &Start<'_>) -> Client {
+        self.start_speaking(start, Speech::Any)
+    }
+
+    /// Starts the client, which speaks so.
+    pub fn start_speaking(self, start: &Start<'_>, speech: Speech) -> Client {
         let port = free_port();
         std::fs::create_dir_all(start.scratch).expect("scratch directory");
         std::fs::create_dir_all(start.dir).expect("download directory");
@@ -99,8 +113,16 @@ impl Kind {
             Self::Aria2 => aria2(start, addr, &file),
             Self::Libtorrent => libtorrent(start, addr, &file),
             Self::Rtorrent => rtorrent::command(start, addr, &file),
-            Self::Transmission => transmission::command(start, addr),
+            Self::Transmission => transmission::command(start, addr, speech),
         };
+        if speech == Speech::Encrypted {
+            match self {
+                Self::Aria2 => command.args(["--bt-force-encryption=true", "--bt-min-crypto-level=arc4"]),
+                Self::Libtorrent => command.arg("--encrypt"),
+                Self::Transmission => &mut command,
+                Self::Rtorrent => panic!("not asked of rtorrent"),
+            };
+        }
         let process = Process::spawn(&format!("{self:?}"), &mut command, start.scratch);
         if self == Self::Transmission {
             transmission::add(start, &file);

@@ -72,6 +72,9 @@ def settings(args):
             }
         )
         chosen["alert_mask"] |= lt.alert.category_t.dht_notification
+    if args.encrypt:
+        forced, rc4 = 0, 2
+        chosen.update({"in_enc_policy": forced, "out_enc_policy": forced, "allowed_enc_level": rc4})
     if args.free_ride:
         # Nobody is unchoked, and nothing is allowed to who is choked.
         chosen.update({"unchoke_slots_limit": 0, "allowed_fast_set_size": 0})
@@ -87,6 +90,7 @@ def arguments():
     parser.add_argument("--seed", action="store_true", help="the payload is in --dir: do not check it")
     parser.add_argument("--tuned", action="store_true", help="settings for load tests")
     parser.add_argument("--exit", action="store_true", help="end when all is fetched and flushed")
+    parser.add_argument("--encrypt", action="store_true", help="make and take encrypted connections alone")
     parser.add_argument("--free-ride", action="store_true", help="give nothing to anybody")
     parser.add_argument("--download-limit", type=int, default=0, metavar="B/S")
     parser.add_argument("--dht", action="store_true", help="run a node of the distributed hash table")

@@ -7,17 +7,17 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::clients::{Job, Start};
+use super::clients::{Job, Speech, Start};
 use super::{free_port, poll};
 
 /// The command line; its configuration goes to the scratch directory.
-pub fn command(start: &Start<'_>, addr: SocketAddr) -> Command {
+pub fn command(start: &Start<'_>, addr: SocketAddr, speech: Speech) -> Command {
     let rpc_port = free_port();
     let settings = json!({
         "bind-address-ipv4": addr.ip().to_string(),
         "dht-enabled": false,
         "download-dir": start.dir,
-        "encryption": 0,
+        "encryption": if speech == Speech::Encrypted { 2 } else { 0 },
         "lpd-enabled": false,
         "peer-port": addr.port(),
         "peer-socket-tos": "default",

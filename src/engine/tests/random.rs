@@ -301,6 +301,7 @@ impl World {
     fn perform(&mut self, node: usize, action: Action) {
         let found = |conn: ConnId| move |remote: &Remote| remote.node == node && remote.conn == conn;
         match action {
+            Action::Decrypt(_) => unreachable!("nobody speaks in ciphers here"),
             Action::Send(conn) => self.send(node, conn),
             Action::Unsent { .. } | Action::Listen(_) => {}
             Action::Interrupt(conn) => {

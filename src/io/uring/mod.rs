@@ -88,6 +88,12 @@ impl UringSocket {
     }
 }
 
+impl From<UringSocket> for OwnedFd {
+    fn from(UringSocket(socket): UringSocket) -> Self {
+        socket
+    }
+}
+
 /// One core's ring. Belongs to the thread that made it.
 pub struct Uring {
     ring: Ring,

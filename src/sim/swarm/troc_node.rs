@@ -288,6 +288,7 @@ impl TrocNode {
                 self.engines[to].handle_handover(moved, address, &handshake, net.now());
                 self.perform_all(net, to);
             }
+            Action::Decrypt(_) => unreachable!("no simulated peer speaks in ciphers"),
             Action::Hash { chunk, last, .. } => {
                 let digest = last.then(|| self.digest(chunk));
                 if digest.is_some_and(|digest| digest != Content::DIGEST) {

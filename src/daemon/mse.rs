@@ -1,0 +1,296 @@
+//! Encrypted handshakes, and the connections that stay encrypted: a thread of its own between the network and
+//! the cores.
+//!
+//! Once both sides have agreed on a plain stream the connection itself goes to a core, as fast as any other.
+//! One that stays under RC4 is carried: the core gets one end of a pair of Unix sockets, this thread the other,
+//! and the network's. So no core encrypts, no payload is sent without a copy, and the engine knows nothing of it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::LocalSet;
+
+use crate::base::ids::{InfoHash, TorrentId};
+use crate::base::limits::{MSE_CONNECTIONS_MAX, MSE_HANDSHAKES_MAX, MSE_PAD_BYTES_MAX, MSE_TIMEOUT};
+use crate::engine::action::{Farewell, Report};
+use crate::engine::encryption::Encryption;
+use crate::io::uring::{Uring, UringSocket};
+use crate::proto::mse::{Cipher, Entropy, Established, Handshaker, Method, Methods, torrent_tag};
+use crate::worker::Decrypter;
+use crate::worker::mesh::{Encrypted, Mailbox, Opened, ToControl, ToWorker};
+
+/// What is read at once of a connection under RC4.
+const CARRIED_BYTES: usize = 64 << 10;
+
+enum Order {
+    /// A torrent that may be asked for.
+    Know(InfoHash),
+    Accept(Encrypted<UringSocket>),
+    Dial {
+        torrent: TorrentId,
+        info_hash: InfoHash,
+        address: SocketAddr,
+        core: usize,
+    },
+}
+
+/// Where orders are given. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Mse(UnboundedSender<Order>);
+
+/// Where they are taken.
+pub struct Inbox(UnboundedReceiver<Order>);
+
+impl Mse {
+    /// Both ends; nothing is done before [`start`].
+    pub fn new() -> (Self, Inbox) {
+        let (orders, inbox) = unbounded_channel();
+        (Self(orders), Inbox(inbox))
+    }
+
+    /// For workers.
+    pub fn decrypter(&self) -> Decrypter<Uring> {
+        let orders = self.0.clone();
+        Arc::new(move |encrypted| drop(orders.send(Order::Accept(encrypted))))
+    }
+
+    /// A torrent may be asked for.
+    pub fn know(&self, info_hash: InfoHash) {
+        let _ = self.0.send(Order::Know(info_hash));
+    }
+
+    /// Connects to a peer; if that fails the control thread hears that it is gone.
+    pub fn dial(&self, torrent: TorrentId, info_hash: InfoHash, address: SocketAddr, core: usize) {
+        let _ = self.0.send(Order::Dial { torrent, info_hash, address, core });
+    }
+}
+
+/// Starts the thread. It ends when the process does, or nobody gives orders any more.
+pub fn start(
+    Inbox(orders): Inbox,
+    encryption: Encryption,
+    control: Arc<Mailbox<ToControl>>,
+    cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
+) -> io::Result<()> {
+    let methods = match encryption {
+        Encryption::Require => Methods::OnlyRc4,
+        _ => Methods::Both,
+    };
+    let body = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        match runtime {
+            Ok(runtime) => LocalSet::new().block_on(&runtime, attend(orders, methods, control, cores)),
+            Err(error) => tracing::error!("no encrypted connections: {error}"),
+        }
+    };
+    std::thread::Builder::new().name("troc-mse".to_owned()).spawn(body).map(drop)
+}
+
+/// What all connections use.
+struct Desk {
+    methods: Methods,
+    control: Arc<Mailbox<ToControl>>,
+    cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
+    /// Torrents by what a handshake says of them.
+    torrents: std::cell::RefCell<HashMap<[u8; 20], InfoHash>>,
+    handshakes: Arc<Semaphore>,
+    carried: Arc<Semaphore>,
+    next_core: std::cell::Cell<usize>,
+}
+
+async fn attend(
+    mut orders: UnboundedReceiver<Order>,
+    methods: Methods,
+    control: Arc<Mailbox<ToControl>>,
+    cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
+) {
+    let desk = Rc::new(Desk {
+        methods,
+        control,
+        cores,
+        torrents: std::cell::RefCell::default(),
+        handshakes: Arc::new(Semaphore::new(MSE_HANDSHAKES_MAX)),
+        carried: Arc::new(Semaphore::new(MSE_CONNECTIONS_MAX)),
+        next_core: std::cell::Cell::new(0),
+    });
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Know(info_hash) => {
+                desk.torrents.borrow_mut().insert(torrent_tag(&info_hash), info_hash);
+            }
+            Order::Accept(encrypted) => {
+                // Who comes beyond the limit is hung up on.
+                if let Ok(place) = Arc::clone(&desk.handshakes).try_acquire_owned() {
+                    tokio::task::spawn_local(accept(Rc::clone(&desk), encrypted, place));
+                }
+            }
+            Order::Dial { torrent, info_hash, address, core } => {
+                let desk = Rc::clone(&desk);
+                tokio::task::spawn_local(async move {
+                    if let Err(why) = desk.dial(torrent, info_hash, address, core).await {
+                        let report = Report::Disconnected { torrent, conn: None, address, why };
+                        desk.tell(ToControl::Report(report)).await;
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn accept(desk: Rc<Desk>, encrypted: Encrypted<UringSocket>, place: OwnedSemaphorePermit) {
+    let Encrypted { socket, address, heard } = encrypted;
+    let stream = std::net::TcpStream::from(OwnedFd::from(socket));
+    let Ok(mut stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else {
+        return;
+    };
+    let Ok(entropy) = entropy() else { return };
+    let handshake = desk.shake(&mut stream, Handshaker::accept(desk.methods, entropy), heard);
+    let Some(established) = in_time(handshake).await.flatten() else { return };
+    drop(place);
+    let core = desk.next_core.replace(desk.next_core.get() + 1) % desk.cores.len();
+    desk.pass_on(stream, established, address, Opened::ByPeer, core).await;
+}
+
+impl Desk {
+    async fn dial(
+        self: &Rc<Self>,
+        torrent: TorrentId,
+        info_hash: InfoHash,
+        address: SocketAddr,
+        core: usize,
+    ) -> Result<(), Farewell> {
+        let place = Arc::clone(&self.handshakes).acquire_owned().await.map_err(|_| Farewell::Useless)?;
+        let connected = in_time(TcpStream::connect(address)).await;
+        let mut stream = connected.and_then(Result::ok).ok_or(Farewell::DialFailed)?;
+        let entropy = entropy().map_err(|_| Farewell::DialFailed)?;
+        // BitTorrent's handshake is the core's to say, once this one is over.
+        let handshaker = Handshaker::begin(info_hash, self.methods, Vec::new(), entropy);
+        let established = in_time(self.shake(&mut stream, handshaker, Vec::new())).await;
+        let established = established.ok_or(Farewell::TimedOut)?.ok_or(Farewell::Gone)?;
+        drop(place);
+        self.pass_on(stream, established, address, Opened::ByUs(torrent), core).await;
+        Ok(())
+    }
+
+    /// Has the handshake; `None` if the other side fails it or leaves.
+    async fn shake(
+        &self,
+        stream: &mut TcpStream,
+        mut handshaker: Handshaker,
+        mut heard: Vec<u8>,
+    ) -> Option<Established> {
+        let mut buffer = vec![0; 2 << 10];
+        loop {
+            let find = |tag: &[u8; 20]| self.torrents.borrow().get(tag).copied();
+            let outcome = handshaker.handle_bytes(&heard, find);
+            if let Some(output) = handshaker.poll_output() {
+                stream.write_all(&output).await.ok()?;
+            }
+            match outcome {
+                Ok(Some(established)) => return Some(established),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!("encrypted handshake: the peer {error}");
+                    return None;
+                }
+            }
+            let bytes = stream.read(&mut buffer).await.ok().filter(|&bytes| bytes > 0)?;
+            heard.clear();
+            heard.extend_from_slice(&buffer[..bytes]);
+        }
+    }
+
+    /// Gives a connection to a core: itself if it is plain from here on, else by a pair of sockets.
+    async fn pass_on(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        established: Established,
+        address: SocketAddr,
+        opened: Opened,
+        core: usize,
+    ) {
+        let Established { method, heard, sealing, opening, .. } = established;
+        if method == Method::Plain {
+            let Ok(stream) = stream.into_std() else { return };
+            // A ring waits for a socket only if that blocks.
+            if stream.set_nonblocking(false).is_ok() {
+                self.give(OwnedFd::from(stream), address, opened, heard, core).await;
+            }
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.carried).try_acquire_owned() else { return };
+        let Ok((ours, theirs)) = std::os::unix::net::UnixStream::pair() else { return };
+        let Ok(ours) = ours.set_nonblocking(true).and_then(|()| UnixStream::from_std(ours)) else { return };
+        self.give(OwnedFd::from(theirs), address, opened, heard, core).await;
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            carry(stream, ours, sealing, opening).await;
+        });
+    }
+
+    async fn give(&self, fd: OwnedFd, address: SocketAddr, opened: Opened, heard: Vec<u8>, core: usize) {
+        let socket = UringSocket::new(fd);
+        let mut message = ToWorker::Decrypted { socket, address, opened, heard };
+        while let Err(back) = self.cores[core].push(message) {
+            message = back;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn tell(&self, mut message: ToControl) {
+        while let Err(back) = self.control.push(message) {
+            message = back;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Carries a connection until either side ends.
+async fn carry(network: TcpStream, core: UnixStream, sealing: Cipher, opening: Cipher) {
+    let (from_network, to_network) = network.into_split();
+    let (from_core, to_core) = core.into_split();
+    tokio::select! {
+        _ = pump(from_network, to_core, opening) => {}
+        _ = pump(from_core, to_network, sealing) => {}
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut cipher: Cipher,
+) -> io::Result<()> {
+    let mut buffer = vec![0; CARRIED_BYTES];
+    loop {
+        let bytes = from.read(&mut buffer).await?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        cipher.apply(&mut buffer[..bytes]);
+        to.write_all(&buffer[..bytes]).await?;
+    }
+}
+
+/// What comes of `work` before `MSE_TIMEOUT`.
+async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
+    let limit = std::time::Duration::from_nanos(MSE_TIMEOUT.0);
+    tokio::time::timeout(limit, work).await.ok()
+}
+
+fn entropy() -> Result<Entropy, getrandom::Error> {
+    let (mut private, mut pad) = ([0; 20], vec![0; 2 + MSE_PAD_BYTES_MAX]);
+    getrandom::fill(&mut private)?;
+    getrandom::fill(&mut pad)?;
+    let length = usize::from(u16::from_be_bytes([pad[0], pad[1]])) % (MSE_PAD_BYTES_MAX + 1);
+    pad.drain(..2);
+    pad.truncate(length);
+    Ok(Entropy { private, pad })
+}

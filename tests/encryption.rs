@@ -1,0 +1,161 @@
+//! Encrypted handshakes (MSE) with real clients that speak nothing else, and between nodes of `troc`.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+
+use support::PATIENCE;
+use support::clients::{Client, Job, Kind, Speech, Start};
+use support::node::{Node, get, relay};
+use support::torrent::Torrent;
+use support::tracker::Tracker;
+use tempfile::TempDir;
+
+struct Scene {
+    temp: TempDir,
+    tracker: Tracker,
+    torrent: Torrent,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let torrent = Torrent::single(&temp.path().join("source"), "payload.bin", 8 << 20, 256 << 10, 16);
+        Self { temp, tracker: Tracker::start(), torrent }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    fn file(&self, tracked: bool) -> PathBuf {
+        let url = self.tracker.url();
+        self.torrent.write(&self.path("troc.torrent"), tracked.then_some(url.as_str()))
+    }
+
+    fn client(&self, kind: Kind, job: Job) -> Client {
+        let dir = self.path(if job == Job::Seed { "source" } else { "fetched" });
+        let (torrent, tracker, scratch) = (&self.torrent, &self.tracker, &self.path("client"));
+        let start = Start { job, torrent, tracker, dir: &dir, scratch, ip: Ipv4Addr::LOCALHOST };
+        let client = kind.start_speaking(&start, Speech::Encrypted);
+        client.wait_ready(&self.tracker);
+        client
+    }
+
+    fn relay(&self, policy: &str) -> (Node, SocketAddr) {
+        let mut command = relay(&self.file(true), &self.path("source"), self.temp.path());
+        command.args(["--encryption", policy]);
+        let mut node = Node::spawn("relay", &mut command, self.temp.path());
+        let address = node.wait_seeding();
+        (node, address)
+    }
+
+    /// `troc get` from `peer`; it must end well.
+    fn fetch(&self, peer: SocketAddr, policy: &str) {
+        let mut command = get(&self.file(false), &self.path("fetched"), self.temp.path());
+        command.args(["--encryption", policy, "--peer"]).arg(peer.to_string());
+        Node::spawn("get", &mut command, self.temp.path()).expect_done();
+        self.torrent.assert_identical(&self.path("fetched"), "troc get");
+    }
+}
+
+/// A client that takes encrypted connections alone seeds; `troc get` finds out and fetches.
+fn seeds_to_get(kind: Kind, policy: &str) {
+    if kind.available() {
+        let scene = Scene::new();
+        let client = scene.client(kind, Job::Seed);
+        scene.fetch(client.addr, policy);
+    }
+}
+
+/// A client that makes and takes encrypted connections alone fetches from a relay; either dials.
+fn fetches_from_relay(kind: Kind, policy: &str) {
+    if kind.available() {
+        let scene = Scene::new();
+        let mut client = scene.client(kind, Job::Fetch);
+        let (_node, _) = scene.relay(policy);
+        client.wait_complete(&scene.tracker);
+        scene.torrent.assert_identical(&scene.path("fetched"), &format!("{kind:?}"));
+    }
+}
+
+#[test]
+fn libtorrent_seeds_under_rc4() {
+    seeds_to_get(Kind::Libtorrent, "accept");
+}
+
+#[test]
+fn libtorrent_fetches_under_rc4() {
+    fetches_from_relay(Kind::Libtorrent, "accept");
+}
+
+#[test]
+fn libtorrent_fetches_from_who_requires_it_too() {
+    fetches_from_relay(Kind::Libtorrent, "require");
+}
+
+#[test]
+fn transmission_seeds_encrypted() {
+    seeds_to_get(Kind::Transmission, "prefer");
+}
+
+#[test]
+fn transmission_fetches_encrypted() {
+    fetches_from_relay(Kind::Transmission, "accept");
+}
+
+#[test]
+fn aria2_seeds_under_rc4() {
+    seeds_to_get(Kind::Aria2, "accept");
+}
+
+#[test]
+fn aria2_fetches_under_rc4() {
+    fetches_from_relay(Kind::Aria2, "prefer");
+}
+
+#[test]
+fn nodes_agree_whatever_their_policies_as_long_as_they_can() {
+    for (theirs, ours) in [
+        ("accept", "accept"),
+        ("accept", "prefer"),
+        ("off", "prefer"),
+        ("require", "accept"),
+        ("accept", "require"),
+        ("require", "require"),
+    ] {
+        let scene = Scene::new();
+        let (_node, address) = scene.relay(theirs);
+        scene.fetch(address, ours);
+    }
+}
+
+#[test]
+fn p33_who_talks_in_ciphers_and_never_comes_to_the_point_is_hung_up_on() {
+    let scene = Scene::new();
+    let (_node, address) = scene.relay("accept");
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    // A public key, which is answered by one, and then noise beyond the longest padding.
+    stream.write_all(&[2; 96]).expect("write");
+    stream.read_exact(&mut [0; 96]).expect("its public key");
+    let _ = stream.write_all(&[0xaa; 4096]);
+    let mut rest = Vec::new();
+    // The end of the stream, or a reset, since it had not read all.
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.len() <= 512, "padding and nothing else");
+    // A plain handshake is refused by who requires ciphers.
+    let scene = Scene::new();
+    let (_node, address) = scene.relay("require");
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut hello = b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0".to_vec();
+    hello.extend_from_slice(&scene.torrent.info_hash);
+    hello.extend_from_slice(b"-XX0000-abcdefghijkl");
+    stream.write_all(&hello).expect("write");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "nothing is said to who begins plainly");
+}
