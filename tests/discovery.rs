@@ -199,7 +199,12 @@ fn d1_datagrams_that_are_bombs_do_not_harm_a_node() {
     assert!(buffer[..len].windows(6).any(|window| window == b"1:t2:x"), "{:?}", &buffer[..len]);
 }
 
-fn libtorrent(scene: &Scene, dir: &Path, bootstrap: Option<SocketAddr>, seed: bool) -> Option<(Process, u16)> {
+fn libtorrent(
+    scene: &Scene,
+    dir: &Path,
+    bootstrap: Option<SocketAddr>,
+    seed: bool,
+) -> Option<(Process, u16)> {
     let found = Command::new(python()).args(["-c", "import libtorrent"]).output();
     if !found.is_ok_and(|output| output.status.success()) {
         skip("libtorrent", "the client is not installed (run scripts/setup)");

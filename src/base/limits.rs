@@ -3,14 +3,13 @@
 //! is tested at the limit and beyond it. Times, and bounds of the whole process or of load tests, are not
 //! all: some have no test of their own.
 
-
 use super::time::Span;
 
 mod discovery;
 mod web_seed;
 
-pub use web_seed::*;
 pub use discovery::*;
+pub use web_seed::*;
 
 // ---- Metainfo (threats T1 to T26) ----
 

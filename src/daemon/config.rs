@@ -9,9 +9,9 @@ use super::seeding::SeedGoal;
 use crate::base::network::Grouping;
 use crate::base::priority::Priority;
 use crate::base::time::Span;
-use crate::engine::exchange::Exchange;
 use crate::engine::announcer::Reach;
 use crate::engine::encryption::Encryption;
+use crate::engine::exchange::Exchange;
 use crate::io::uring::ZeroCopy;
 use crate::proto::metainfo::Metainfo;
 

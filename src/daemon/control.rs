@@ -1,8 +1,8 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
 mod accounts;
-mod exchange;
 mod discovery;
+mod exchange;
 mod inquiry;
 mod mail;
 mod memory;

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
+pub use super::discovery::DhtStatus;
 pub use super::file_progress::{FileStatus, FilesStatus, wanted_bytes};
 use super::seeding::Seeding;
-pub use super::discovery::DhtStatus;
 use crate::base::ids::InfoHash;
 
 /// Where a torrent stands.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::action::Farewell;
-use super::priority::Rank;
 use super::encryption::{Encryption, Manner};
+use super::priority::Rank;
 use crate::base::limits::CANDIDATES_MAX;
 use crate::base::time::{Instant, Span};
 

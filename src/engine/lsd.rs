@@ -239,11 +239,17 @@ mod tests {
     fn d8_a_neighbour_is_read_so_often_and_remembered_in_bounds() {
         let mut lsd = lsd(1);
         let read = |lsd: &mut Lsd, host, now| {
-            (1..=1000).filter(|&port| lsd.handle_datagram(from(host), &said(port, 0, "x"), now).is_some()).count()
+            (1..=1000)
+                .filter(|&port| lsd.handle_datagram(from(host), &said(port, 0, "x"), now).is_some())
+                .count()
         };
         assert_eq!(read(&mut lsd, 1, NOW), 4 * LSD_READ_PER_SEC as usize);
         assert_eq!(read(&mut lsd, 1, NOW + Span::from_secs(1)), LSD_READ_PER_SEC as usize);
-        assert_eq!(read(&mut lsd, 2, NOW), 4 * LSD_READ_PER_SEC as usize, "another one is heard all the same");
+        assert_eq!(
+            read(&mut lsd, 2, NOW),
+            4 * LSD_READ_PER_SEC as usize,
+            "another one is heard all the same"
+        );
         for host in 3..20 {
             read(&mut lsd, host, NOW);
         }

@@ -17,8 +17,8 @@ mod seeding;
 mod time;
 mod turns;
 mod view;
-mod web_seed;
 mod wanted;
+mod web_seed;
 
 use super::*;
 use crate::base::bitfield::Bitfield;

@@ -103,7 +103,8 @@ impl Lookup {
             return;
         }
         let distance = contact.id.distance(self.target);
-        let place = self.candidates.partition_point(|known| known.contact.id.distance(self.target) < distance);
+        let place =
+            self.candidates.partition_point(|known| known.contact.id.distance(self.target) < distance);
         self.candidates.insert(place, Candidate { contact, state: State::Known });
         let known = self.candidates.iter().filter(|known| known.state == State::Known).count();
         if known > DHT_LOOKUP_KNOWN_MAX

@@ -30,7 +30,9 @@ use crate::base::limits::{
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
 use crate::hash::sha1::Sha1;
-use crate::proto::krpc::{Contact, NodeId, Packet, Query, Reply, Request, encode_error, fits, fitting_id, parse};
+use crate::proto::krpc::{
+    Contact, NodeId, Packet, Query, Reply, Request, encode_error, fits, fitting_id, parse,
+};
 use crate::proto::tracker::compact::Family;
 
 use guard::{Bucket, Guard};
@@ -407,7 +409,11 @@ impl Dht {
     /// Somebody asks.
     fn requested(&mut self, from: SocketAddr, request: Request, now: Instant) {
         let class = AddressClass::of(from.ip());
-        if self.mode == Mode::ReadOnly || from.port() == 0 || !class.is_host() || !self.askers.admits(from, now) {
+        if self.mode == Mode::ReadOnly
+            || from.port() == 0
+            || !class.is_host()
+            || !self.askers.admits(from, now)
+        {
             return;
         }
         if !request.read_only && self.table.wants(Contact { id: request.id, address: from }) {

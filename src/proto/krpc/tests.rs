@@ -32,7 +32,8 @@ fn queries_have_the_bytes_of_bep_5() {
         1:q13:announce_peer1:t2:aa1:v4:tC\x00\x011:y1:qe";
     let query = Query::Announce { info_hash: hash, port: Some(6881), token: b"aoeusnth".to_vec() };
     assert_eq!(request_of(query).encode(), text);
-    let get = b"d1:ad2:id20:abcdefghij01234567899:info_hash20:mnopqrstuvwxyz123456e1:q9:get_peers1:t2:aa1:y1:qe";
+    let get =
+        b"d1:ad2:id20:abcdefghij01234567899:info_hash20:mnopqrstuvwxyz123456e1:q9:get_peers1:t2:aa1:y1:qe";
     let parsed = parse(get, Family::V4).unwrap();
     assert_eq!(parsed, Packet::Request(request_of(Query::GetPeers(hash))));
 }

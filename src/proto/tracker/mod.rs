@@ -3,8 +3,8 @@
 
 pub mod compact;
 pub mod http;
-pub mod serve;
 pub mod scrape;
+pub mod serve;
 pub mod udp;
 pub mod url;
 
