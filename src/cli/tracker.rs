@@ -145,7 +145,7 @@ mod tests {
         let path = dir.path().join("list").display().to_string();
         for (bytes, fits) in [(-1, true), (0, true), (1, false)] {
             let length = (SERVED_ALLOW_BYTES_MAX as i64 + bytes) as usize;
-            std::fs::write(&path, "\n".repeat(length)).unwrap();
+            std::fs::write(&path, "#".repeat(length)).unwrap();
             assert_eq!(read_list(&path).is_ok(), fits, "{bytes}");
         }
     }

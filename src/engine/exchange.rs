@@ -4,12 +4,12 @@
 //!
 //! Of a private torrent nothing is said and nothing is listened to (BEP 27).
 
+use super::proof::offend;
 use super::session::{PeerMisbehaved, idle};
 use super::*;
 use crate::base::address::AddressClass;
 use crate::base::limits::{
     HAVE_FRAMES_WAITING_MAX, PEX_TAKEN_AT_ONCE, PEX_TAKEN_INTERVAL, PUNCH_INTERVAL, PUNCHES_AT_ONCE,
-    STRIKES_MAX,
 };
 use crate::base::time::Span;
 use crate::proto::wire::extension::{ExtensionHandshake, ExtensionIds};
@@ -207,12 +207,6 @@ impl Engine {
 /// Whether the peer at `from` may send us to `address` (threats N3, P31): nobody points inwards.
 pub fn may_name(from: SocketAddr, address: SocketAddr) -> bool {
     address.port() != 0 && AddressClass::of(from.ip()).may_name(AddressClass::of(address.ip()))
-}
-
-/// Counts what no honest peer sends so often.
-const fn offend(peer: &mut Peer) -> Result<(), PeerMisbehaved> {
-    peer.strikes += 1;
-    if peer.strikes > STRIKES_MAX { Err(PeerMisbehaved::TooManyStrikes) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -185,7 +185,7 @@ impl Engine {
 }
 
 /// Counts what no honest node sends; too much of it ends the connection.
-const fn offend(peer: &mut Peer) -> Result<(), PeerMisbehaved> {
+pub(super) const fn offend(peer: &mut Peer) -> Result<(), PeerMisbehaved> {
     peer.strikes += 1;
     if peer.strikes > STRIKES_MAX { Err(PeerMisbehaved::TooManyStrikes) } else { Ok(()) }
 }
