@@ -17,9 +17,15 @@ pub struct Nginx {
     log: PathBuf,
 }
 
+/// Debian's is not on a user's path.
+fn nginx() -> Command {
+    let debian = Path::new("/usr/sbin/nginx");
+    Command::new(if debian.exists() { debian } else { Path::new("nginx") })
+}
+
 /// Whether nginx is installed.
 pub fn has_nginx() -> bool {
-    Command::new("nginx").arg("-v").stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    nginx().arg("-v").stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 impl Nginx {
@@ -45,7 +51,7 @@ impl Nginx {
             drop(probe);
             let config = dir.join("nginx.conf");
             fs::write(&config, text(&dir, root, &format!("{addr}{ssl}"), more)).expect("nginx.conf");
-            let mut child = Command::new("nginx")
+            let mut child = nginx()
                 .arg("-p")
                 .arg(&dir)
                 .arg("-c")
