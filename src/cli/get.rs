@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use crate::daemon::config::Role;
 use crate::daemon::seeding::SeedGoal;
-use crate::proto::metainfo::Metainfo;
 
 use super::args::GetArgs;
 use super::error::CliError;
 use super::node::{self, Plan};
 use super::out;
-use super::source::Source;
+use super::source::Wanted;
 
 /// Peers may come in on any free port, so that fetchers of one torrent find each other by its tracker.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -24,8 +23,8 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
             "--seed-ratio 0 is reached at once: leave it out, or give --seed to serve on without an end";
         return Err(CliError::Usage(text.to_owned()));
     }
-    let metainfo = Source::read_torrent(&args.source)?;
-    check_peer_sources(args, &metainfo)?;
+    let wanted = Wanted::read(&args.source)?;
+    check_peer_sources(args, &wanted)?;
     node::check_host()?;
     std::fs::create_dir_all(&args.output).map_err(|error| {
         let shown = args.output.display();
@@ -35,7 +34,8 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
     })?;
     let plan = Plan {
         role: Role::Get { seed: seed_goal(args) },
-        torrents: vec![Arc::new(metainfo)],
+        link_peers: wanted.link_peers().collect(),
+        torrents: vec![Arc::new(wanted.metainfo)],
         dir: &args.output,
         listen: args.node.listen.unwrap_or(LISTEN),
         sequential: args.sequential,
@@ -50,8 +50,10 @@ fn seed_goal(args: &GetArgs) -> Option<SeedGoal> {
 }
 
 /// Without a tracker and a peer nobody is ever asked; only who listens can still be found by others.
-fn check_peer_sources(args: &GetArgs, metainfo: &Metainfo) -> Result<(), CliError> {
-    if !args.node.peers.is_empty() || metainfo.trackers.iter().any(|tier| !tier.is_empty()) {
+fn check_peer_sources(args: &GetArgs, wanted: &Wanted) -> Result<(), CliError> {
+    let metainfo = &wanted.metainfo;
+    let named = !args.node.peers.is_empty() || !wanted.peers.is_empty();
+    if named || metainfo.trackers.iter().any(|tier| !tier.is_empty()) {
         return Ok(());
     }
     let seeds = match metainfo.web_seeds.is_empty() {

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::ids::InfoHash;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::daemon;
@@ -29,8 +30,10 @@ const TORRENTS_PER_BAR_INTERVAL: u64 = 500;
 pub struct Plan<'a> {
     /// `get` or `relay`.
     pub role: Role,
-    /// Parsed and validated.
+    /// Parsed and validated, or what a magnet link tells.
     pub torrents: Vec<Arc<Metainfo>>,
+    /// Peers that links name, and for which torrent.
+    pub link_peers: Vec<(InfoHash, SocketAddr)>,
     /// Where the payload lies.
     pub dir: &'a Path,
     /// Where to accept peers.
@@ -105,6 +108,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
     Ok(NodeConfig {
         role: plan.role,
         torrents: plan.torrents,
+        link_peers: plan.link_peers,
         dir: plan.dir.to_owned(),
         state_dir,
         listen: Some(plan.listen),

@@ -118,6 +118,7 @@ fn magnet_table(magnet: &Magnet) -> String {
     table.rows("trackers", magnet.trackers.clone());
     table.rows("web seeds", magnet.web_seeds.clone());
     table.rows("peers", peers(magnet));
+    table.row("files", "not in a link: troc get fetches them, and first what they are");
     table.0
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::seeding::SeedGoal;
+use crate::base::ids::InfoHash;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::io::uring::ZeroCopy;
@@ -59,8 +60,10 @@ pub enum Identity {
 pub struct NodeConfig {
     /// See [`Role`].
     pub role: Role,
-    /// Torrents to fetch and serve, parsed and validated.
+    /// Torrents to fetch and serve, parsed and validated, or what a magnet link tells of one.
     pub torrents: Vec<Arc<Metainfo>>,
+    /// Peers that a magnet link names for its torrent (`x.pe`): dialled whatever their network.
+    pub link_peers: Vec<(InfoHash, SocketAddr)>,
     /// Directory under which every payload file lies.
     pub dir: PathBuf,
     /// Journals, locks and the node secret; outside `dir`.

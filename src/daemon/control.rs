@@ -2,6 +2,7 @@
 
 mod accounts;
 mod inquiry;
+mod magnet;
 mod mail;
 mod memory;
 mod role;
@@ -13,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -22,6 +23,7 @@ use super::clock;
 use super::config::{NodeConfig, Role};
 use super::error::NodeError;
 use super::keeping::{News, Order, keep};
+use super::magnet::Said;
 use super::metrics::{Asked, Endpoint};
 use super::start::{Gates, StartConfig, Started, start};
 use super::status::{NodeStatus, TorrentState};
@@ -36,6 +38,7 @@ use crate::base::time::{Instant, Span};
 use crate::engine::action::Report;
 use crate::engine::announcer::{Announce, Announcer, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
+use crate::engine::metadata_fetch::PeerNumber;
 use crate::io::Wake;
 use crate::io::uring::Uring;
 use crate::proto::tracker::AnnounceReply;
@@ -84,6 +87,8 @@ enum Event {
     Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>),
     Scraped(Asked),
     Asked(super::socket::Asked),
+    Said(TorrentId, PeerNumber, Said),
+    Found(TorrentId, magnet::Found),
     Region(RegionDone),
     Ledgered,
 }
@@ -115,6 +120,8 @@ pub struct Control<'a> {
     /// Swarms with an announce that waits for one of them to end.
     announces_queued: VecDeque<TorrentId>,
     trackers: Rc<TrackerClient>,
+    /// Connections for the metadata of links.
+    seek_places: Rc<Semaphore>,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     memory: CacheMemory,
@@ -167,6 +174,7 @@ impl<'a> Control<'a> {
             announcing: 0,
             announces_queued: VecDeque::new(),
             trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
+            seek_places: magnet::places(),
             events,
             tell,
             memory,
@@ -248,7 +256,10 @@ impl<'a> Control<'a> {
             }
             self.swarms.push(swarm);
             self.agenda.set(id, Some(now));
-            self.begin_start(id, true);
+            match metainfo.is_awaited() {
+                true => self.begin_seek(id, now),
+                false => self.begin_start(id, true),
+            }
         }
     }
 
@@ -262,8 +273,12 @@ impl<'a> Control<'a> {
     }
 
     fn handle_event(&mut self, event: Event) {
-        if let Event::Checked(id) | Event::Started(id, _) | Event::Kept(id, _) | Event::Announced(id, ..) =
-            event
+        if let Event::Checked(id)
+        | Event::Started(id, _)
+        | Event::Kept(id, _)
+        | Event::Announced(id, ..)
+        | Event::Said(id, ..)
+        | Event::Found(id, _) = event
         {
             self.agenda.set(id, Some(clock::now()));
         }
@@ -278,6 +293,8 @@ impl<'a> Control<'a> {
             Event::Announced(id, tracker, result) => self.announced(id, tracker, result),
             Event::Scraped(asked) => self.scraped(asked),
             Event::Asked(asked) => self.asked(asked),
+            Event::Said(id, number, said) => self.said(id, number, said),
+            Event::Found(id, found) => self.found(id, found),
             Event::Region(done) => self.region_done(done),
             Event::Ledgered => self.ledgering = Ledgering::Over,
         }
@@ -364,6 +381,7 @@ impl<'a> Control<'a> {
         }
         for id in self.agenda.take_due(now) {
             self.dial(id, now);
+            self.seek(id, now);
             self.announce_due(id, now);
             self.agenda.set(id, self.next_look(id));
         }
@@ -463,6 +481,7 @@ impl<'a> Control<'a> {
             if let Some(live) = &swarm.live {
                 live.shared.stop_fetch();
             }
+            swarm.seeking = None;
             swarm.announcer.handle_stop();
             self.agenda.set(TorrentId(index as u32), Some(now));
         }
@@ -498,9 +517,12 @@ impl<'a> Control<'a> {
     fn next_look(&self, id: TorrentId) -> Option<Instant> {
         let swarm = &self.swarms[id.0 as usize];
         let announcer = swarm.announcer.poll_timeout().filter(|_| !swarm.announce_queued);
-        let dials = swarm.live.is_some() && self.phase == Phase::Running;
-        let candidates = swarm.roster.candidates.poll_timeout().filter(|_| dials);
-        announcer.into_iter().chain(candidates).min()
+        let seeking = swarm.seeking.as_ref();
+        let dials = swarm.live.is_some() || seeking.is_some_and(|seeking| seeking.has_room());
+        let running = self.phase == Phase::Running;
+        let candidates = swarm.roster.candidates.poll_timeout().filter(|_| dials && running);
+        let silence = seeking.and_then(|seeking| seeking.poll_timeout());
+        announcer.into_iter().chain(candidates).chain(silence).min()
     }
 
     fn show_status(&mut self) {

@@ -186,6 +186,7 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         info_hash: metainfo.info_hash,
         geometry,
         piece_hashes: metainfo.piece_hashes.clone(),
+        info: metainfo.info.clone(),
         layout: layout_of(metainfo),
         private: metainfo.private,
     };

@@ -28,6 +28,7 @@ mod journal_file;
 mod keeper;
 mod ledger_file;
 mod library;
+mod metadata;
 
 pub use glance::Glance;
 pub use journal_file::JournalFile;

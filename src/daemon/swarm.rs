@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use super::keeping::Orders;
 use super::seeding::{SeedGoal, Seeding};
+use super::seeking::Seeking;
 use super::status::{TorrentState, TorrentStatus};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreConn, PeerId};
 use crate::base::time::{Instant, Span};
+use crate::base::units::BLOCK_BYTES;
 use crate::engine::announcer::{Announcer, TrackerChange};
 use crate::engine::candidates::Source;
 use crate::engine::roster::Roster;
@@ -72,6 +74,8 @@ pub struct Swarm {
     pub tracker_error: Option<String>,
     /// When a peer was last connected, or it started.
     pub peer_at: Instant,
+    /// While only its magnet link is known.
+    pub seeking: Option<Box<Seeking>>,
     /// Since all is there, if it is served on.
     pub seeding: Option<Seeding>,
     complete_told: bool,
@@ -92,6 +96,7 @@ impl Swarm {
             announce_queued: false,
             tracker_error: None,
             peer_at: now,
+            seeking: None,
             seeding: None,
             complete_told: false,
             samples: VecDeque::new(),
@@ -132,6 +137,16 @@ impl Swarm {
     pub fn is_fetching(&self) -> bool {
         let live = self.live.as_ref();
         self.stopped.is_none() && live.is_some_and(|live| !live.shared.is_complete())
+    }
+
+    /// What its magnet link names was found, and is about to be checked.
+    pub fn begin_found(&mut self, metainfo: Arc<Metainfo>, now: Instant) {
+        if metainfo.private {
+            // Whoever named peers did not know.
+            self.roster.candidates.forget_public();
+        }
+        self.metainfo = metainfo;
+        self.peer_at = now;
     }
 
     /// The torrent began complete: its completion is no news for trackers.
@@ -202,13 +217,15 @@ impl Swarm {
         let (down, up) = self.live.as_ref().map_or((0, 0), |live| traffic(&live.shared));
         let asleep = if self.is_asleep() { self.metainfo.geometry.total_bytes } else { 0 };
         let verified = self.live.as_ref().map_or(asleep, |live| live.shared.verified_bytes());
+        let left = self.metainfo.geometry.total_bytes.saturating_sub(verified);
         AnnounceRequest {
             info_hash: self.metainfo.info_hash,
             peer_id,
             port,
             uploaded_bytes: up,
             downloaded_bytes: down,
-            left_bytes: self.metainfo.geometry.total_bytes.saturating_sub(verified),
+            // Nobody knows how much a link names; whoever needs nothing is taken for a seed.
+            left_bytes: if self.metainfo.is_awaited() { BLOCK_BYTES.into() } else { left },
             event,
             peers_wanted: None,
             key,
@@ -254,6 +271,10 @@ impl Swarm {
         if self.is_asleep() {
             (status.verified_bytes, status.durable_bytes) = (total_bytes, total_bytes);
             status.state = TorrentState::Seeding;
+        }
+        if self.metainfo.is_awaited() {
+            status.state = TorrentState::Metadata;
+            status.peers = self.seeking.as_ref().map_or(0, |seeking| seeking.peers() as u32);
         }
         if let Some(why) = &self.stopped {
             status.state = TorrentState::Stopped(why.clone());

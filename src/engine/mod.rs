@@ -25,6 +25,8 @@
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
+//! metadata.rs   the info dictionary to whoever has only a link
+//! metadata_fetch.rs  the same from peers (one per link, on the control thread)
 //! view.rs       what whoever asks is shown of a connection
 //! roster.rs     whom we know and are connected to (the same; candidates.rs: whom to dial)
 //! ```
@@ -46,6 +48,8 @@ mod held;
 pub mod identity;
 mod ingress;
 mod loading;
+mod metadata;
+pub mod metadata_fetch;
 pub mod pace;
 mod parole;
 pub mod peer;
@@ -453,7 +457,7 @@ impl Engine {
         if !peer.may_send() {
             return;
         }
-        let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty();
+        let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty() || peer.metadata.waits();
         if due && !std::mem::replace(&mut peer.out.due, true) {
             self.due.push_back(conn);
         }

@@ -8,6 +8,7 @@ use super::allowance::{Asks, ColdReads, Drain};
 use super::allowed_fast::Offered;
 use super::egress::Locality;
 use super::held::Held;
+use super::metadata::MetadataAsks;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::proof::Proof;
 use super::scheduler::{InFlight, Turn};
@@ -178,6 +179,8 @@ pub struct Peer {
     pub account_key: u64,
     /// How far that proof is.
     pub proof: Proof,
+    /// What it asks of the metadata.
+    pub metadata: MetadataAsks,
     /// Accounts that it keeps open: its own and its group's, once messages flow.
     pub accounts: Option<[AccountId; 2]>,
     /// Who wants and serves whom.
@@ -279,6 +282,7 @@ impl Peer {
             key,
             account_key: key,
             proof: Proof::default(),
+            metadata: MetadataAsks::default(),
             accounts: None,
             flags: Flags::default(),
             kept_until: now,

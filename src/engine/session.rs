@@ -15,6 +15,7 @@ use crate::shared::sync::Ordering;
 
 use super::admission::Counted;
 use super::egress::Lane;
+use super::metadata::UT_METADATA;
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
 use super::*;
@@ -306,6 +307,7 @@ impl Engine {
             Message::Reject(block) => self.rejected(conn, block),
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => self.greeted(conn, payload),
             Message::Extended { id: TROC_ID, payload } => self.identified(conn, payload, now),
+            Message::Extended { id: UT_METADATA, payload } => self.asked_for_metadata(conn, payload, now),
             Message::Extended { .. } => idle(peer),
         }
     }
@@ -482,6 +484,7 @@ impl Engine {
             peer.reqq = reqq as usize;
         }
         peer.upload_only = theirs.upload_only;
+        peer.metadata.set_id(theirs.messages.ut_metadata);
         if let (Some(port), Some(torrent)) = (theirs.port, peer.torrent) {
             let conn = CoreConn { core: self.config.core, conn };
             let report = Report::Listens { torrent, conn, port };
@@ -528,8 +531,11 @@ fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
 /// Our extension handshake (BEP 10).
 fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer) {
     let troc_id = config.identity.as_ref().map(|_| TROC_ID);
+    let metadata_size = u32::try_from(shared.meta.info.len()).ok().filter(|&bytes| bytes > 0);
+    let ut_metadata = metadata_size.map(|_| UT_METADATA);
     let ours = ExtensionHandshake {
-        messages: ExtensionIds { troc_id, ..ExtensionIds::default() },
+        messages: ExtensionIds { troc_id, ut_metadata, ..ExtensionIds::default() },
+        metadata_size,
         reqq: Some(REQUESTS_QUEUED_MAX as u32),
         version: Some(concat!("troc ", env!("CARGO_PKG_VERSION")).to_owned()),
         your_ip: Some(peer.address.ip()),

@@ -6,6 +6,7 @@ pub mod extension;
 pub mod handshake;
 pub mod identity;
 pub mod message;
+pub mod metadata;
 pub mod peer_id;
 
 use crate::proto::bencode::BencodeError;
@@ -45,6 +46,12 @@ pub enum WireError {
     /// No message of `troc_id` is like that.
     #[error("an identity message of {length} bytes is malformed")]
     Identity {
+        /// Its payload.
+        length: usize,
+    },
+    /// No message of `ut_metadata` (BEP 9) is like that.
+    #[error("a metadata message of {length} bytes is malformed")]
+    Metadata {
         /// Its payload.
         length: usize,
     },
