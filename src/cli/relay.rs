@@ -89,8 +89,9 @@ fn read_all(sources: &[String]) -> Result<Vec<(Wanted, Option<PathBuf>)>, CliErr
     Ok(torrents)
 }
 
-/// Has the next start know the torrents; links only once what they name was found. Their files are read again rather than held all in memory: one
-/// that has changed since is found out by the next start. The first that cannot be kept ends it.
+/// Has the next start know the torrents; links only once what they name was found. Their files are read
+/// again rather than held all in memory: one that has changed since is found out by the next start. The
+/// first that cannot be kept ends it.
 fn remember_all(library: &mut Library, torrents: &[(Wanted, Option<PathBuf>)]) {
     for (wanted, path) in torrents {
         let (metainfo, Some(path)) = (&wanted.metainfo, path) else { continue };

@@ -66,7 +66,9 @@ impl Wanted {
 
     fn of_link(magnet: &Magnet) -> Result<Self, CliError> {
         let metainfo = Metainfo::of_link(magnet).ok_or_else(|| {
-            CliError::NotYet("magnet links with nothing but a v2 hash (btmh): give one with a btih".to_owned())
+            CliError::NotYet(
+                "magnet links with nothing but a v2 hash (btmh): give one with a btih".to_owned(),
+            )
         })?;
         let mut peers = Vec::new();
         for peer in &magnet.peers {

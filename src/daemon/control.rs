@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, Semaphore};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, Semaphore};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::agenda::Agenda;
@@ -256,10 +256,7 @@ impl<'a> Control<'a> {
             }
             self.swarms.push(swarm);
             self.agenda.set(id, Some(now));
-            match metainfo.is_awaited() {
-                true => self.begin_seek(id, now),
-                false => self.begin_start(id, true),
-            }
+            self.begin_torrent(id, now);
         }
     }
 

@@ -18,10 +18,7 @@ use crate::proto::wire::WireError;
 use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
 use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
 use crate::proto::wire::message::Message;
-use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, MetadataMessage, next_message};
-
-/// The id under which we want messages of `ut_metadata`: the number of its BEP.
-const UT_METADATA: u8 = 9;
+use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, MetadataMessage, UT_METADATA, next_message};
 
 /// What is read at a time.
 const READ_BYTES: usize = METADATA_PIECE_BYTES as usize;
@@ -64,7 +61,8 @@ pub async fn converse(call: Call, requests: UnboundedReceiver<u32>, mut say: imp
     let Ok(Ok(stream)) = timeout(TcpStream::connect(call.address)).await else {
         return say(Said::Gone(Farewell::DialFailed));
     };
-    let talk = Talk { stream, heard: BytesMut::new(), id: None, outstanding: 0, other_bytes: 0, say: &mut say };
+    let talk =
+        Talk { stream, heard: BytesMut::new(), id: None, outstanding: 0, other_bytes: 0, say: &mut say };
     let why = talk.run(call, requests).await;
     say(Said::Gone(why));
 }
@@ -117,19 +115,10 @@ impl Talk<'_> {
 
     /// Both handshakes, theirs and ours.
     async fn greet(&mut self, call: Call) -> Result<(), Farewell> {
-        // Without the fast extension nothing has to be said of pieces, which nobody knows yet.
+        // Without the fast extension nothing has to be said of pieces, which nobody knows yet. And nothing
+        // else is said before the answer: aria2 takes what comes with a handshake for a broken one.
         let ours = Handshake::new(call.info_hash, call.peer_id).with_extension();
-        let mut out = ours.encode().to_vec();
-        let extensions = ExtensionHandshake {
-            messages: ExtensionIds { ut_metadata: Some(UT_METADATA), ..ExtensionIds::default() },
-            version: Some(concat!("troc ", env!("CARGO_PKG_VERSION")).to_owned()),
-            port: call.port,
-            ..ExtensionHandshake::default()
-        };
-        let mut payload = Vec::new();
-        extensions.encode(&mut payload);
-        Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &payload }.encode(&mut out);
-        self.write(&out).await?;
+        self.write(&ours.encode()).await?;
         let theirs = loop {
             if let Some(theirs) = Handshake::parse(&self.heard).map_err(broken)? {
                 break theirs;
@@ -137,12 +126,10 @@ impl Talk<'_> {
             hear(&mut self.stream, &mut self.heard).await?;
         };
         self.heard.advance(HANDSHAKE_BYTES);
-        if theirs.info_hash != call.info_hash || theirs.peer_id == call.peer_id {
+        if theirs.info_hash != call.info_hash || theirs.peer_id == call.peer_id || !theirs.has_extension() {
             return Err(Farewell::Useless);
         }
-        if !theirs.has_extension() {
-            return Err(Farewell::Useless);
-        }
+        self.write(&our_extensions(call.port)).await?;
         while self.id.is_none() {
             self.take_messages()?;
             if self.id.is_none() {
@@ -218,6 +205,20 @@ impl Talk<'_> {
         (self.say)(said);
         true
     }
+}
+
+/// Our extension handshake (BEP 10).
+fn our_extensions(port: Option<u16>) -> Vec<u8> {
+    let ours = ExtensionHandshake {
+        messages: ExtensionIds { ut_metadata: Some(UT_METADATA), ..ExtensionIds::default() },
+        version: Some(concat!("troc ", env!("CARGO_PKG_VERSION")).to_owned()),
+        port,
+        ..ExtensionHandshake::default()
+    };
+    let (mut payload, mut out) = (Vec::new(), Vec::new());
+    ours.encode(&mut payload);
+    Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &payload }.encode(&mut out);
+    out
 }
 
 /// Reads what is there, once something is. May be dropped at any time.

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::magnet::Said;
+use crate::base::ids::InfoHash;
 use crate::base::limits::METADATA_PEERS_MAX;
 use crate::base::time::Instant;
 use crate::engine::action::Farewell;
 use crate::engine::metadata_fetch::{Fault, MetadataFetch, PeerNumber};
-use crate::proto::metainfo::Metainfo;
 
 /// The metadata of a link that is being looked for.
 ///
@@ -37,8 +37,8 @@ pub(super) struct Line {
 
 impl Seeking {
     /// Nobody is known yet.
-    pub fn new(wanted: &Metainfo) -> Self {
-        let fetch = MetadataFetch::new(wanted.info_hash);
+    pub fn new(wanted: InfoHash) -> Self {
+        let fetch = MetadataFetch::new(wanted);
         Self { fetch, lines: BTreeMap::new(), numbers: 0, fault: None }
     }
 
@@ -54,7 +54,7 @@ impl Seeking {
 
     /// Whether one more peer may be dialled.
     pub fn has_room(&self) -> bool {
-        self.lines.len() < METADATA_PEERS_MAX
+        !self.fetch.is_done() && self.lines.len() < METADATA_PEERS_MAX
     }
 
     /// What to add to an error that says that nothing was found.

@@ -311,6 +311,7 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::engine::announcer::TrackerOrigin;
     use crate::engine::peer::Origin;
+    use crate::proto::magnet::Magnet;
 
     const NOW: Instant = Instant(1_000_000_000);
 
@@ -331,6 +332,42 @@ mod tests {
 
     fn address(host: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, host], 6881))
+    }
+
+    /// A torrent of which only the link is known.
+    fn awaited() -> Swarm {
+        let link = Magnet::parse("magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567").unwrap();
+        let announcer = Announcer::new(&[], TrackerOrigin::Operator, Rng::new(1));
+        Swarm::new(Arc::new(Metainfo::of_link(&link).unwrap()), announcer, PeerId([1; 20]), NOW)
+    }
+
+    #[test]
+    fn trackers_do_not_take_who_has_only_a_link_for_a_seed() {
+        let mut swarm = awaited();
+        let request = swarm.request(AnnounceEvent::Started, PeerId([1; 20]), 1, 2);
+        assert_eq!(request.left_bytes, u64::from(BLOCK_BYTES));
+        let status = swarm.status(NOW);
+        assert_eq!((status.state, status.total_bytes, status.peers), (TorrentState::Metadata, 0, 0));
+        assert!(!swarm.is_done() && !swarm.is_fetching());
+    }
+
+    #[test]
+    fn of_a_torrent_that_turns_out_to_be_private_peers_are_forgotten_whom_nobody_named_who_may() {
+        for private in [false, true] {
+            let mut swarm = awaited();
+            let sources = [Source::Operator, Source::Tracker, Source::Dht, Source::Pex, Source::Lsd];
+            for (host, source) in (1..).zip(sources) {
+                swarm.note_peers(source, [address(host)].into_iter(), NOW);
+            }
+            // One that was asked for the metadata, too.
+            swarm.roster.candidates.poll_dial(NOW);
+            let found = Arc::clone(&connected(private).0.metainfo);
+            swarm.begin_found(found, NOW);
+            for (host, source) in (1..).zip(sources) {
+                let stays = !private || source.may_name_private();
+                assert_eq!(swarm.roster.candidates.knows(address(host)), stays, "{source:?}");
+            }
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! named by a tracker like everybody else.
 //!
 //! A request is only queued. Each send carries one piece, so that what waits in memory for a peer that does
-//! not read is 16 KiB and a few numbers. Who asks for more than a copy or two is told no for a while; it costs
-//! nobody's upload limit, so it must not be a way around it.
+//! not read is 16 KiB and a few numbers. Who asks for more than a copy or two is told no for a while: it is
+//! charged to no upload limit, so it must not be a way around them.
 
 use std::collections::VecDeque;
 
@@ -14,9 +14,6 @@ use crate::base::limits::{
 };
 use crate::proto::wire::message::Message;
 use crate::proto::wire::metadata::{MetadataMessage, piece_range};
-
-/// The id under which we want messages of the extension: the number of its BEP.
-pub(super) const UT_METADATA: u8 = 9;
 
 /// What one peer asks of the metadata.
 #[derive(Debug, Default)]
@@ -46,7 +43,7 @@ impl MetadataAsks {
         !self.waiting.is_empty()
     }
 
-    /// Takes a request for a piece of `bytes` bytes of `total_bytes`, if there is room and it had not too many.
+    /// Takes a request for a piece of `bytes` of `total_bytes`, if there is room and it had not too many.
     fn grant(&mut self, piece: u32, (bytes, total_bytes): (usize, usize), now: Instant) -> bool {
         if now.since(self.since) >= METADATA_COPIES_SPAN {
             (self.granted_bytes, self.since) = (0, now);
@@ -79,18 +76,17 @@ impl Engine {
         payload: &[u8],
         now: Instant,
     ) -> Result<(), PeerMisbehaved> {
-        let message = MetadataMessage::parse(payload).map_err(|_| PeerMisbehaved::BadExtension)?;
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
-        let Some(MetadataMessage::Request(piece)) = message else { return idle(peer) };
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else {
             return Ok(());
         };
-        let asks = &mut peer.metadata;
-        if asks.id == 0 {
-            // It has not said where answers are to go.
+        let (info_bytes, asks) = (torrent.shared.meta.info.len(), &mut peer.metadata);
+        if asks.id == 0 || info_bytes == 0 {
+            // It has not said where answers are to go, or we have not said that there are any.
             return idle(peer);
         }
-        let info_bytes = torrent.shared.meta.info.len();
+        let message = MetadataMessage::parse(payload).map_err(|_| PeerMisbehaved::BadExtension)?;
+        let Some(MetadataMessage::Request(piece)) = message else { return idle(peer) };
         let range = piece_range(piece, info_bytes as u32);
         let granted = range.is_some_and(|range| asks.grant(piece, (range.len(), info_bytes), now));
         if !granted {

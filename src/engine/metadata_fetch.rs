@@ -198,7 +198,8 @@ impl MetadataFetch {
         }
         // As many give way as there are others for their places.
         let others = self.waiting.len();
-        for peer in self.givers(|giver, copy| now.since(copy.since) >= giver.turn()).into_iter().take(others) {
+        for peer in self.givers(|giver, copy| now.since(copy.since) >= giver.turn()).into_iter().take(others)
+        {
             if let Some(giver) = self.peers.get_mut(&peer) {
                 giver.copy = None;
                 giver.turns += 1;
@@ -221,6 +222,11 @@ impl MetadataFetch {
     /// The next intention.
     pub fn poll_action(&mut self) -> Option<FetchAction> {
         self.actions.pop_front()
+    }
+
+    /// Whether all of it was found.
+    pub const fn is_done(&self) -> bool {
+        self.done
     }
 
     /// How many peers have metadata, by their own word.

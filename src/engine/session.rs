@@ -11,11 +11,11 @@ use crate::base::units::BLOCK_BYTES;
 use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
 use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::Message;
+use crate::proto::wire::metadata::UT_METADATA;
 use crate::shared::sync::Ordering;
 
 use super::admission::Counted;
 use super::egress::Lane;
-use super::metadata::UT_METADATA;
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
 use super::*;

@@ -1,6 +1,6 @@
-//! Torrents of which only a magnet link is known. They stand among the others from the beginning: trackers are
-//! asked and peers are named for them by the same ways (`Swarm::note_peers`). Peers that come up are connected
-//! to for their metadata alone; once it is there the torrent starts like any other.
+//! Torrents of which only a magnet link is known. They stand among the others from the beginning: trackers
+//! are asked and peers are named for them by the same ways (`Swarm::note_peers`). Peers that come up are
+//! connected to for their metadata alone; once it is there the torrent starts like any other.
 
 use tokio::sync::Semaphore;
 
@@ -23,13 +23,16 @@ pub(super) fn places() -> Rc<Semaphore> {
 }
 
 impl Control<'_> {
-    /// Begins to look for the metadata of a link.
-    pub(super) fn begin_seek(&mut self, id: TorrentId, now: Instant) {
+    /// Starts a torrent, or begins to look for the metadata of a link.
+    pub(super) fn begin_torrent(&mut self, id: TorrentId, now: Instant) {
         let swarm = &mut self.swarms[id.0 as usize];
-        swarm.seeking = Some(Box::new(Seeking::new(&swarm.metainfo)));
-        let named = self.config.link_peers.iter().filter(|(hash, _)| *hash == swarm.metainfo.info_hash);
-        let named: Vec<SocketAddr> = named.map(|&(_, address)| address).collect();
-        swarm.note_peers(Source::Operator, named.into_iter(), now);
+        let hash = swarm.metainfo.info_hash;
+        let named = self.config.link_peers.iter().filter(|(of, _)| *of == hash).map(|&(_, peer)| peer);
+        swarm.note_peers(Source::Operator, named, now);
+        match swarm.metainfo.is_awaited() {
+            true => swarm.seeking = Some(Box::new(Seeking::new(hash))),
+            false => self.begin_start(id, true),
+        }
     }
 
     /// Dials whom we know of, and does what time asks for.
@@ -40,8 +43,7 @@ impl Control<'_> {
         let listens_at = self.shared.listen.map(|address| address.port());
         let swarm = &mut self.swarms[id.0 as usize];
         let Some(seeking) = &mut swarm.seeking else { return };
-        while let Some(address) =
-            seeking.has_room().then(|| swarm.roster.candidates.poll_dial(now)).flatten()
+        while let Some(address) = seeking.has_room().then(|| swarm.roster.candidates.poll_dial(now)).flatten()
         {
             let (requests, inbox) = unbounded_channel();
             let number = seeking.begin(Line { address, requests });

@@ -88,7 +88,8 @@ impl Rig {
                 Kind::Drips(rounds) => !self.rounds.is_multiple_of(rounds),
                 _ => false,
             };
-            if let Some(piece) = asked.pop_front().filter(|_| !waits) {
+            let piece = if waits { None } else { asked.pop_front() };
+            if let Some(piece) = piece {
                 self.answer(number, kind, piece);
             }
             self.carry_out();

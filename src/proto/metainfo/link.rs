@@ -142,11 +142,9 @@ mod tests {
             assert_eq!(out.len(), bytes);
             out
         };
-        for (bytes, taken) in [
-            (METAINFO_BYTES_MAX - 1, true),
-            (METAINFO_BYTES_MAX, true),
-            (METAINFO_BYTES_MAX + 1, false),
-        ] {
+        for (bytes, taken) in
+            [(METAINFO_BYTES_MAX - 1, true), (METAINFO_BYTES_MAX, true), (METAINFO_BYTES_MAX + 1, false)]
+        {
             assert_eq!(link().found(&of_length(bytes)).is_ok(), taken, "{bytes}");
         }
     }

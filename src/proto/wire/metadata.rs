@@ -8,6 +8,9 @@ use super::message::{Frame, Message, next_frame};
 use crate::base::limits::{MESSAGE_DEPTH_MAX, MESSAGE_TOKENS_MAX, PIECES_MAX};
 use crate::proto::bencode::{self, Item, Value};
 
+/// The id under which we want messages of `ut_metadata`: the number of its BEP.
+pub const UT_METADATA: u8 = 9;
+
 /// Length of each piece of the metadata but the last.
 pub const METADATA_PIECE_BYTES: u32 = 16 << 10;
 
@@ -51,9 +54,7 @@ impl<'a> MetadataMessage<'a> {
             REQUEST => Some(Self::Request(word(b"piece")?)),
             REJECT => Some(Self::Reject(word(b"piece")?)),
             DATA if bytes.len() > METADATA_PIECE_BYTES as usize => return Err(bad),
-            DATA => {
-                Some(Self::Data { piece: word(b"piece")?, total_bytes: word(b"total_size")?, bytes })
-            }
+            DATA => Some(Self::Data { piece: word(b"piece")?, total_bytes: word(b"total_size")?, bytes }),
             _ => None,
         })
     }

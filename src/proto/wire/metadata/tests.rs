@@ -77,7 +77,9 @@ fn other_types_of_message_are_ignored() {
 #[test]
 fn pieces_lie_side_by_side_and_end_with_the_metadata() {
     let piece = METADATA_PIECE_BYTES;
-    for (total, last) in [(1, 0..1), (piece - 1, 0..piece - 1), (piece, 0..piece), (piece + 1, piece..piece + 1)] {
+    for (total, last) in
+        [(1, 0..1), (piece - 1, 0..piece - 1), (piece, 0..piece), (piece + 1, piece..piece + 1)]
+    {
         let count = total.div_ceil(piece);
         assert_eq!(piece_range(count - 1, total), Some(last.start as usize..last.end as usize));
         assert_eq!(piece_range(count, total), None, "{total}");
