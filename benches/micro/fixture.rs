@@ -53,6 +53,7 @@ impl Node {
             info_hash: INFO_HASH,
             geometry,
             piece_hashes: vec![PIECE_HASH; pieces as usize],
+            info: Default::default(),
             layout: Layout::new([FileSpan { length: geometry.total_bytes, pad: false }].into_iter()),
             private: false,
         };

@@ -307,7 +307,7 @@ impl From<ZeroCopyArg> for ZeroCopy {
 /// `troc get`.
 #[derive(Debug, Args)]
 pub struct GetArgs {
-    /// A .torrent file (magnet links: not yet)
+    /// A .torrent file or a magnet link
     #[arg(value_hint = ValueHint::FilePath)]
     pub source: String,
     /// Directory to fetch into; made if it is missing
@@ -333,8 +333,8 @@ pub struct GetArgs {
 /// `troc relay`.
 #[derive(Debug, Args)]
 pub struct RelayArgs {
-    /// .torrent files, and directories that hold some (magnet links: not yet) [default: all that were
-    /// relayed in --dir before]
+    /// .torrent files, directories that hold some, and magnet links [default: all that were relayed in
+    /// --dir before]
     #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub sources: Vec<String>,
     /// Directory that holds the payload, or into which it is fetched

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use crate::daemon::config::Role;
 use crate::daemon::seeding::SeedGoal;
-use crate::proto::metainfo::Metainfo;
 
 use super::args::GetArgs;
 use super::error::CliError;
 use super::node::{self, Plan};
 use super::out;
 use super::peer_sources;
-use super::source::Source;
+use super::source::Named;
 
 /// Peers may come in on any free port, so that fetchers of one torrent find each other by its tracker.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -25,14 +24,16 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
             "--seed-ratio 0 is reached at once: leave it out, or give --seed to serve on without an end";
         return Err(CliError::Usage(text.to_owned()));
     }
-    let metainfo = Arc::new(Source::read_torrent(&args.source)?);
+    let named = Named::read(&args.source)?;
     let listen = args.node.listen.unwrap_or(LISTEN);
     let role = Role::Get { seed: seed_goal(args) };
-    let discovery = peer_sources::discovery(&args.node, role, listen, std::slice::from_ref(&metainfo))?;
+    let link_peers = named.link_peers().collect();
+    let link_files = named.link_files().collect();
+    let torrents = vec![Arc::new(named.metainfo.clone())];
+    let discovery = peer_sources::discovery(&args.node, role, listen, &torrents)?;
     if !peer_sources::is_any(&discovery) {
-        check_peer_sources(args, &metainfo)?;
+        check_peer_sources(args, &named)?;
     }
-    let torrents = vec![metainfo];
     let wanted = args.node.select.choose(&torrents)?;
     node::check_host()?;
     std::fs::create_dir_all(&args.output).map_err(|error| {
@@ -45,6 +46,8 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
         role,
         torrents,
         wanted,
+        link_peers,
+        link_files,
         dir: &args.output,
         listen,
         tracker: None,
@@ -60,10 +63,13 @@ fn seed_goal(args: &GetArgs) -> Option<SeedGoal> {
 }
 
 /// Without a tracker and a peer nobody is ever asked; only who listens can still be found by others.
-fn check_peer_sources(args: &GetArgs, metainfo: &Metainfo) -> Result<(), CliError> {
+fn check_peer_sources(args: &GetArgs, named: &Named) -> Result<(), CliError> {
+    let metainfo = &named.metainfo;
     let web_seeds = !args.node.web_seeds.is_empty() || !metainfo.web_seeds.is_empty();
     let trackers = metainfo.trackers.iter().any(|tier| !tier.is_empty());
-    if web_seeds || trackers || !args.node.peers.is_empty() {
+    let peers = !args.node.peers.is_empty() || !named.peers.is_empty();
+    // A web server has pieces, and does not say what they are.
+    if web_seeds && !metainfo.is_awaited() || trackers || peers {
         return Ok(());
     }
     if let Some(address) = args.node.listen {

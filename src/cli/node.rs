@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::ids::InfoHash;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::daemon;
@@ -11,6 +12,7 @@ use crate::daemon::config::{Identity, LanLimit, NodeConfig, RateLimits, Role};
 use crate::engine::announcer::Reach;
 use crate::engine::exchange::Exchange;
 use crate::io::uring;
+use crate::proto::file_ranges::FileRanges;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::urls;
 
@@ -34,10 +36,14 @@ const TORRENTS_PER_BAR_INTERVAL: u64 = 500;
 pub struct Plan<'a> {
     /// `get` or `relay`.
     pub role: Role,
-    /// Parsed and validated.
+    /// Parsed and validated, or what a magnet link tells.
     pub torrents: Vec<Arc<Metainfo>>,
     /// What is wanted of each.
     pub wanted: Vec<Wanted>,
+    /// Files that links name, and of which torrent.
+    pub link_files: Vec<(InfoHash, FileRanges)>,
+    /// Peers that links name, and for which torrent.
+    pub link_peers: Vec<(InfoHash, SocketAddr)>,
     /// Where the payload lies.
     pub dir: &'a Path,
     /// Where to accept peers.
@@ -115,6 +121,9 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         torrents: plan.torrents,
         wanted: plan.wanted,
         file_progress: args.select.file_progress,
+        link_peers: plan.link_peers,
+        link_files: plan.link_files,
+        selection: args.select.selection()?,
         dir: plan.dir.to_owned(),
         state_dir,
         listen: Some(plan.listen),

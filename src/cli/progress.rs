@@ -154,7 +154,10 @@ fn rows(status: &NodeStatus) -> Vec<Row> {
 fn row(torrent: &TorrentStatus) -> Row {
     let (done, total) = (torrent.verified_bytes, torrent.total_bytes);
     let rates = rates_text(done, total, torrent.download_rate, torrent.upload_rate, u64::from(torrent.peers));
-    let mut text = format!("{}  {rates}", state_name(&torrent.state));
+    let mut text = match torrent.state {
+        TorrentState::Metadata => format!("looking for metadata, {}", peers_text(torrent.peers.into())),
+        _ => format!("{}  {rates}", state_name(&torrent.state)),
+    };
     if let Some(files) = &torrent.files {
         text = format!("{text}  {}", file_progress::count_text(files));
     }
@@ -176,8 +179,12 @@ fn rates_text(done: u64, total: u64, down: u64, up: u64, peers: u64) -> String {
     if done < total {
         text = format!("{text}  down {}  ETA {}", format_rate(down), format_eta(total - done, down));
     }
+    format!("{text}  up {}  {}", format_rate(up), peers_text(peers))
+}
+
+fn peers_text(peers: u64) -> String {
     let noun = if peers == 1 { "peer" } else { "peers" };
-    format!("{text}  up {}  {peers} {noun}", format_rate(up))
+    format!("{peers} {noun}")
 }
 
 /// How far a torrent is with what it is served for: `ratio 0.25 of 1.50, 12m 00s of 1h 00m`.
@@ -211,6 +218,7 @@ fn end_text(seeding: &Seeding) -> Option<String> {
 
 const fn state_name(state: &TorrentState) -> &'static str {
     match state {
+        TorrentState::Metadata => "metadata",
         TorrentState::Checking => "checking",
         TorrentState::Fetching => "fetching",
         TorrentState::Seeding => "seeding",

@@ -14,7 +14,7 @@ use super::args::RelayArgs;
 use super::error::CliError;
 use super::node::{self, Plan};
 use super::out;
-use super::source::{read_bytes, read_file, refuse_magnet};
+use super::source::{Named, is_magnet, read_bytes, read_file};
 
 /// Where other clients are used to find a peer.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 6881);
@@ -22,7 +22,6 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPEC
 /// Serves until a signal comes.
 pub fn run(args: &RelayArgs) -> Result<(), CliError> {
     node::check_switches(&args.node)?;
-    args.sources.iter().try_for_each(|source| refuse_magnet(source))?;
     if !args.dir.is_dir() {
         let shown = args.dir.display();
         return Err(CliError::Failed(format!("no such directory, {shown}: make it, or give another --dir")));
@@ -32,18 +31,30 @@ pub fn run(args: &RelayArgs) -> Result<(), CliError> {
     let failed = |error: StoreError| CliError::Failed(error.to_string());
     let state = StateDir::open(&node::state_path(&args.node, &args.dir)?).map_err(failed)?;
     let mut library = state.library(&args.dir).map_err(failed)?;
+    let (mut link_peers, mut link_files) = (Vec::new(), Vec::new());
     let torrents = match named.is_empty() {
         true => recall(&library, &args.dir)?,
         false => {
             remember_all(&mut library, &named);
-            named.into_iter().map(|(metainfo, _)| metainfo).collect()
+            link_peers.extend(named.iter().flat_map(|(named, _)| named.link_peers()));
+            link_files.extend(named.iter().flat_map(|(named, _)| named.link_files()));
+            named.into_iter().map(|(wanted, _)| Arc::new(wanted.metainfo)).collect()
         }
     };
     let listen = args.node.listen.unwrap_or(LISTEN);
     let tracker = args.tracker;
     let wanted = args.node.select.choose(&torrents)?;
-    let plan =
-        Plan { role: Role::Relay, torrents, wanted, dir: &args.dir, listen, tracker, sequential: false };
+    let plan = Plan {
+        role: Role::Relay,
+        torrents,
+        wanted,
+        link_peers,
+        link_files,
+        dir: &args.dir,
+        listen,
+        tracker,
+        sequential: false,
+    };
     node::run(plan, &args.node)
 }
 
@@ -62,31 +73,41 @@ fn recall(library: &Library, dir: &Path) -> Result<Vec<Arc<Metainfo>>, CliError>
     if torrents.is_empty() {
         return Err(CliError::Usage(format!(
             "nothing to relay, {}: no torrent was relayed there with this state directory; give .torrent \
-             files, or a directory of them, as SOURCE",
+             files, a directory of them, or magnet links as SOURCE",
             dir.display()
         )));
     }
     Ok(torrents)
 }
 
-/// Each torrent once, however often it was named, and its file.
-fn read_all(sources: &[String]) -> Result<Vec<(Arc<Metainfo>, PathBuf)>, CliError> {
+/// Each torrent once, however often it was named, and its file; a link has none.
+fn read_all(sources: &[String]) -> Result<Vec<(Named, Option<PathBuf>)>, CliError> {
+    let (links, files): (Vec<_>, Vec<_>) = sources.iter().partition(|source| is_magnet(source));
     let (mut torrents, mut seen) = (Vec::new(), HashSet::new());
-    for path in expand(sources)? {
-        let metainfo = read_file(&path)?;
-        if seen.insert(metainfo.info_hash) {
-            torrents.push((Arc::new(metainfo), path));
+    let mut add = |wanted: Named, path: Option<PathBuf>, source: &str| {
+        if seen.insert(wanted.metainfo.info_hash) {
+            torrents.push((wanted, path));
         } else {
-            out::warn(&format!("{} is a torrent that was named before", path.display()));
+            out::warn(&format!("{source} is a torrent that was named before"));
         }
+    };
+    for path in expand(&files)? {
+        let shown = path.display().to_string();
+        add(Named { metainfo: read_file(&path)?, peers: Vec::new(), files: None }, Some(path), &shown);
     }
+    for link in links {
+        add(Named::read(link)?, None, link);
+    }
+    check_count(torrents.len())?;
     Ok(torrents)
 }
 
-/// Has the next start know the torrents. Their files are read again rather than held all in memory: one
-/// that has changed since is found out by the next start. The first that cannot be kept ends it.
-fn remember_all(library: &mut Library, torrents: &[(Arc<Metainfo>, PathBuf)]) {
-    for (metainfo, path) in torrents {
+/// Has the next start know the torrents; links only once what they name was found. Their files are read
+/// again rather than held all in memory: one that has changed since is found out by the next start. The
+/// first that cannot be kept ends it.
+fn remember_all(library: &mut Library, torrents: &[(Named, Option<PathBuf>)]) {
+    for (wanted, path) in torrents {
+        let (metainfo, Some(path)) = (&wanted.metainfo, path) else { continue };
         let kept = read_bytes(path).map_err(|error| error.to_string()).and_then(|bytes| {
             library.remember(metainfo.info_hash, &bytes).map_err(|error| error.to_string())
         });
@@ -102,7 +123,7 @@ fn remember_all(library: &mut Library, torrents: &[(Arc<Metainfo>, PathBuf)]) {
 
 /// The .torrent files that are meant: each source, or what it has of them if it is a directory, sorted
 /// and without those below.
-fn expand(sources: &[String]) -> Result<Vec<PathBuf>, CliError> {
+fn expand(sources: &[impl AsRef<std::ffi::OsStr>]) -> Result<Vec<PathBuf>, CliError> {
     let mut paths = Vec::new();
     for source in sources.iter().map(PathBuf::from) {
         if source.is_dir() {

@@ -62,9 +62,18 @@ impl SelectArgs {
 
     /// What is wanted of each torrent.
     pub fn choose(&self, torrents: &[Arc<Metainfo>]) -> Result<Vec<Wanted>, CliError> {
-        let all: Vec<&Metainfo> = torrents.iter().map(Arc::as_ref).collect();
-        let chosen = self.selection()?.choose_all(&all).map_err(usage)?;
-        Ok(chosen.into_iter().map(|chosen| chosen.map(Arc::from)).collect())
+        let selection = self.selection()?;
+        // Of what a link names it is chosen once that is known.
+        let known: Vec<&Metainfo> =
+            torrents.iter().map(Arc::as_ref).filter(|metainfo| !metainfo.is_awaited()).collect();
+        if known.is_empty() {
+            return Ok(vec![None; torrents.len()]);
+        }
+        let mut chosen = selection.choose_all(&known).map_err(usage)?.into_iter();
+        let of = |metainfo: &Arc<Metainfo>| {
+            if metainfo.is_awaited() { None } else { chosen.next().flatten().map(Arc::from) }
+        };
+        Ok(torrents.iter().map(of).collect())
     }
 }
 

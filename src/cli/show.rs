@@ -158,7 +158,8 @@ fn magnet_table(magnet: &Magnet) -> Table {
     table.rows("trackers", magnet.trackers.clone());
     table.rows("web seeds", magnet.web_seeds.clone());
     table.rows("peers", peers(magnet));
-    table.rows("files", magnet.selection.as_ref().map(ToString::to_string));
+    let named = magnet.selection.as_ref().map_or_else(String::new, |files| format!("{files} of those "));
+    table.row("files", &format!("{named}not in a link: troc get fetches them, and first what they are"));
     table
 }
 

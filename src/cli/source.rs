@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::base::ids::InfoHash;
 use crate::base::limits::METAINFO_BYTES_MAX;
+use crate::proto::file_ranges::FileRanges;
 use crate::proto::magnet::Magnet;
 use crate::proto::metainfo::Metainfo;
 
 use super::error::CliError;
+use super::out;
 
 /// What a SOURCE turned out to be.
 pub enum Source {
@@ -30,18 +34,63 @@ impl Source {
         Ok(Self::Torrent(Box::new(metainfo)))
     }
 
-    /// Reads a .torrent file; magnet links are for a later version.
+    /// Reads a .torrent file, where only that will do: a magnet link says nothing of pieces.
     pub fn read_torrent(text: &str) -> Result<Metainfo, CliError> {
-        refuse_magnet(text)?;
+        if is_magnet(text) {
+            return Err(CliError::Usage(
+                "a magnet link has no piece hashes: give the .torrent file, or troc get the link into the \
+                 directory, which checks what is there and fetches what is bad or missing"
+                    .to_owned(),
+            ));
+        }
         read_file(Path::new(text))
     }
 }
 
-/// Where only .torrent files will do.
-pub fn refuse_magnet(text: &str) -> Result<(), CliError> {
-    match is_magnet(text) {
-        true => Err(CliError::NotYet("magnet links: give the .torrent file".to_owned())),
-        false => Ok(()),
+/// A torrent to run, and peers for it.
+pub struct Named {
+    /// Known, or [awaited](Metainfo::is_awaited).
+    pub metainfo: Metainfo,
+    /// `x.pe` of its link, resolved.
+    pub peers: Vec<SocketAddr>,
+    /// `so` of its link (BEP 53).
+    pub files: Option<FileRanges>,
+}
+
+impl Named {
+    /// Reads a .torrent file, or a magnet link of which the rest will be found. Peers of a link that cannot
+    /// be resolved are named and left out.
+    pub fn read(text: &str) -> Result<Self, CliError> {
+        match Source::read(text)? {
+            Source::Torrent(metainfo) => Ok(Self { metainfo: *metainfo, peers: Vec::new(), files: None }),
+            Source::Magnet(magnet) => Self::of_link(&magnet),
+        }
+    }
+
+    fn of_link(magnet: &Magnet) -> Result<Self, CliError> {
+        let metainfo = Metainfo::of_link(magnet).ok_or_else(|| {
+            CliError::NotYet(
+                "magnet links with nothing but a v2 hash (btmh): give one with a btih".to_owned(),
+            )
+        })?;
+        let mut peers = Vec::new();
+        for peer in &magnet.peers {
+            match (peer.host.as_str(), peer.port).to_socket_addrs() {
+                Ok(found) => peers.extend(found),
+                Err(error) => out::warn(&format!("cannot find peer of the magnet link, {peer}: {error}")),
+            }
+        }
+        Ok(Self { metainfo, peers, files: magnet.selection.clone() })
+    }
+
+    /// Which files its link names, as a node is told of it.
+    pub fn link_files(&self) -> impl Iterator<Item = (InfoHash, FileRanges)> {
+        self.files.iter().map(|files| (self.metainfo.info_hash, files.clone()))
+    }
+
+    /// Its peers as a node is told of them.
+    pub fn link_peers(&self) -> impl Iterator<Item = (InfoHash, SocketAddr)> {
+        self.peers.iter().map(|&peer| (self.metainfo.info_hash, peer))
     }
 }
 
@@ -51,7 +100,8 @@ pub fn read_file(path: &Path) -> Result<Metainfo, CliError> {
         .map_err(|error| CliError::Failed(format!("bad torrent, {}: {error}", path.display())))
 }
 
-fn is_magnet(text: &str) -> bool {
+/// Whether a SOURCE is a link and no path.
+pub fn is_magnet(text: &str) -> bool {
     text.trim_start().get(..7).is_some_and(|start| start.eq_ignore_ascii_case("magnet:"))
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::discovery::DiscoveryConfig;
 use super::seeding::SeedGoal;
+use crate::base::ids::InfoHash;
 use crate::base::network::Grouping;
 use crate::base::priority::Priority;
 use crate::base::time::Span;
@@ -13,7 +14,9 @@ use crate::engine::announcer::Reach;
 use crate::engine::encryption::Encryption;
 use crate::engine::exchange::Exchange;
 use crate::io::uring::ZeroCopy;
+use crate::proto::file_ranges::FileRanges;
 use crate::proto::metainfo::Metainfo;
+use crate::proto::selection::Selection;
 
 /// Whether the node ends when its torrents are complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +67,18 @@ pub enum Identity {
 pub struct NodeConfig {
     /// See [`Role`].
     pub role: Role,
-    /// Torrents to fetch and serve, parsed and validated.
+    /// Torrents to fetch and serve, parsed and validated, or what a magnet link tells of one.
     pub torrents: Vec<Arc<Metainfo>>,
     /// How much each file of a torrent is wanted, one entry per torrent; `None`, and no entry, is all alike.
     pub wanted: Vec<Option<Arc<[Priority]>>>,
     /// Whether progress is told file by file of torrents that are wanted whole, too.
     pub file_progress: bool,
+    /// What is wanted of torrents that are found by a link.
+    pub selection: Selection,
+    /// Files that a magnet link names of its torrent (`so`, BEP 53).
+    pub link_files: Vec<(InfoHash, FileRanges)>,
+    /// Peers that a magnet link names for its torrent (`x.pe`): dialled whatever their network.
+    pub link_peers: Vec<(InfoHash, SocketAddr)>,
     /// Directory under which every payload file lies.
     pub dir: PathBuf,
     /// Journals, locks and the node secret; outside `dir`.

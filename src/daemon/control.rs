@@ -4,6 +4,7 @@ mod accounts;
 mod discovery;
 mod exchange;
 mod inquiry;
+mod magnet;
 mod mail;
 mod memory;
 mod role;
@@ -16,8 +17,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, Semaphore};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::agenda::Agenda;
@@ -26,6 +27,7 @@ use super::config::{NodeConfig, Role};
 use super::discovery::News as Discovered;
 use super::error::NodeError;
 use super::keeping::{News, Order, keep};
+use super::magnet::Said;
 use super::metrics::{Asked, Endpoint};
 use super::mse::Mse;
 use super::start::{Gates, StartConfig, Started, start};
@@ -43,6 +45,7 @@ use crate::engine::action::Report;
 use crate::engine::announcer::{Announce, Announcers, Reach, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
 use crate::engine::encryption::Manner;
+use crate::engine::metadata_fetch::PeerNumber;
 use crate::io::Wake;
 use crate::io::uring::Uring;
 use crate::proto::tracker::AnnounceReply;
@@ -93,6 +96,8 @@ enum Event {
     Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>),
     Scraped(Asked),
     Asked(super::socket::Asked),
+    Said(TorrentId, PeerNumber, Said),
+    Found(TorrentId, magnet::Found),
     Region(RegionDone),
     Ledgered,
     Met(TorrentId, SocketAddr),
@@ -128,6 +133,8 @@ pub struct Control<'a> {
     trackers: Rc<TrackerClient>,
     web_seeds: Bridge,
     finding: Finding,
+    /// Connections for the metadata of links.
+    seek_places: Rc<Semaphore>,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     memory: CacheMemory,
@@ -186,6 +193,7 @@ impl<'a> Control<'a> {
             trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
             web_seeds,
             finding: Finding::default(),
+            seek_places: magnet::places(),
             events,
             tell,
             memory,
@@ -284,7 +292,7 @@ impl<'a> Control<'a> {
             self.swarms.push(swarm);
             self.agenda.set(id, Some(now));
             self.discover(id);
-            self.begin_start(id, true);
+            self.begin_torrent(id, now);
         }
     }
 
@@ -302,7 +310,9 @@ impl<'a> Control<'a> {
         | Event::Started(id, _)
         | Event::Kept(id, _)
         | Event::Announced(id, ..)
-        | Event::Met(id, _) = event
+        | Event::Met(id, _)
+        | Event::Said(id, ..)
+        | Event::Found(id, _) = event
         {
             self.agenda.set(id, Some(clock::now()));
         }
@@ -317,6 +327,8 @@ impl<'a> Control<'a> {
             Event::Announced(id, tracker, result) => self.announced(id, tracker, result),
             Event::Scraped(asked) => self.scraped(asked),
             Event::Asked(asked) => self.asked(asked),
+            Event::Said(id, number, said) => self.said(id, number, said),
+            Event::Found(id, found) => self.found(id, found),
             Event::Region(done) => self.region_done(done),
             Event::Ledgered => self.ledgering = Ledgering::Over,
             Event::Met(id, peer) => self.met(id, peer),
@@ -408,6 +420,7 @@ impl<'a> Control<'a> {
         for id in self.agenda.take_due(now) {
             self.dial(id, now);
             self.gossip(id, now);
+            self.seek(id, now);
             self.announce_due(id, now);
             self.discover(id);
             self.agenda.set(id, self.next_look(id));
@@ -515,6 +528,7 @@ impl<'a> Control<'a> {
             if let Some(live) = &swarm.live {
                 live.shared.stop_fetch();
             }
+            swarm.seeking = None;
             swarm.announcer.handle_stop();
             self.agenda.set(TorrentId(index as u32), Some(now));
         }
@@ -551,11 +565,14 @@ impl<'a> Control<'a> {
     fn next_look(&self, id: TorrentId) -> Option<Instant> {
         let swarm = &self.swarms[id.0 as usize];
         let announcer = swarm.announcer.poll_timeout().filter(|_| !swarm.announce_queued);
-        let dials = swarm.live.is_some() && self.phase == Phase::Running;
-        let candidates = swarm.roster.candidates.poll_timeout().filter(|_| dials);
-        let gossip =
-            swarm.grapevine.as_ref().and_then(|grapevine| grapevine.poll_timeout()).filter(|_| dials);
-        announcer.into_iter().chain(candidates).chain(gossip).min()
+        let seeking = swarm.seeking.as_ref();
+        let running = self.phase == Phase::Running;
+        let dials = swarm.live.is_some() || seeking.is_some_and(|seeking| seeking.has_room());
+        let candidates = swarm.roster.candidates.poll_timeout().filter(|_| dials && running);
+        let gossip = swarm.grapevine.as_ref().and_then(|grapevine| grapevine.poll_timeout());
+        let gossip = gossip.filter(|_| swarm.live.is_some() && running);
+        let silence = seeking.and_then(|seeking| seeking.poll_timeout());
+        announcer.into_iter().chain(candidates).chain(gossip).chain(silence).min()
     }
 
     fn show_status(&mut self) {

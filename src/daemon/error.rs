@@ -90,6 +90,27 @@ pub enum NodeError {
         /// What a tracker said last, if anything.
         tracker: String,
     },
+    /// Nobody who has what a magnet link names.
+    #[error(
+        "no metadata for {seconds} s, {name}: nobody was found who has what the magnet link names; check its \
+         `x.pe` and `tr` parts, --peer, or give the .torrent file{why}"
+    )]
+    NoMetadata {
+        /// For so long.
+        seconds: u64,
+        /// The torrent, as the link calls it.
+        name: String,
+        /// What was wrong with the last peer or tracker, if anything was.
+        why: String,
+    },
+    /// What a magnet link names was found and cannot be used.
+    #[error("cannot use what the magnet link names, {name}: {why}")]
+    Metadata {
+        /// The torrent, as the link calls it.
+        name: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// Reading or writing payload failed.
     #[error("{name}: {why}")]
     Disk {

@@ -94,6 +94,11 @@ impl Governor {
         Self { least, most, calm_since: None, grown_at: None }
     }
 
+    /// So many regions stay from now on, if that is more.
+    pub fn raise_least(&mut self, least: u32) {
+        self.least = self.least.max(least);
+    }
+
     /// Memory and cache as they are now.
     pub fn handle_look(&mut self, host: &Host, cache: CacheFacts, now: Instant) -> Wish {
         let gauges = gauges(host);

@@ -39,13 +39,14 @@ use crate::worker::mesh::Mailbox;
 
 /// Runs a node until it is done or told to stop (SIGINT, SIGTERM). `on_status` hears how it goes, at
 /// the configured interval and once more at the end; the last status is returned.
-pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result<NodeStatus, NodeError> {
+pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result<NodeStatus, NodeError> {
     if !config.dir.is_dir() {
         return Err(NodeError::NoDirectory(config.dir));
     }
     sockets::raise_nofile();
     let state = StateDir::open(&config.state_dir)?;
     state.check_outside(&config.dir)?;
+    state.recall_links(&mut config.torrents);
     let cpus = cpus(&config);
     let listeners = match config.listen {
         Some(address) => sockets::listen(address, cpus.len())?,

@@ -204,6 +204,7 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         geometry,
         piece_hashes: metainfo.piece_hashes.clone(),
         layout,
+        info: metainfo.info.clone(),
         private: metainfo.private,
     };
     let budget = |rate| Arc::new(Budget::new(rate, clock::now()));

@@ -10,6 +10,8 @@ use crate::base::ids::InfoHash;
 /// Where a torrent stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TorrentState {
+    /// Only its magnet link is known; `peers` have its metadata by their own word.
+    Metadata,
     /// Existing files are hashed; nothing is fetched yet.
     Checking,
     /// Pieces are missing and being fetched.

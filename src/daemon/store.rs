@@ -29,6 +29,7 @@ mod keeper;
 mod ledger_file;
 mod library;
 mod nodes_file;
+mod metadata;
 
 pub use glance::Glance;
 pub use journal_file::JournalFile;

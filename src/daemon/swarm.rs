@@ -7,11 +7,13 @@ use std::sync::Arc;
 use super::keeping::Orders;
 use super::seeding::{SeedGoal, Seeding};
 use super::status::{FilesStatus, TorrentState, TorrentStatus, wanted_bytes};
+use super::seeking::Seeking;
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreConn, PeerId};
 use crate::base::priority::Priority;
 use crate::base::time::{Instant, Span};
 use crate::engine::announcer::{Announcers, TrackerChange};
+use crate::base::units::BLOCK_BYTES;
 use crate::engine::candidates::Source;
 use crate::engine::grapevine::Grapevine;
 use crate::engine::roster::Roster;
@@ -95,6 +97,8 @@ pub struct Swarm {
     pub web_seed_error: Option<String>,
     /// When a peer was last connected, or it started.
     pub peer_at: Instant,
+    /// While only its magnet link is known.
+    pub seeking: Option<Box<Seeking>>,
     /// Since all is there, if it is served on.
     pub seeding: Option<Seeding>,
     complete_told: bool,
@@ -119,6 +123,7 @@ impl Swarm {
             tracker_error: None,
             web_seed_error: None,
             peer_at: now,
+            seeking: None,
             seeding: None,
             complete_told: false,
             samples: VecDeque::new(),
@@ -166,6 +171,16 @@ impl Swarm {
     pub fn is_fetching(&self) -> bool {
         let live = self.live.as_ref();
         self.stopped.is_none() && live.is_some_and(|live| !live.shared.is_satisfied())
+    }
+
+    /// What its magnet link names was found, and is about to be checked.
+    pub fn begin_found(&mut self, metainfo: Arc<Metainfo>, now: Instant) {
+        if metainfo.private {
+            // Whoever named peers did not know.
+            self.roster.candidates.forget_public();
+        }
+        self.metainfo = metainfo;
+        self.peer_at = now;
     }
 
     /// The torrent began complete: its completion is no news for trackers.
@@ -255,13 +270,15 @@ impl Swarm {
         };
         let asleep = if self.is_asleep() { self.metainfo.geometry.total_bytes } else { 0 };
         let verified = self.live.as_ref().map_or(asleep, |live| live.shared.verified_bytes());
+        let left = self.metainfo.geometry.total_bytes.saturating_sub(verified);
         AnnounceRequest {
             info_hash: self.metainfo.info_hash,
             peer_id,
             port,
             uploaded_bytes: up,
             downloaded_bytes: down,
-            left_bytes: self.metainfo.geometry.total_bytes.saturating_sub(verified),
+            // Nobody knows how much a link names; whoever needs nothing is taken for a seed.
+            left_bytes: if self.metainfo.is_awaited() { BLOCK_BYTES.into() } else { left },
             event,
             peers_wanted: None,
             key,
@@ -321,6 +338,10 @@ impl Swarm {
             (status.verified_bytes, status.durable_bytes) = (total_bytes, total_bytes);
             status.state = TorrentState::Seeding;
         }
+        if self.metainfo.is_awaited() {
+            status.state = TorrentState::Metadata;
+            status.peers = self.seeking.as_ref().map_or(0, |seeking| seeking.peers() as u32);
+        }
         if let Some(why) = &self.stopped {
             status.state = TorrentState::Stopped(why.clone());
         }
@@ -356,6 +377,7 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::engine::announcer::{Reach, TrackerOrigin};
     use crate::engine::peer::Origin;
+    use crate::proto::magnet::Magnet;
 
     const NOW: Instant = Instant(1_000_000_000);
 
@@ -377,6 +399,42 @@ mod tests {
 
     fn address(host: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, host], 6881))
+    }
+
+    /// A torrent of which only the link is known.
+    fn awaited() -> Swarm {
+        let link = Magnet::parse("magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567").unwrap();
+        let announcer = Announcer::new(&[], TrackerOrigin::Operator, Rng::new(1));
+        Swarm::new(Arc::new(Metainfo::of_link(&link).unwrap()), announcer, PeerId([1; 20]), NOW)
+    }
+
+    #[test]
+    fn trackers_do_not_take_who_has_only_a_link_for_a_seed() {
+        let mut swarm = awaited();
+        let request = swarm.request(AnnounceEvent::Started, PeerId([1; 20]), 1, 2);
+        assert_eq!(request.left_bytes, u64::from(BLOCK_BYTES));
+        let status = swarm.status(NOW);
+        assert_eq!((status.state, status.total_bytes, status.peers), (TorrentState::Metadata, 0, 0));
+        assert!(!swarm.is_done() && !swarm.is_fetching());
+    }
+
+    #[test]
+    fn of_a_torrent_that_turns_out_to_be_private_peers_are_forgotten_whom_nobody_named_who_may() {
+        for private in [false, true] {
+            let mut swarm = awaited();
+            let sources = [Source::Operator, Source::Tracker, Source::Dht, Source::Pex, Source::Lsd];
+            for (host, source) in (1..).zip(sources) {
+                swarm.note_peers(source, [address(host)].into_iter(), NOW);
+            }
+            // One that was asked for the metadata, too.
+            swarm.roster.candidates.poll_dial(NOW);
+            let found = Arc::clone(&connected(private).0.metainfo);
+            swarm.begin_found(found, NOW);
+            for (host, source) in (1..).zip(sources) {
+                let stays = !private || source.may_name_private();
+                assert_eq!(swarm.roster.candidates.knows(address(host)), stays, "{source:?}");
+            }
+        }
     }
 
     #[test]

@@ -178,6 +178,12 @@ impl Candidates {
         }
     }
 
+    /// We ended a connection with this address, or a dial, for reasons of our own: it may be dialled again at
+    /// once.
+    pub fn handle_parted(&mut self, address: SocketAddr, now: Instant) {
+        self.change(address, State::Waiting(now));
+    }
+
     /// Something is missing again: peers that were of no use may be now.
     pub fn handle_wanting(&mut self, now: Instant) {
         for (address, candidate) in &mut self.known {
@@ -194,7 +200,16 @@ impl Candidates {
 
     /// Forgets whom the operator did not name, those that are being dialled included.
     pub fn forget_hints(&mut self) {
-        let hints = self.known.iter().filter(|(_, candidate)| candidate.source.is_hint());
+        self.forget_all_of(Source::is_hint);
+    }
+
+    /// The torrent turned out to be private: forgets whom nobody named who may (BEP 27).
+    pub fn forget_public(&mut self) {
+        self.forget_all_of(|source| !source.may_name_private());
+    }
+
+    fn forget_all_of(&mut self, goes: impl Fn(Source) -> bool) {
+        let hints = self.known.iter().filter(|(_, candidate)| goes(candidate.source));
         let hints: Vec<SocketAddr> = hints.map(|(&address, _)| address).collect();
         hints.into_iter().for_each(|address| self.forget(address));
     }

@@ -27,6 +27,8 @@
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
 //! encryption.rs which connections begin with an encrypted handshake
+//! metadata.rs   the info dictionary to whoever has only a link
+//! metadata_fetch.rs  the same from peers (one per link, on the control thread)
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
 //! dht/          a node of the distributed hash table (the same)
@@ -60,6 +62,8 @@ mod ingress;
 mod loading;
 pub mod lsd;
 mod nodes;
+mod metadata;
+pub mod metadata_fetch;
 pub mod pace;
 mod parole;
 pub mod peer;
@@ -484,7 +488,7 @@ impl Engine {
         if !peer.may_send() {
             return;
         }
-        let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty();
+        let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty() || peer.metadata.waits();
         if due && !std::mem::replace(&mut peer.out.due, true) {
             self.due.push_back(conn);
         }

@@ -10,6 +10,7 @@ use super::egress::Locality;
 use super::encryption::Manner;
 use super::exchange::Talk;
 use super::held::Held;
+use super::metadata::MetadataAsks;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::proof::Proof;
 use super::scheduler::{InFlight, Turn};
@@ -184,6 +185,8 @@ pub struct Peer {
     pub proof: Proof,
     /// What it says of other peers, and hears.
     pub talk: Talk,
+    /// What it asks of the metadata.
+    pub metadata: MetadataAsks,
     /// Accounts that it keeps open: its own and its group's, once messages flow.
     pub accounts: Option<[AccountId; 2]>,
     /// Who wants and serves whom.
@@ -290,6 +293,7 @@ impl Peer {
             account_key: key,
             proof: Proof::default(),
             talk: Talk::new(now),
+            metadata: MetadataAsks::default(),
             accounts: None,
             flags: Flags::default(),
             kept_until: now,

@@ -11,6 +11,7 @@ use crate::base::units::BLOCK_BYTES;
 use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
 use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::Message;
+use crate::proto::wire::metadata::UT_METADATA;
 use crate::shared::sync::Ordering;
 
 use super::admission::Counted;
@@ -317,6 +318,7 @@ impl Engine {
             Message::Extended { id: TROC_ID, payload } => self.identified(conn, payload, now),
             Message::Extended { id: PEX_ID, payload } => self.exchanged(conn, payload, now),
             Message::Extended { id: PUNCH_ID, payload } => self.punched(conn, payload, now),
+            Message::Extended { id: UT_METADATA, payload } => self.asked_for_metadata(conn, payload, now),
             Message::Extended { .. } => idle(peer),
         }
     }
@@ -493,6 +495,7 @@ impl Engine {
             peer.reqq = reqq as usize;
         }
         peer.upload_only = theirs.upload_only;
+        peer.metadata.set_id(theirs.messages.ut_metadata);
         if let (Some(port), Some(torrent)) = (theirs.port, peer.torrent) {
             let conn = CoreConn { core: self.config.core, conn };
             let report = Report::Listens { torrent, conn, port };
@@ -541,10 +544,13 @@ pub(super) fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Hands
 /// Our extension handshake (BEP 10).
 fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer, exchange: Exchange) {
     let troc_id = config.identity.as_ref().map(|_| TROC_ID);
-    let mut messages = ExtensionIds { troc_id, ..ExtensionIds::default() };
+    let metadata_size = u32::try_from(shared.meta.info.len()).ok().filter(|&bytes| bytes > 0);
+    let ut_metadata = metadata_size.map(|_| UT_METADATA);
+    let mut messages = ExtensionIds { troc_id, ut_metadata, ..ExtensionIds::default() };
     announce(exchange, shared.meta.private, &mut messages);
     let ours = ExtensionHandshake {
         messages,
+        metadata_size,
         reqq: Some(REQUESTS_QUEUED_MAX as u32),
         version: Some(concat!("troc ", env!("CARGO_PKG_VERSION")).to_owned()),
         your_ip: Some(peer.address.ip()),

@@ -9,6 +9,7 @@ mod held;
 mod identity;
 mod limits;
 mod lost;
+mod metadata;
 mod random;
 mod relief;
 mod requests;
@@ -66,6 +67,7 @@ impl Rig {
             info_hash: HASH,
             geometry: Geometry::new(total_bytes, piece_bytes),
             piece_hashes: vec![[0; 20]; pieces as usize],
+            info: Default::default(),
             layout: Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false })),
             private: false,
         };

@@ -34,6 +34,9 @@ impl Engine {
         }
         let turn = peer.out.turn.take();
         if peer.out.segments.is_empty() {
+            if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_ref()) {
+                peer.metadata.answer(&torrent.shared.meta.info, &mut peer.out.frames);
+            }
             outbox.clear();
             outbox.append(&mut peer.out.frames);
             peer.rejects_waiting = 0;

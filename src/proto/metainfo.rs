@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
 use super::bencode::{self, Value};
@@ -21,6 +22,7 @@ use crate::base::units::BLOCK_BYTES;
 
 mod build;
 mod error;
+mod link;
 mod paths;
 
 pub use build::{MetainfoBuilder, suggest_piece_bytes};
@@ -67,6 +69,8 @@ pub struct Metainfo {
     pub creation_date: Option<i64>,
     /// Where the info dictionary lies in the file it was read from.
     pub info_range: Range<usize>,
+    /// The info dictionary, byte by byte; empty while only a magnet link is known ([`Metainfo::of_link`]).
+    pub info: Bytes,
 }
 
 impl FileEntry {
@@ -82,6 +86,10 @@ impl Metainfo {
         if bytes.len() > METAINFO_BYTES_MAX {
             return Err(MetainfoError::TooLong { bytes: bytes.len() });
         }
+        Self::parse_any_length(bytes)
+    }
+
+    fn parse_any_length(bytes: &[u8]) -> Result<Self, MetainfoError> {
         let root = bencode::parse(bytes, METAINFO_DEPTH_MAX, METAINFO_TOKENS_MAX)?;
         let info = root.get(b"info").ok_or(MetainfoError::Missing { key: "info" })?;
         let piece_hashes = piece_hashes(info)?;
@@ -104,6 +112,7 @@ impl Metainfo {
             created_by: free_text(root, "created by.utf-8", "created by"),
             creation_date: root.get(b"creation date").and_then(Value::as_int),
             info_range: info.range(),
+            info: Bytes::copy_from_slice(info.raw()),
         })
     }
 }

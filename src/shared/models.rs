@@ -411,6 +411,7 @@ fn torrent() -> Arc<SharedTorrent> {
         info_hash: InfoHash([0; 20]),
         geometry,
         piece_hashes: vec![[0; 20]],
+        info: Default::default(),
         layout: Layout::new([FileSpan { length: 100, pad: false }].into_iter()),
         private: false,
     };

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use crossbeam::utils::CachePadded;
 
 use super::budget::Budget;
@@ -29,6 +30,8 @@ pub struct TorrentMeta {
     pub geometry: Geometry,
     /// SHA-1 of each piece.
     pub piece_hashes: Vec<[u8; 20]>,
+    /// The raw info dictionary, for those who have only a link (BEP 9); none is served if it is empty.
+    pub info: Bytes,
     /// Where its bytes lie in files.
     pub layout: Layout,
     /// Only its trackers may name peers (BEP 27).
@@ -336,6 +339,7 @@ mod tests {
             info_hash: InfoHash([0; 20]),
             geometry,
             piece_hashes: vec![[0; 20]; geometry.piece_count() as usize],
+            info: Bytes::new(),
             layout: Layout::new([FileSpan { length: total_bytes, pad: false }].into_iter()),
             private: false,
         };

@@ -71,6 +71,7 @@ impl SimTorrent {
             info_hash: self.content.info_hash,
             geometry: self.geometry(),
             piece_hashes: self.piece_hashes.clone(),
+            info: Default::default(),
             layout: self.layout.clone(),
             private: false,
         }

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::process::Process;
 use super::torrent::Torrent;
 use super::tracker::Tracker;
-use super::{free_port, rtorrent, skip, transmission};
+use super::{free_port, qbittorrent, rtorrent, skip, transmission};
 
 /// Which client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Kind {
     Aria2,
     /// libtorrent-rasterbar by its Python binding.
     Libtorrent,
+    /// qbittorrent-nox.
+    Qbittorrent,
     /// rtorrent.
     Rtorrent,
     /// transmission-daemon.
@@ -82,13 +84,14 @@ impl Kind {
         let mut command = match self {
             Self::Aria2 => Command::new("aria2c"),
             Self::Libtorrent => Command::new(python()),
+            Self::Qbittorrent => Command::new("qbittorrent-nox"),
             Self::Rtorrent => Command::new("rtorrent"),
             Self::Transmission => Command::new("transmission-daemon"),
         };
         match self {
             Self::Libtorrent => command.args(["-c", "import libtorrent"]),
             Self::Rtorrent => command.arg("-h"),
-            Self::Aria2 | Self::Transmission => command.arg("--version"),
+            Self::Aria2 | Self::Qbittorrent | Self::Transmission => command.arg("--version"),
         };
         let found = command.output().is_ok_and(|output| output.status.success());
         if !found {
@@ -104,14 +107,25 @@ impl Kind {
 
     /// Starts the client, which speaks so.
     pub fn start_speaking(self, start: &Start<'_>, speech: Speech) -> Client {
-        let port = free_port();
         std::fs::create_dir_all(start.scratch).expect("scratch directory");
-        std::fs::create_dir_all(start.dir).expect("download directory");
         let file = start.torrent.write(&start.scratch.join("own.torrent"), Some(&start.tracker.url()));
+        self.start_with(start, file, speech)
+    }
+
+    /// The same with a magnet link for the .torrent file. Not rtorrent.
+    pub fn start_by_link(self, start: &Start<'_>, link: &str) -> Client {
+        std::fs::create_dir_all(start.scratch).expect("scratch directory");
+        self.start_with(start, link.into(), Speech::Any)
+    }
+
+    fn start_with(self, start: &Start<'_>, file: PathBuf, speech: Speech) -> Client {
+        let port = free_port();
+        std::fs::create_dir_all(start.dir).expect("download directory");
         let addr = SocketAddr::from((start.ip, port));
         let mut command = match self {
             Self::Aria2 => aria2(start, addr, &file),
             Self::Libtorrent => libtorrent(start, addr, &file),
+            Self::Qbittorrent => qbittorrent::command(start, addr, &file),
             Self::Rtorrent => rtorrent::command(start, addr, &file),
             Self::Transmission => transmission::command(start, addr, speech),
         };
@@ -120,7 +134,7 @@ impl Kind {
                 Self::Aria2 => command.args(["--bt-force-encryption=true", "--bt-min-crypto-level=arc4"]),
                 Self::Libtorrent => command.arg("--encrypt"),
                 Self::Transmission => &mut command,
-                Self::Rtorrent => panic!("not asked of rtorrent"),
+                Self::Qbittorrent | Self::Rtorrent => panic!("not asked of {self:?}"),
             };
         }
         let process = Process::spawn(&format!("{self:?}"), &mut command, start.scratch);
@@ -155,7 +169,7 @@ impl Client {
                 self.process.expect_line("finished", |line| line.contains(r#""finished""#).then_some(()));
             }
             Kind::Rtorrent => rtorrent::wait_complete(&self.scratch, self.info_hash),
-            Kind::Transmission => {
+            Kind::Qbittorrent | Kind::Transmission => {
                 tracker.wait_complete(self.info_hash, self.addr.port());
             }
         }
@@ -166,7 +180,7 @@ impl Client {
         match self.kind {
             Kind::Libtorrent => self.process.say(&format!("peer {} {}", peer.ip(), peer.port())),
             Kind::Rtorrent => rtorrent::add_peer(&self.scratch, self.info_hash, peer),
-            Kind::Aria2 | Kind::Transmission => return false,
+            Kind::Aria2 | Kind::Qbittorrent | Kind::Transmission => return false,
         }
         true
     }

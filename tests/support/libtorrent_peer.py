@@ -83,7 +83,7 @@ def settings(args):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torrent", required=True)
+    parser.add_argument("--torrent", required=True, help="a file or a magnet link")
     parser.add_argument("--dir", required=True)
     parser.add_argument("--listen", default="127.0.0.1:0", help="address and port")
     parser.add_argument("--bind", action="store_true", help="dial from the listen address too")
@@ -109,8 +109,11 @@ class Node:
         self.finished = False
         self.heard = b""
         self.session = lt.session(settings(args))
-        add = lt.add_torrent_params()
-        add.ti = lt.torrent_info(args.torrent)
+        if args.torrent.startswith("magnet:"):
+            add = lt.parse_magnet_uri(args.torrent)
+        else:
+            add = lt.add_torrent_params()
+            add.ti = lt.torrent_info(args.torrent)
         add.save_path = args.dir
         add.storage_mode = lt.storage_mode_t.storage_mode_sparse
         flags = add.flags & ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused

@@ -7,6 +7,7 @@
 pub mod clients;
 pub mod node;
 pub mod process;
+pub mod qbittorrent;
 pub mod rtorrent;
 pub mod torrent;
 pub mod tracker;

@@ -91,7 +91,7 @@ impl Control<'_> {
         };
         let wants = match &swarm.live {
             Some(live) => swarm.is_fetching() && peers(live) < PEERS_ENOUGH,
-            None => matches!(self.config.role, Role::Get { .. }),
+            None => swarm.seeking.is_some() || matches!(self.config.role, Role::Get { .. }),
         };
         if wants { Need::Peers } else { Need::Presence }
     }

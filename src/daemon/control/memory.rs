@@ -33,6 +33,12 @@ pub struct CacheMemory {
 }
 
 impl CacheMemory {
+    /// A torrent that was not known before needs a cache of so many bytes: it does not shrink below that.
+    pub(super) fn keep_room_for(&mut self, least_bytes: u64) {
+        let least = u32::try_from(least_bytes.div_ceil(REGION_BYTES)).unwrap_or(u32::MAX);
+        self.governor.raise_least(least.min(self.arena.region_count()));
+    }
+
     /// Of a cache in `arena` that keeps `least_bytes` in any case and is used by `cores` cores.
     pub fn new(
         (arena, cache): (Arc<Arena>, Arc<Cache>),

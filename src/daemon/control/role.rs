@@ -31,14 +31,21 @@ impl Control<'_> {
             let stats = swarm.live.as_ref().map(|live| live.shared.stats.iter());
             stats.into_iter().flatten().any(|stats| stats.peers.load(Ordering::Relaxed) > 0)
         };
+        let metadata = |swarm: &Swarm| swarm.seeking.as_ref().is_some_and(|seeking| seeking.peers() > 0);
         for swarm in &mut self.swarms {
-            if !swarm.is_fetching() || connected(swarm) {
+            let needs_peers = swarm.is_fetching() || swarm.seeking.is_some();
+            if !needs_peers || connected(swarm) || metadata(swarm) {
                 swarm.peer_at = now;
             } else if now.since(swarm.peer_at) >= self.config.no_peers_timeout {
                 let errors = swarm.tracker_error.iter().chain(&swarm.web_seed_error);
                 let tracker = errors.map(|error| format!(" ({error})")).collect();
                 let name = crate::proto::text::escape(swarm.metainfo.name.as_bytes(), 255);
                 let seconds = self.config.no_peers_timeout.as_ms() / 1000;
+                if let Some(seeking) = &swarm.seeking {
+                    let why = if tracker.is_empty() { seeking.why() } else { tracker };
+                    self.fail(NodeError::NoMetadata { seconds, name, why });
+                    return;
+                }
                 self.fail(NodeError::NoPeers { seconds, name, tracker });
                 return;
             }

@@ -29,6 +29,7 @@ pub(crate) fn metainfo(files: &[(&str, u64)]) -> Arc<Metainfo> {
         created_by: None,
         creation_date: None,
         info_range: 0..0,
+        info: Default::default(),
         symlinks_skipped: 0,
     })
 }

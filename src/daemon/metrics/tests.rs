@@ -20,6 +20,7 @@ fn torrent(index: usize, have: &[u32]) -> Arc<SharedTorrent> {
         info_hash: InfoHash(info_hash),
         geometry,
         piece_hashes: vec![[0; 20]; 2],
+        info: Default::default(),
         layout: Layout::new([FileSpan { length: 100_000, pad: false }].into_iter()),
         private: false,
     };

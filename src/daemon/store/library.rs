@@ -93,7 +93,7 @@ fn is_same(path: &Path, bytes: &[u8]) -> bool {
     len.is_ok_and(|len| len == bytes.len() as u64) && std::fs::read(path).is_ok_and(|found| found == bytes)
 }
 
-fn replace(temp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(temp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = private().write(true).create(true).truncate(true).open(temp)?;
     file.write_all(bytes)?;
     file.sync_all()?;

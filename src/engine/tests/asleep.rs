@@ -29,6 +29,7 @@ fn wake(rig: &mut Rig) -> Vec<ConnId> {
         info_hash: SLEEPING,
         geometry,
         piece_hashes: vec![[0; 20]; geometry.piece_count() as usize],
+        info: Default::default(),
         layout: Layout::new(std::iter::once(FileSpan { length: 100_000, pad: false })),
         private: false,
     };

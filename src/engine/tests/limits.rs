@@ -205,6 +205,7 @@ fn add_torrent(rig: &mut Rig, id: u32, limits: TorrentLimits) {
         info_hash: InfoHash([id as u8 + 100; 20]),
         geometry: Geometry::new(1 << 20, 1 << 20),
         piece_hashes: vec![[0; 20]],
+        info: Default::default(),
         layout: Layout::new(std::iter::once(FileSpan { length: 1 << 20, pad: false })),
         private: false,
     };

@@ -60,6 +60,7 @@ fn another(rig: &mut Rig) -> (TorrentId, ConnId) {
         info_hash: InfoHash([8; 20]),
         geometry: meta.geometry,
         piece_hashes: meta.piece_hashes.clone(),
+        info: Default::default(),
         layout: meta.layout.clone(),
         private: false,
     };

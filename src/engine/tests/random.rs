@@ -77,6 +77,7 @@ fn shared(seed: u64, total_bytes: u64, piece_bytes: u32, cores: usize, now: Inst
         info_hash: HASH,
         geometry,
         piece_hashes: vec![RIGHT; geometry.piece_count() as usize],
+        info: Default::default(),
         layout: Layout::new([FileSpan { length: total_bytes, pad: false }].into_iter()),
         private: false,
     };

@@ -7,6 +7,7 @@ pub mod handshake;
 pub mod holepunch;
 pub mod identity;
 pub mod message;
+pub mod metadata;
 pub mod peer_id;
 pub mod pex;
 
@@ -47,6 +48,12 @@ pub enum WireError {
     /// No message of `troc_id` is like that.
     #[error("an identity message of {length} bytes is malformed")]
     Identity {
+        /// Its payload.
+        length: usize,
+    },
+    /// No message of `ut_metadata` (BEP 9) is like that.
+    #[error("a metadata message of {length} bytes is malformed")]
+    Metadata {
         /// Its payload.
         length: usize,
     },

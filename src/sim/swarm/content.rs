@@ -31,6 +31,7 @@ impl Content {
             info_hash: Self::INFO_HASH,
             geometry: self.geometry,
             piece_hashes: vec![Self::DIGEST; self.geometry.piece_count() as usize],
+            info: Default::default(),
             layout: Layout::new(std::iter::once(FileSpan { length, pad: false })),
             private: false,
         }

@@ -78,6 +78,7 @@ fn shared(total_bytes: u64, piece_bytes: u32) -> Arc<SharedTorrent> {
         info_hash: InfoHash([7; 20]),
         geometry,
         piece_hashes: vec![[1; 20]; geometry.piece_count() as usize],
+        info: Default::default(),
         layout: Layout::new(files.into_iter()),
         private: false,
     };

@@ -1,0 +1,235 @@
+//! One connection that is made to find the metadata of a magnet link (BEP 9), on the control thread, by plain
+//! TCP: there is no torrent yet that a worker could speak about. It asks for what it is told to ask for and
+//! tells what comes; `engine::metadata_fetch` decides.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::base::ids::{InfoHash, PeerId};
+use crate::base::limits::{HANDSHAKE_TIMEOUT, METADATA_OTHER_BYTES_MAX};
+use crate::base::time::Span;
+use crate::engine::action::Farewell;
+use crate::proto::wire::WireError;
+use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
+use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
+use crate::proto::wire::message::Message;
+use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, MetadataMessage, UT_METADATA, next_message};
+
+/// What is read at a time.
+const READ_BYTES: usize = METADATA_PIECE_BYTES as usize;
+
+/// What a connection tells.
+#[derive(Debug)]
+pub enum Said {
+    /// The peer speaks the extension protocol: length of its metadata, if it has any.
+    Ready(Option<u32>),
+    /// A piece of it, in answer to a request.
+    Data {
+        /// Which.
+        piece: u32,
+        /// Length of all, by this message.
+        total_bytes: u32,
+        /// The piece.
+        bytes: Vec<u8>,
+    },
+    /// It will not give this piece.
+    Reject(u32),
+    /// The connection ended, or was never made. Nothing comes after it.
+    Gone(Farewell),
+}
+
+/// Whom to ask for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// The peer.
+    pub address: SocketAddr,
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Our name.
+    pub peer_id: PeerId,
+    /// The port on which we take connections.
+    pub port: Option<u16>,
+}
+
+/// Speaks with a peer until it or its caller, by dropping the other end of `requests`, has enough.
+pub async fn converse(call: Call, requests: UnboundedReceiver<u32>, mut say: impl FnMut(Said)) {
+    let Ok(Ok(stream)) = timeout(TcpStream::connect(call.address)).await else {
+        return say(Said::Gone(Farewell::DialFailed));
+    };
+    let talk =
+        Talk { stream, heard: BytesMut::new(), id: None, outstanding: 0, other_bytes: 0, say: &mut say };
+    let why = talk.run(call, requests).await;
+    say(Said::Gone(why));
+}
+
+async fn timeout<T>(work: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
+    const fn duration(span: Span) -> Duration {
+        Duration::from_nanos(span.0)
+    }
+    tokio::time::timeout(duration(HANDSHAKE_TIMEOUT), work).await
+}
+
+/// A connection. Invariant: no more pieces are told than were asked for.
+struct Talk<'a> {
+    stream: TcpStream,
+    heard: BytesMut,
+    /// Under which the peer wants messages of `ut_metadata`.
+    id: Option<u8>,
+    /// Requests that are not answered.
+    outstanding: usize,
+    /// Of messages that say nothing to us.
+    other_bytes: u64,
+    say: &'a mut dyn FnMut(Said),
+}
+
+impl Talk<'_> {
+    async fn run(mut self, call: Call, mut requests: UnboundedReceiver<u32>) -> Farewell {
+        match timeout(self.greet(call)).await {
+            Err(_) => return Farewell::TimedOut,
+            Ok(Err(why)) => return why,
+            Ok(Ok(())) => {}
+        }
+        loop {
+            tokio::select! {
+                request = requests.recv() => {
+                    let Some(piece) = request else { return Farewell::Gone };
+                    match timeout(self.request(piece)).await {
+                        Err(_) => return Farewell::TimedOut,
+                        Ok(Err(why)) => return why,
+                        Ok(Ok(())) => {}
+                    }
+                }
+                heard = hear(&mut self.stream, &mut self.heard) => {
+                    if let Err(why) = heard.and_then(|()| self.take_messages()) {
+                        return why;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Both handshakes, theirs and ours.
+    async fn greet(&mut self, call: Call) -> Result<(), Farewell> {
+        // Without the fast extension nothing has to be said of pieces, which nobody knows yet. And nothing
+        // else is said before the answer: aria2 takes what comes with a handshake for a broken one.
+        let ours = Handshake::new(call.info_hash, call.peer_id).with_extension();
+        self.write(&ours.encode()).await?;
+        let theirs = loop {
+            if let Some(theirs) = Handshake::parse(&self.heard).map_err(broken)? {
+                break theirs;
+            }
+            hear(&mut self.stream, &mut self.heard).await?;
+        };
+        self.heard.advance(HANDSHAKE_BYTES);
+        if theirs.info_hash != call.info_hash || theirs.peer_id == call.peer_id || !theirs.has_extension() {
+            return Err(Farewell::Useless);
+        }
+        self.write(&our_extensions(call.port)).await?;
+        while self.id.is_none() {
+            self.take_messages()?;
+            if self.id.is_none() {
+                hear(&mut self.stream, &mut self.heard).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn request(&mut self, piece: u32) -> Result<(), Farewell> {
+        let mut payload = Vec::new();
+        MetadataMessage::Request(piece).encode(&mut payload);
+        let mut out = Vec::new();
+        Message::Extended { id: self.id.unwrap_or(0), payload: &payload }.encode(&mut out);
+        self.outstanding += 1;
+        self.write(&out).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Farewell> {
+        self.stream.write_all(bytes).await.map_err(|_| Farewell::Gone)
+    }
+
+    /// All whole messages that were heard.
+    fn take_messages(&mut self) -> Result<(), Farewell> {
+        let heard = self.heard.split().freeze();
+        let mut at = 0;
+        while let Some((message, used)) = next_message(&heard[at..]).map_err(broken)? {
+            at += used;
+            let news = self.take(message).map_err(broken)?;
+            if !news {
+                self.other_bytes += used as u64;
+            }
+            if self.other_bytes > METADATA_OTHER_BYTES_MAX {
+                return Err(Farewell::Misbehaved);
+            }
+        }
+        self.heard.extend_from_slice(&heard[at..]);
+        Ok(())
+    }
+
+    /// Whether the message says something to us.
+    fn take(&mut self, message: Message<'_>) -> Result<bool, WireError> {
+        let Message::Extended { id, payload } = message else { return Ok(false) };
+        match id {
+            EXTENSION_HANDSHAKE_ID => {
+                let theirs = ExtensionHandshake::parse(payload)?;
+                let first = self.id.is_none();
+                if first {
+                    self.id = Some(theirs.messages.ut_metadata.unwrap_or(0));
+                    let size = theirs.messages.ut_metadata.and(theirs.metadata_size);
+                    (self.say)(Said::Ready(size));
+                }
+                Ok(first)
+            }
+            UT_METADATA => match MetadataMessage::parse(payload)? {
+                Some(answer) if self.outstanding > 0 => Ok(self.take_answer(answer)),
+                _ => Ok(false),
+            },
+            _ => Ok(false),
+        }
+    }
+
+    fn take_answer(&mut self, answer: MetadataMessage<'_>) -> bool {
+        let said = match answer {
+            // Who asks us is told nothing: we have none either.
+            MetadataMessage::Request(_) => return false,
+            MetadataMessage::Reject(piece) => Said::Reject(piece),
+            MetadataMessage::Data { piece, total_bytes, bytes } => {
+                Said::Data { piece, total_bytes, bytes: bytes.to_vec() }
+            }
+        };
+        self.outstanding -= 1;
+        (self.say)(said);
+        true
+    }
+}
+
+/// Our extension handshake (BEP 10).
+fn our_extensions(port: Option<u16>) -> Vec<u8> {
+    let ours = ExtensionHandshake {
+        messages: ExtensionIds { ut_metadata: Some(UT_METADATA), ..ExtensionIds::default() },
+        version: Some(concat!("troc ", env!("CARGO_PKG_VERSION")).to_owned()),
+        port,
+        ..ExtensionHandshake::default()
+    };
+    let (mut payload, mut out) = (Vec::new(), Vec::new());
+    ours.encode(&mut payload);
+    Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &payload }.encode(&mut out);
+    out
+}
+
+/// Reads what is there, once something is. May be dropped at any time.
+async fn hear(stream: &mut TcpStream, heard: &mut BytesMut) -> Result<(), Farewell> {
+    heard.reserve(READ_BYTES);
+    match stream.read_buf(heard).await {
+        Ok(0) | Err(_) => Err(Farewell::Gone),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn broken(_: WireError) -> Farewell {
+    Farewell::Misbehaved
+}

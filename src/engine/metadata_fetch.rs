@@ -1,0 +1,275 @@
+//! The info dictionary of a magnet link out of what peers send (BEP 9); sans-io. One per link, on the control
+//! thread, before there is a torrent.
+//!
+//! Pieces of the metadata have no hashes of their own, only the whole has. So each peer gives a copy of its
+//! own, of the size that it announced, and whoever gave a wrong one is known: nobody is blamed for others,
+//! and no lie about a size can spoil what somebody else gives. `METADATA_GIVERS_MAX` give at a time. One that
+//! takes longer than its turn gives way to others that wait and begins anew later, with a turn twice as long:
+//! as many that drip or lie only cost their turns. The first whole copy with the right hash is the one.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sha1::{Digest, Sha1};
+
+use crate::base::ids::InfoHash;
+use crate::base::limits::{
+    METADATA_GIVERS_MAX, METADATA_REQUESTS_OUT, METADATA_SILENCE, METADATA_TURN, METAINFO_BYTES_MAX,
+};
+use crate::base::time::{Instant, Span};
+use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, piece_range};
+
+/// A peer, by the caller's numbers; none is used again.
+pub type PeerNumber = u32;
+
+/// Turns are not doubled more often than that.
+const DOUBLINGS_MAX: u32 = 8;
+
+/// What a fetch wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchAction {
+    /// Ask a peer for a piece.
+    Request(PeerNumber, u32),
+    /// Part from a peer, which is forgotten here.
+    Drop(PeerNumber, Fault),
+    /// All of it, right. The fetch is over.
+    Done(Vec<u8>),
+}
+
+/// Why a peer is parted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It has none, or too much of it. Perhaps later.
+    #[error("has no metadata")]
+    HasNone,
+    /// It rejected a request.
+    #[error("refused to give the metadata")]
+    Refused,
+    /// It was asked and did not answer.
+    #[error("does not answer")]
+    Silent,
+    /// What it gave is not what the link names, or cannot be.
+    #[error("gave wrong metadata")]
+    Lied,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct MetadataFetch {
+    wanted: InfoHash,
+    peers: BTreeMap<PeerNumber, Peer>,
+    /// Those that wait to give, in the order of their turns.
+    waiting: VecDeque<PeerNumber>,
+    actions: VecDeque<FetchAction>,
+    done: bool,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// Of the whole metadata, by its own word: the first that it gave.
+    total_bytes: u32,
+    /// Turns that were over before it was done.
+    turns: u32,
+    copy: Option<Copy>,
+}
+
+/// What a giver gave. Invariant: `left` pieces are `None`; `asked` has no piece that is there.
+#[derive(Debug)]
+struct Copy {
+    pieces: Vec<Option<Box<[u8]>>>,
+    left: usize,
+    next: u32,
+    asked: Vec<u32>,
+    since: Instant,
+    heard_at: Instant,
+}
+
+impl Copy {
+    fn new(total_bytes: u32, now: Instant) -> Self {
+        let count = total_bytes.div_ceil(METADATA_PIECE_BYTES) as usize;
+        let (pieces, asked) = (vec![None; count], Vec::with_capacity(METADATA_REQUESTS_OUT));
+        Self { pieces, left: count, next: 0, asked, since: now, heard_at: now }
+    }
+
+    /// The next piece to ask for, if more may be outstanding.
+    fn ask(&mut self) -> Option<u32> {
+        let more = self.asked.len() < METADATA_REQUESTS_OUT && (self.next as usize) < self.pieces.len();
+        let piece = more.then_some(self.next)?;
+        self.next += 1;
+        self.asked.push(piece);
+        Some(piece)
+    }
+}
+
+impl Peer {
+    /// How long it may give while others wait.
+    fn turn(&self) -> Span {
+        Span(METADATA_TURN.0 << self.turns.min(DOUBLINGS_MAX))
+    }
+
+    /// Takes a piece; `Err` if it cannot be one. Pieces that were not asked for are no offence: they may be
+    /// late answers of an earlier turn.
+    fn take(&mut self, piece: u32, total_bytes: u32, bytes: &[u8], now: Instant) -> Result<(), Fault> {
+        let range = piece_range(piece, self.total_bytes).ok_or(Fault::Lied)?;
+        if total_bytes != self.total_bytes || bytes.len() != range.len() {
+            return Err(Fault::Lied);
+        }
+        let Some(copy) = &mut self.copy else { return Ok(()) };
+        if let Some(at) = copy.asked.iter().position(|&asked| asked == piece) {
+            copy.asked.swap_remove(at);
+            copy.pieces[piece as usize] = Some(bytes.into());
+            copy.left -= 1;
+            copy.heard_at = now;
+        }
+        Ok(())
+    }
+
+    /// The whole copy, once it is there.
+    fn whole(&self) -> Option<Vec<u8>> {
+        let copy = self.copy.as_ref().filter(|copy| copy.left == 0)?;
+        let mut whole = Vec::with_capacity(self.total_bytes as usize);
+        copy.pieces.iter().flatten().for_each(|piece| whole.extend_from_slice(piece));
+        Some(whole)
+    }
+}
+
+impl MetadataFetch {
+    /// A fetch of the info dictionary with that SHA-1, from nobody yet.
+    pub fn new(wanted: InfoHash) -> Self {
+        let (waiting, actions) = (VecDeque::new(), VecDeque::new());
+        Self { wanted, peers: BTreeMap::new(), waiting, actions, done: false }
+    }
+
+    /// A peer's extension handshake came: it has metadata of `total_bytes`, or none. What it says again
+    /// changes nothing.
+    pub fn handle_ready(&mut self, peer: PeerNumber, total_bytes: Option<u32>, now: Instant) {
+        if self.done || self.peers.contains_key(&peer) {
+            return;
+        }
+        let fits = |bytes: &u32| *bytes > 0 && *bytes as usize <= METAINFO_BYTES_MAX;
+        let Some(total_bytes) = total_bytes.filter(fits) else {
+            self.actions.push_back(FetchAction::Drop(peer, Fault::HasNone));
+            return;
+        };
+        self.peers.insert(peer, Peer { total_bytes, turns: 0, copy: None });
+        self.waiting.push_back(peer);
+        self.fill_places(now);
+    }
+
+    /// A piece came, of metadata that has `total_bytes` by the word of the message.
+    pub fn handle_data(
+        &mut self,
+        peer: PeerNumber,
+        piece: u32,
+        (total_bytes, bytes): (u32, &[u8]),
+        now: Instant,
+    ) {
+        let Some(giver) = self.peers.get_mut(&peer) else { return };
+        if let Err(fault) = giver.take(piece, total_bytes, bytes, now) {
+            self.part(peer, fault, now);
+            return;
+        }
+        match giver.whole() {
+            Some(whole) if Sha1::digest(&whole)[..] == self.wanted.0 => self.finish(whole),
+            Some(_) => self.part(peer, Fault::Lied, now),
+            None => self.ask(peer),
+        }
+    }
+
+    /// A peer will not give a piece.
+    pub fn handle_reject(&mut self, peer: PeerNumber, piece: u32, now: Instant) {
+        let copy = self.peers.get(&peer).and_then(|giver| giver.copy.as_ref());
+        if copy.is_some_and(|copy| copy.asked.contains(&piece)) {
+            self.part(peer, Fault::Refused, now);
+        }
+    }
+
+    /// The connection to a peer ended.
+    pub fn handle_gone(&mut self, peer: PeerNumber, now: Instant) {
+        self.peers.remove(&peer);
+        self.waiting.retain(|&other| other != peer);
+        self.fill_places(now);
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, now: Instant) {
+        let silent = |copy: &Copy| now.since(copy.heard_at) >= METADATA_SILENCE;
+        for peer in self.givers(|_, copy| silent(copy)) {
+            self.part(peer, Fault::Silent, now);
+        }
+        // As many give way as there are others for their places.
+        let others = self.waiting.len();
+        for peer in self.givers(|giver, copy| now.since(copy.since) >= giver.turn()).into_iter().take(others)
+        {
+            if let Some(giver) = self.peers.get_mut(&peer) {
+                giver.copy = None;
+                giver.turns += 1;
+                self.waiting.push_back(peer);
+            }
+        }
+        self.fill_places(now);
+    }
+
+    /// When `handle_tick` is next due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = |peer: &Peer| {
+            let copy = peer.copy.as_ref()?;
+            let over = (!self.waiting.is_empty()).then(|| copy.since + peer.turn());
+            over.into_iter().chain([copy.heard_at + METADATA_SILENCE]).min()
+        };
+        self.peers.values().filter_map(due).min()
+    }
+
+    /// The next intention.
+    pub fn poll_action(&mut self) -> Option<FetchAction> {
+        self.actions.pop_front()
+    }
+
+    /// Whether all of it was found.
+    pub const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// How many peers have metadata, by their own word.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    fn givers(&self, pick: impl Fn(&Peer, &Copy) -> bool) -> Vec<PeerNumber> {
+        let picked = |peer: &Peer| peer.copy.as_ref().is_some_and(|copy| pick(peer, copy));
+        self.peers.iter().filter(|(_, peer)| picked(peer)).map(|(&number, _)| number).collect()
+    }
+
+    /// Has those that wait begin, as far as there are places.
+    fn fill_places(&mut self, now: Instant) {
+        while self.givers(|_, _| true).len() < METADATA_GIVERS_MAX {
+            let Some(peer) = self.waiting.pop_front() else { return };
+            if let Some(giver) = self.peers.get_mut(&peer) {
+                giver.copy = Some(Copy::new(giver.total_bytes, now));
+                self.ask(peer);
+            }
+        }
+    }
+
+    fn ask(&mut self, peer: PeerNumber) {
+        let copy = self.peers.get_mut(&peer).and_then(|giver| giver.copy.as_mut());
+        let pieces = copy.into_iter().flat_map(|copy| std::iter::from_fn(move || copy.ask()));
+        self.actions.extend(pieces.map(|piece| FetchAction::Request(peer, piece)));
+    }
+
+    fn part(&mut self, peer: PeerNumber, fault: Fault, now: Instant) {
+        self.actions.push_back(FetchAction::Drop(peer, fault));
+        self.handle_gone(peer, now);
+    }
+
+    /// Nobody is asked any more.
+    fn finish(&mut self, whole: Vec<u8>) {
+        self.done = true;
+        self.peers.clear();
+        self.waiting.clear();
+        self.actions.clear();
+        self.actions.push_back(FetchAction::Done(whole));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+use super::*;
+
+const PIECE: usize = METADATA_PIECE_BYTES as usize;
+
+/// How a peer behaves. Sizes are of what it claims to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Honest,
+    /// The right size, one byte wrong.
+    Wrong,
+    /// Another size, announced and in every message.
+    OtherSize(u32),
+    /// Announces one size and says another with each piece.
+    ChangesSize,
+    Rejects,
+    Silent,
+    /// One piece at every so many rounds.
+    Drips(u32),
+    /// Pieces that do not exist.
+    Beyond,
+    /// Pieces that are too short.
+    Short,
+}
+
+/// A fetch of `metadata` from peers, with virtual time.
+struct Rig {
+    metadata: Vec<u8>,
+    fetch: MetadataFetch,
+    peers: BTreeMap<PeerNumber, (Kind, VecDeque<u32>)>,
+    dropped: BTreeMap<PeerNumber, Fault>,
+    now: Instant,
+    rounds: u32,
+    done: Option<Vec<u8>>,
+}
+
+impl Rig {
+    fn new(bytes: usize) -> Self {
+        let metadata: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+        let wanted = InfoHash(Sha1::digest(&metadata).into());
+        Self {
+            metadata,
+            fetch: MetadataFetch::new(wanted),
+            peers: BTreeMap::new(),
+            dropped: BTreeMap::new(),
+            now: Instant(0) + Span::from_secs(100),
+            rounds: 0,
+            done: None,
+        }
+    }
+
+    fn with(bytes: usize, kinds: &[Kind]) -> Self {
+        let mut rig = Self::new(bytes);
+        (1..).zip(kinds).for_each(|(number, &kind)| rig.join(number, kind));
+        rig
+    }
+
+    fn join(&mut self, number: PeerNumber, kind: Kind) {
+        let size = match kind {
+            Kind::OtherSize(size) => size,
+            _ => self.metadata.len() as u32,
+        };
+        self.peers.insert(number, (kind, VecDeque::new()));
+        self.fetch.handle_ready(number, Some(size), self.now);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.fetch.poll_action() {
+            match action {
+                FetchAction::Request(peer, piece) => self.peers.get_mut(&peer).unwrap().1.push_back(piece),
+                FetchAction::Drop(peer, fault) => {
+                    self.peers.remove(&peer);
+                    assert_eq!(self.dropped.insert(peer, fault), None, "{peer} is dropped twice");
+                }
+                FetchAction::Done(bytes) => self.done = Some(bytes),
+            }
+        }
+    }
+
+    /// Each peer answers one request; a tenth of a second passes.
+    fn round(&mut self) {
+        self.rounds += 1;
+        for number in self.peers.keys().copied().collect::<Vec<_>>() {
+            let Some((kind, asked)) = self.peers.get_mut(&number) else { continue };
+            let kind = *kind;
+            let waits = match kind {
+                Kind::Silent => true,
+                Kind::Drips(rounds) => !self.rounds.is_multiple_of(rounds),
+                _ => false,
+            };
+            let piece = if waits { None } else { asked.pop_front() };
+            if let Some(piece) = piece {
+                self.answer(number, kind, piece);
+            }
+            self.carry_out();
+        }
+        self.now = self.now + Span::from_ms(100);
+        self.fetch.handle_tick(self.now);
+        self.carry_out();
+    }
+
+    fn answer(&mut self, number: PeerNumber, kind: Kind, piece: u32) {
+        let total = self.metadata.len() as u32;
+        let range = piece_range(piece, total);
+        let mut bytes = range.map_or_else(Vec::new, |range| self.metadata[range].to_vec());
+        let (mut piece, mut said) = (piece, total);
+        match kind {
+            Kind::Rejects => {
+                self.fetch.handle_reject(number, piece, self.now);
+                return;
+            }
+            Kind::Wrong => bytes[0] ^= 1,
+            Kind::OtherSize(size) => {
+                said = size;
+                bytes = vec![7; piece_range(piece, size).unwrap().len()];
+            }
+            Kind::ChangesSize => said += 1,
+            Kind::Beyond => piece = total.div_ceil(METADATA_PIECE_BYTES),
+            Kind::Short => drop(bytes.pop()),
+            Kind::Honest | Kind::Silent | Kind::Drips(_) => {}
+        }
+        self.fetch.handle_data(number, piece, (said, &bytes), self.now);
+    }
+
+    fn run(&mut self, rounds: u32) -> &mut Self {
+        for _ in 0..rounds {
+            if self.done.is_none() {
+                self.round();
+            }
+        }
+        self
+    }
+
+    fn assert_found(&self) {
+        assert_eq!(self.done.as_ref(), Some(&self.metadata), "dropped so far: {:?}", self.dropped);
+    }
+}
+
+#[test]
+fn one_honest_peer_is_enough_whatever_the_size() {
+    for bytes in [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 40 * PIECE + 17] {
+        let mut rig = Rig::with(bytes, &[Kind::Honest]);
+        rig.run(100).assert_found();
+        assert_eq!(rig.fetch.poll_timeout(), None, "nothing is due any more");
+        assert!(rig.dropped.is_empty());
+    }
+}
+
+#[test]
+fn p30_so_many_requests_are_outstanding_and_no_more() {
+    for pieces in [METADATA_REQUESTS_OUT - 1, METADATA_REQUESTS_OUT, METADATA_REQUESTS_OUT + 1] {
+        let mut rig = Rig::with(pieces * PIECE, &[Kind::Honest]);
+        assert_eq!(rig.peers[&1].1.len(), pieces.min(METADATA_REQUESTS_OUT));
+        rig.run(100).assert_found();
+    }
+}
+
+#[test]
+fn p30_of_three_peers_the_one_that_gave_wrong_bytes_is_found_and_no_other() {
+    for liar in 0..3 {
+        let mut kinds = [Kind::Honest; 3];
+        kinds[liar] = Kind::Wrong;
+        let mut rig = Rig::with(5 * PIECE + 1, &kinds);
+        rig.run(100).assert_found();
+        let blamed: Vec<_> = rig.dropped.iter().collect();
+        match liar {
+            // The honest two were as fast.
+            2 => assert_eq!(blamed, []),
+            // It answers before the others do.
+            0 => assert_eq!(blamed, [(&1, &Fault::Lied)]),
+            _ => assert!(blamed.iter().all(|(peer, _)| **peer == liar as u32 + 1), "{blamed:?}"),
+        }
+    }
+}
+
+#[test]
+fn p30_lies_about_the_size_cost_the_liar_alone() {
+    let size = (5 * PIECE + 1) as u32;
+    for kind in [
+        Kind::OtherSize(1),
+        Kind::OtherSize(size - 1),
+        Kind::OtherSize(size + 1),
+        Kind::OtherSize(10 * size),
+        Kind::ChangesSize,
+        Kind::Beyond,
+        Kind::Short,
+        Kind::Wrong,
+    ] {
+        let mut rig = Rig::with(size as usize, &[kind, kind, kind, Kind::Honest]);
+        rig.run(2000).assert_found();
+        assert!(rig.dropped.iter().all(|(&peer, &fault)| peer < 4 && fault == Fault::Lied), "{kind:?}");
+        assert!(rig.dropped.len() >= 2, "{kind:?} gave its part before the honest had a place");
+    }
+}
+
+#[test]
+fn p30_metadata_has_so_many_bytes_and_no_more() {
+    let max = METAINFO_BYTES_MAX as u32;
+    for (size, taken) in [
+        (Some(max - 1), true),
+        (Some(max), true),
+        (Some(max + 1), false),
+        (Some(u32::MAX), false),
+        (Some(0), false),
+        (None, false),
+    ] {
+        let mut fetch = MetadataFetch::new(InfoHash([0; 20]));
+        fetch.handle_ready(1, size, Instant(0));
+        let action = fetch.poll_action();
+        match taken {
+            true => assert_eq!(action, Some(FetchAction::Request(1, 0)), "{size:?}"),
+            false => assert_eq!(action, Some(FetchAction::Drop(1, Fault::HasNone)), "{size:?}"),
+        }
+        assert_eq!(fetch.peers(), usize::from(taken));
+    }
+}
+
+#[test]
+fn p30_metadata_of_the_greatest_length_is_put_together() {
+    let mut rig = Rig::with(METAINFO_BYTES_MAX, &[Kind::Honest]);
+    rig.run(2 * (METAINFO_BYTES_MAX / PIECE) as u32).assert_found();
+}
+
+#[test]
+fn p30_who_refuses_or_is_silent_makes_room_for_others() {
+    for (kind, fault) in [(Kind::Rejects, Fault::Refused), (Kind::Silent, Fault::Silent)] {
+        let mut rig = Rig::with(PIECE, &[kind, kind, kind, kind, Kind::Honest]);
+        rig.run(1000).assert_found();
+        assert!(rig.dropped.len() >= METADATA_GIVERS_MAX);
+        assert!(rig.dropped.values().all(|&dropped| dropped == fault), "{:?}", rig.dropped);
+    }
+}
+
+#[test]
+fn p30_silence_is_borne_for_so_long_and_no_longer() {
+    let mut rig = Rig::with(PIECE, &[Kind::Silent]);
+    let end = rig.now + METADATA_SILENCE;
+    assert_eq!(rig.fetch.poll_timeout(), Some(end));
+    rig.fetch.handle_tick(Instant(end.0 - 1));
+    assert_eq!(rig.fetch.poll_action(), None);
+    rig.fetch.handle_tick(end);
+    assert_eq!(rig.fetch.poll_action(), Some(FetchAction::Drop(1, Fault::Silent)));
+}
+
+#[test]
+fn p30_so_many_give_at_a_time_and_the_others_wait_for_their_places() {
+    let mut rig = Rig::with(PIECE, &[Kind::Silent; METADATA_GIVERS_MAX + 1]);
+    let asked = |rig: &Rig| rig.peers.values().filter(|(_, asked)| !asked.is_empty()).count();
+    assert_eq!(asked(&rig), METADATA_GIVERS_MAX);
+    rig.peers.remove(&1);
+    rig.fetch.handle_gone(1, rig.now);
+    rig.carry_out();
+    assert_eq!(asked(&rig), METADATA_GIVERS_MAX, "the next one has its place");
+}
+
+#[test]
+fn p30_those_that_drip_give_way_and_have_twice_as_long_the_next_time() {
+    // 50 pieces at one in 8 seconds: never silent for long enough, and never done in a turn.
+    let drips = Kind::Drips(80);
+    let mut rig = Rig::with(50 * PIECE, &[drips, drips, drips, drips, Kind::Honest]);
+    // Two turns of ten seconds before the honest one has a place, and five seconds for its pieces.
+    rig.run(10 * 26).assert_found();
+    assert!(rig.dropped.is_empty(), "being slow is no lie");
+
+    let mut slow = Rig::with(4 * PIECE, &[drips, drips, drips]);
+    slow.run(10 * 200).assert_found();
+}
+
+#[test]
+fn a_late_answer_of_an_earlier_turn_is_no_offence() {
+    let mut rig = Rig::with(2 * PIECE, &[Kind::Silent; METADATA_GIVERS_MAX + 1]);
+    let piece = rig.metadata[..PIECE].to_vec();
+    let total = rig.metadata.len() as u32;
+    // Both give a little, so that they are not silent when their turn is over.
+    for number in 1..=METADATA_GIVERS_MAX as u32 {
+        rig.fetch.handle_data(number, 0, (total, &piece), rig.now + Span::from_secs(5));
+    }
+    rig.now = rig.now + METADATA_TURN;
+    rig.fetch.handle_tick(rig.now);
+    rig.carry_out();
+    assert!(rig.dropped.is_empty());
+    let last = rig.metadata[PIECE..].to_vec();
+    rig.fetch.handle_data(1, 1, (total, &last), rig.now);
+    rig.carry_out();
+    assert!(rig.dropped.is_empty() && rig.done.is_none());
+    // Nor is an answer that came twice, or a refusal of what nobody asked for.
+    rig.fetch.handle_data(2, 0, (total, &piece), rig.now);
+    rig.fetch.handle_reject(2, 77, rig.now);
+    rig.carry_out();
+    assert!(rig.dropped.is_empty());
+}
+
+#[test]
+fn what_a_peer_says_again_of_its_metadata_changes_nothing() {
+    let mut rig = Rig::with(3 * PIECE, &[Kind::Honest]);
+    rig.fetch.handle_ready(1, Some(7), rig.now);
+    rig.fetch.handle_ready(1, None, rig.now);
+    rig.run(10).assert_found();
+    rig.fetch.handle_ready(2, Some(7), rig.now);
+    rig.fetch.handle_data(2, 0, (7, &[0; 7]), rig.now);
+    rig.fetch.handle_tick(rig.now + Span::from_secs(1000));
+    assert_eq!(rig.fetch.poll_action(), None, "it is over");
+}
