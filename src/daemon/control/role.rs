@@ -38,7 +38,7 @@ impl Control<'_> {
                 swarm.peer_at = now;
             } else if now.since(swarm.peer_at) >= self.config.no_peers_timeout {
                 let errors = swarm.tracker_error.iter().chain(&swarm.web_seed_error);
-                let tracker = errors.map(|error| format!(" ({error})")).collect();
+                let tracker: String = errors.map(|error| format!(" ({error})")).collect();
                 let name = crate::proto::text::escape(swarm.metainfo.name.as_bytes(), 255);
                 let seconds = self.config.no_peers_timeout.as_ms() / 1000;
                 if let Some(seeking) = &swarm.seeking {
