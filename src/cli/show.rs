@@ -73,7 +73,10 @@ fn matching(metainfo: &Metainfo, args: &ShowArgs) -> Result<String, CliError> {
     let meant = |index: usize| chosen.as_ref().is_none_or(|chosen| chosen[index].is_wanted());
     let files = metainfo.files.iter().enumerate().filter(|(index, file)| !file.pad && meant(*index));
     if args.json {
-        let file = |(index, file): (usize, &FileEntry)| json!({ "index": index, "path": file.path.join("/"), "length": file.length });
+        let file = |(index, file): (usize, &FileEntry)| {
+            let path = file.path.join("/");
+            json!({ "index": index, "path": path, "length": file.length })
+        };
         return Ok(json!({ "files": files.map(file).collect::<Vec<_>>() }).to_string());
     }
     Ok(files.map(|(index, file)| Escaped(&file_row(index, file)).to_string() + "\n").collect())

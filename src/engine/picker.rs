@@ -2,8 +2,8 @@
 //!
 //! In order: a chunk of a piece on parole (`parole.rs`); a chunk that some core gave back; a chunk of a piece
 //! that is begun, so that pieces get whole; the rarest of a sample of the most wanted missing pieces, with a
-//! random start, so that equally rare ones differ between nodes. Chunks are claimed in the shared table: two cores
-//! never collect one.
+//! random start, so that equally rare ones differ between nodes. Chunks are claimed in the shared table: two
+//! cores never collect one.
 //!
 //! Of equally rare pieces a node prefers its own: those for which its peer id, hashed with the piece,
 //! beats the ids of all others that lack pieces (rendezvous hashing, Thaler and Ravishankar 1998). All nodes

@@ -20,6 +20,8 @@ pub struct Announced {
     pub count: u32,
     /// Whether it ever said `event=completed`.
     pub completed: bool,
+    /// Whether it ever said `event=paused`: it wants no more and lacks something (BEP 21).
+    pub paused: bool,
 }
 
 type Swarm = BTreeMap<SocketAddr, Announced>;
@@ -141,10 +143,12 @@ fn answer(request: &str, from: IpAddr, state: &State) -> Result<Vec<u8>, &'stati
     let addr = SocketAddr::new(from, port);
     let mut swarms = state.swarms.lock().map_err(|_| "broken")?;
     let swarm = swarms.entry(info_hash).or_default();
-    let entry = swarm.entry(addr).or_insert(Announced { addr, left, count: 0, completed: false });
+    let entry =
+        swarm.entry(addr).or_insert(Announced { addr, left, count: 0, completed: false, paused: false });
     entry.left = left;
     entry.count += 1;
     entry.completed |= text("event") == Some("completed");
+    entry.paused |= text("event") == Some("paused");
     let stopped = text("event") == Some("stopped");
     let reply = compact(swarm.keys().filter(|other| **other != addr));
     if stopped && left > 0 {

@@ -147,3 +147,17 @@ fn of_several_torrents_one_must_match_and_the_others_want_nothing() {
     assert_eq!(choose(&["t"]).unwrap()[1], None);
     assert!(choose(&["t", "nowhere"]).is_err());
 }
+
+#[test]
+fn an_error_shows_so_many_names_and_counts_the_rest() {
+    for (count, more) in
+        [(FILE_NAMES_SHOWN_MAX - 1, false), (FILE_NAMES_SHOWN_MAX, false), (FILE_NAMES_SHOWN_MAX + 1, true)]
+    {
+        let files: String = (0..count).map(|name| format!("d6:lengthi1e4:pathl1:{name}ee")).collect();
+        let metainfo = parse(&format!("5:filesl{files}e"));
+        let selection = Selection::new(&["nothing".to_owned()], &[], &[]).unwrap();
+        let text = selection.choose(&metainfo, None).unwrap_err().to_string();
+        assert_eq!(text.matches(", ").count() + 1, count.min(FILE_NAMES_SHOWN_MAX), "{text}");
+        assert_eq!(text.contains(" and 1 more"), more, "{text}");
+    }
+}
