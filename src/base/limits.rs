@@ -42,6 +42,9 @@ pub const MAGNET_BYTES_MAX: usize = 8 << 10;
 
 /// Longest message but `piece` and `bitfield`.
 pub const MESSAGE_BYTES_MAX: u32 = 64 << 10;
+/// Hashes that one hash request may ask for, those of its proof not counted (BEP 52): the leaves of a piece of
+/// 8 MiB. Of longer pieces they are asked for in parts.
+pub const HASHES_ASKED_MAX: u32 = 512;
 /// Longest block that is served or accepted: what every client asks for is 16 KiB, BEP 3 allows more.
 pub const REQUEST_BYTES_MAX: u32 = 128 << 10;
 /// Requests of one peer that wait to be served; announced as `reqq` (BEP 10).

@@ -91,6 +91,7 @@ use peer::{Origin, Peer, Peers, Stage};
 use torrent::Torrent;
 
 pub use assembly::piece_chunks as assembly_chunks;
+pub use assembly::wanted_chunks;
 pub use download::Expected;
 pub use download::Landing;
 pub use session::Admission;

@@ -307,6 +307,7 @@ impl Engine {
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => self.greeted(conn, payload),
             Message::Extended { id: TROC_ID, payload } => self.identified(conn, payload, now),
             Message::Extended { .. } => idle(peer),
+            Message::HashRequest(_) | Message::Hashes { .. } | Message::HashReject(_) => idle(peer),
         }
     }
 

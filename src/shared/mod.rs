@@ -18,3 +18,4 @@ pub mod retirer;
 pub mod sleepers;
 pub mod sync;
 pub mod torrent;
+pub mod wanted;

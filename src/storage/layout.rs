@@ -35,6 +35,7 @@ pub struct Extent {
 pub struct Layout {
     starts: Box<[u64]>,
     pads: Box<[bool]>,
+    has_pads: bool,
 }
 
 impl Layout {
@@ -48,7 +49,8 @@ impl Layout {
             starts.push(end);
             pads.push(file.pad);
         }
-        Self { starts: starts.into(), pads: pads.into() }
+        let has_pads = pads.contains(&true);
+        Self { starts: starts.into(), pads: pads.into(), has_pads }
     }
 
     /// How many files there are, padding included.
@@ -74,6 +76,29 @@ impl Layout {
     /// Whether the file is padding.
     pub fn is_pad(&self, file: FileIndex) -> bool {
         self.pads[file.0 as usize]
+    }
+
+    /// Whether any file is padding.
+    pub const fn has_pads(&self) -> bool {
+        self.has_pads
+    }
+
+    /// How many of `len` bytes from offset `start` there are without the padding at their end, and without
+    /// what lies beyond the end of the torrent.
+    pub fn content_len(&self, start: u64, len: u32) -> u32 {
+        let end = start.saturating_add(u64::from(len)).min(self.total_bytes());
+        if !self.has_pads || end <= start {
+            return end.saturating_sub(start) as u32;
+        }
+        // The first file that ends at or behind `end`; what follows it does not matter.
+        let mut file = self.starts.partition_point(|&at| at < end).saturating_sub(1);
+        let mut content_end = end;
+        while content_end > start && (self.pads[file] || self.starts[file] == self.starts[file + 1]) {
+            content_end = content_end.min(self.starts[file]);
+            let Some(before) = file.checked_sub(1) else { break };
+            file = before;
+        }
+        content_end.saturating_sub(start) as u32
     }
 
     /// Every file that exists on disk, empty ones included.
@@ -155,9 +180,16 @@ mod tests {
             for start in 0..=bytes.len() + 1 {
                 for len in 0..=bytes.len() + 2 - start {
                     check_range(&layout, &bytes, start, len);
+                    check_content(&layout, &bytes, start, len);
                 }
             }
         }
+    }
+
+    fn check_content(layout: &Layout, bytes: &[(Option<FileIndex>, u64)], start: usize, len: usize) {
+        let range = &bytes[start.min(bytes.len())..(start + len).min(bytes.len())];
+        let content = range.iter().rposition(|(file, _)| file.is_some()).map_or(0, |last| last + 1);
+        assert_eq!(layout.content_len(start as u64, len as u32) as usize, content, "{start} {len}");
     }
 
     fn check_range(layout: &Layout, bytes: &[(Option<FileIndex>, u64)], start: usize, len: usize) {

@@ -1,4 +1,4 @@
-//! The 68 bytes that open a connection (BEP 3), with the reserved bits of BEP 6 and BEP 10.
+//! The 68 bytes that open a connection (BEP 3), with the reserved bits of BEP 6, BEP 10 and BEP 52.
 
 use super::WireError;
 use crate::base::ids::{InfoHash, PeerId};
@@ -11,6 +11,8 @@ const EXTENSION_BYTE: usize = 5;
 const EXTENSION_BIT: u8 = 0x10;
 const FAST_BYTE: usize = 7;
 const FAST_BIT: u8 = 0x04;
+const V2_BYTE: usize = 7;
+const V2_BIT: u8 = 0x10;
 
 /// The handshake of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,18 @@ impl Handshake {
     pub const fn with_extension(mut self) -> Self {
         self.reserved[EXTENSION_BYTE] |= EXTENSION_BIT;
         self
+    }
+
+    /// The same with the bit that offers v2 for a hybrid torrent (BEP 52).
+    #[must_use]
+    pub const fn with_v2(mut self) -> Self {
+        self.reserved[V2_BYTE] |= V2_BIT;
+        self
+    }
+
+    /// Whether the sender can go on with v2 of a hybrid torrent (BEP 52).
+    pub const fn has_v2(&self) -> bool {
+        self.reserved[V2_BYTE] & V2_BIT != 0
     }
 
     /// Whether the sender speaks the fast extension (BEP 6).
@@ -117,10 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn the_feature_bits_are_those_of_bep_6_and_bep_10() {
+    fn the_feature_bits_are_those_of_bep_6_bep_10_and_bep_52() {
         assert!(!example().has_fast() && !example().has_extension());
         assert_eq!(example().with_fast().reserved, [0, 0, 0, 0, 0, 0, 0, 4]);
         assert_eq!(example().with_extension().reserved, [0, 0, 0, 0, 0, 0x10, 0, 0]);
+        assert_eq!(example().with_v2().reserved, [0, 0, 0, 0, 0, 0, 0, 0x10]);
+        assert!(example().with_v2().has_v2() && !example().with_fast().has_v2());
         let mut all = example();
         all.reserved = [0xff; 8];
         let parsed = Handshake::parse(&all.encode()).unwrap().unwrap();

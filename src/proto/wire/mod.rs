@@ -4,6 +4,7 @@
 
 pub mod extension;
 pub mod handshake;
+pub mod hashes;
 pub mod identity;
 pub mod message;
 pub mod peer_id;
