@@ -53,6 +53,8 @@ pub const REQUESTS_QUEUED_MAX: usize = 512;
 pub const REQUESTS_OUT_MAX: usize = 512;
 /// Fewest requests kept outstanding at a peer that answers.
 pub const REQUESTS_OUT_MIN: usize = 4;
+/// Hashes of one layer that a hash request may ask for (BEP 52 advises 512): the leaves of a piece of 16 MiB.
+pub const HASHES_PER_REQUEST_MAX: u32 = 1024;
 /// Invalid requests after which a peer is dropped.
 pub const STRIKES_MAX: u32 = 100;
 /// Bytes nobody asked for after which a peer is dropped.
