@@ -42,9 +42,6 @@ pub const MAGNET_BYTES_MAX: usize = 8 << 10;
 
 /// Longest message but `piece` and `bitfield`.
 pub const MESSAGE_BYTES_MAX: u32 = 64 << 10;
-/// Hashes that one hash request may ask for, those of its proof not counted (BEP 52): the leaves of a piece of
-/// 8 MiB. Of longer pieces they are asked for in parts.
-pub const HASHES_ASKED_MAX: u32 = 512;
 /// Longest block that is served or accepted: what every client asks for is 16 KiB, BEP 3 allows more.
 pub const REQUEST_BYTES_MAX: u32 = 128 << 10;
 /// Requests of one peer that wait to be served; announced as `reqq` (BEP 10).
@@ -55,6 +52,18 @@ pub const REQUESTS_OUT_MAX: usize = 512;
 pub const REQUESTS_OUT_MIN: usize = 4;
 /// Hashes of one layer that a hash request may ask for (BEP 52 advises 512): the leaves of a piece of 16 MiB.
 pub const HASHES_PER_REQUEST_MAX: u32 = 1024;
+/// Hash requests that wait for a piece of one torrent on one core to be read and hashed; one of each peer.
+pub const LEAF_ASKS_MAX: usize = 16;
+/// Longest piece whose leaves are hashed for a peer that asks for them: some 4 ms of one turn.
+pub const LEAF_PIECE_BYTES_MAX: u32 = 8 << 20;
+/// Bytes of answers that wait for a peer and beyond which its hash requests are rejected.
+pub const HASH_ANSWERS_WAITING_BYTES_MAX: usize = 128 << 10;
+/// How long a hash request waits for a piece to be read before it is rejected, and ours for an answer.
+pub const HASH_PATIENCE: Span = Span::from_secs(5);
+/// Peers that are asked in turn for the leaves of a piece that failed.
+pub const INQUEST_WITNESSES_MAX: usize = 3;
+/// Failed pieces of a torrent on one core whose leaves are asked for.
+pub const INQUESTS_MAX: usize = 8;
 /// Invalid requests after which a peer is dropped.
 pub const STRIKES_MAX: u32 = 100;
 /// Bytes nobody asked for after which a peer is dropped.

@@ -186,6 +186,8 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         info_hash: metainfo.info_hash,
         geometry,
         piece_hashes: metainfo.piece_hashes.clone(),
+        trees: None,
+        v2_hash: None,
         layout: layout_of(metainfo),
         private: metainfo.private,
     };

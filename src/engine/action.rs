@@ -33,7 +33,7 @@ pub enum Action {
         /// What the peer said.
         handshake: Handshake,
     },
-    /// Run the piece's SHA-1 over a chunk, then call `handle_hashed`.
+    /// Run the piece's hash, by each version of its torrent, over a chunk, then call `handle_hashed`.
     Hash {
         /// The torrent.
         torrent: TorrentId,
@@ -50,6 +50,15 @@ pub enum Action {
         torrent: TorrentId,
         /// The piece; its slots are stable.
         piece: u32,
+    },
+    /// Hash each block of a piece, then call `handle_leaves`.
+    Leaves {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece; its slots are stable.
+        piece: u32,
+        /// What for.
+        of: Leaves,
     },
     /// Write a chunk to its files, then call `handle_written`. The chunk is pinned for it.
     Write {
@@ -71,6 +80,15 @@ pub enum Action {
     Tell(To, Note),
     /// Tell the control thread.
     Report(Report),
+}
+
+/// Whose leaves are hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves {
+    /// Of a piece that is verified, for peers that ask. Its chunks are pinned for it.
+    Verified,
+    /// Of one that failed, to find the blocks that are wrong.
+    Failed,
 }
 
 /// Who is told.
@@ -175,6 +193,13 @@ pub enum Report {
         /// The error number.
         errno: i32,
     },
+    /// The v1 and v2 halves of a hybrid torrent describe different data; fetching of it has stopped.
+    Torn {
+        /// The torrent.
+        torrent: TorrentId,
+        /// A piece in which they differ.
+        piece: u32,
+    },
     /// A peer asks for a torrent that is asleep.
     Wanted {
         /// The torrent.
@@ -222,6 +247,7 @@ impl Report {
             Self::PieceWritten { torrent, .. }
             | Self::PieceLost { torrent, .. }
             | Self::DiskFailed { torrent, .. }
+            | Self::Torn { torrent, .. }
             | Self::Wanted { torrent }
             | Self::Connected { torrent, .. }
             | Self::Listens { torrent, .. }

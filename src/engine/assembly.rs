@@ -13,6 +13,7 @@ use crate::base::limits::HAVE_FRAMES_WAITING_MAX;
 use crate::base::time::Span;
 use crate::proto::wire::message::Message;
 use crate::shared::chunks::ChunkState;
+use crate::shared::judge::{PieceDigest, Verdict};
 
 /// Failed pieces whose evidence is kept, per torrent.
 const EVIDENCE_MAX: usize = 64;
@@ -51,7 +52,7 @@ impl Engine {
     }
 
     /// A chunk was hashed; `digest` is the piece's, after its last chunk.
-    pub fn handle_hashed(&mut self, id: TorrentId, chunk: u32, digest: Option<[u8; 20]>) {
+    pub fn handle_hashed(&mut self, id: TorrentId, chunk: u32, digest: Option<PieceDigest>) {
         let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
         let Some(digest) = digest else {
@@ -63,13 +64,26 @@ impl Engine {
             return;
         };
         torrent.assembling.remove(&piece);
-        if digest == torrent.shared.meta.piece_hashes[piece as usize] {
-            self.piece_verified(id, piece);
-        } else {
-            self.counters.hash_failures.add(1);
-            // The evidence is taken before the slots are given back.
-            self.actions.push_back(Action::Autopsy { torrent: id, piece });
+        match torrent.shared.meta.judge(piece, &digest) {
+            Verdict::Right => self.piece_verified(id, piece),
+            Verdict::Wrong => {
+                self.counters.hash_failures.add(1);
+                if self.begin_inquest(id, piece) {
+                    return;
+                }
+                // The evidence is taken before the slots are given back.
+                self.actions.push_back(Action::Autopsy { torrent: id, piece });
+            }
+            Verdict::Torn => self.piece_torn(id, piece),
         }
+    }
+
+    /// Nothing that a peer can send makes this piece right: the torrent is not fetched any further.
+    fn piece_torn(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        torrent.shared.stop_fetch();
+        self.actions.push_back(Action::Report(Report::Torn { torrent: id, piece }));
+        self.give_up(id, piece);
     }
 
     fn piece_verified(&mut self, id: TorrentId, piece: u32) {
@@ -213,6 +227,7 @@ impl Engine {
             }
         }
         torrent.assembling.remove(&piece);
+        torrent.inquests.remove(&piece);
         true
     }
 

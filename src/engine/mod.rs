@@ -22,6 +22,7 @@
 //! seeding.rs    whom a seed serves, which nobody can repay
 //! proof.rs      who proves a key
 //! admission.rs  how many connections strangers may bring
+//! leaves.rs     hash requests of peers         inquest.rs   who spoilt which block of a v2 piece
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
@@ -45,6 +46,8 @@ mod egress;
 mod held;
 pub mod identity;
 mod ingress;
+mod inquest;
+mod leaves;
 mod loading;
 pub mod pace;
 mod parole;
@@ -314,6 +317,7 @@ impl Engine {
             self.torrents.resize_with(index + 1, || None);
         }
         self.by_hash.insert(shared.meta.info_hash, id);
+        self.by_hash.extend(shared.meta.v2_hash.map(|v2| (v2, id)));
         self.torrents[index] = Some(Torrent::new(shared, self.config.sequential, &mut self.rng));
     }
 

@@ -12,9 +12,11 @@ use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, 
 use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::Message;
 use crate::shared::sync::Ordering;
+use crate::shared::torrent::TorrentMeta;
 
 use super::admission::Counted;
 use super::egress::Lane;
+use super::peer::Version;
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
 use super::*;
@@ -54,6 +56,9 @@ pub enum PeerMisbehaved {
     /// Too much payload that nobody asked for.
     #[error("sent payload that nobody asked for")]
     Unsolicited,
+    /// Hashes that do not lead to what is known.
+    #[error("sent hashes that prove nothing")]
+    BadHashes,
     /// Answers pile up that it does not read.
     #[error("asks on and on and does not read the answers")]
     ReadsNothing,
@@ -115,8 +120,8 @@ impl Engine {
         peer.stage = Stage::Handshaking;
         peer.since = now;
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
-        let info_hash = torrent.shared.meta.info_hash;
-        peer.out.frames.extend_from_slice(&our_handshake(&self.config, info_hash).encode());
+        let offer = our_offer(&self.config, &torrent.shared.meta);
+        peer.out.frames.extend_from_slice(&offer.encode());
         self.make_ready(conn);
     }
 
@@ -221,6 +226,7 @@ impl Engine {
         peer.stage = Stage::Open;
         peer.torrent = Some(id);
         peer.fast = theirs.has_fast();
+        peer.version = version(&shared.meta, peer.origin, theirs);
         peer.peer_id = theirs.peer_id;
         peer.bits = Bitfield::new(shared.meta.geometry.piece_count());
         peer.since = now;
@@ -236,7 +242,7 @@ impl Engine {
         torrent.peers.push(conn);
         torrent.stats(self.config.core).peers.fetch_add(1, Ordering::Relaxed);
         if peer.origin == Origin::Incoming {
-            let ours = our_handshake(&self.config, shared.meta.info_hash);
+            let ours = our_handshake(&self.config, answer_name(&shared.meta, peer.version));
             peer.out.frames.extend_from_slice(&ours.encode());
         }
         if theirs.has_extension() {
@@ -307,7 +313,9 @@ impl Engine {
             Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload } => self.greeted(conn, payload),
             Message::Extended { id: TROC_ID, payload } => self.identified(conn, payload, now),
             Message::Extended { .. } => idle(peer),
-            Message::HashRequest(_) | Message::Hashes { .. } | Message::HashReject(_) => idle(peer),
+            Message::HashRequest(request) => self.hashes_wanted(conn, request, now),
+            Message::Hashes { request, hashes } => self.hashes_given(conn, request, hashes),
+            Message::HashReject(request) => self.hashes_refused(conn, request, now),
         }
     }
 
@@ -524,6 +532,31 @@ pub(super) fn reject(peer: &mut Peer, block: BlockRef) -> Result<(), PeerMisbeha
 
 fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
     Handshake::new(info_hash, config.peer_id).with_fast().with_extension()
+}
+
+/// Our handshake when we open a connection: by the first name of the torrent. Of a hybrid one we offer to go on
+/// with v2, and who accepts answers by the second name (BEP 52).
+fn our_offer(config: &EngineConfig, meta: &TorrentMeta) -> Handshake {
+    let ours = our_handshake(config, meta.info_hash);
+    if meta.v2_hash.is_some() { ours.with_v2() } else { ours }
+}
+
+/// The version that both sides speak after the handshake of the other.
+fn version(meta: &TorrentMeta, origin: Origin, theirs: &Handshake) -> Version {
+    let accepts = origin == Origin::Incoming && theirs.has_v2();
+    match meta.v2_hash {
+        Some(v2) if accepts || theirs.info_hash == v2 => Version::V2,
+        None if meta.trees.is_some() => Version::V2,
+        _ => Version::V1,
+    }
+}
+
+/// The name of the torrent in our answer to a handshake.
+fn answer_name(meta: &TorrentMeta, version: Version) -> InfoHash {
+    match version {
+        Version::V2 => meta.v2_hash.unwrap_or(meta.info_hash),
+        Version::V1 => meta.info_hash,
+    }
 }
 
 /// Our extension handshake (BEP 10).

@@ -63,6 +63,8 @@ impl Rig {
             info_hash: HASH,
             geometry: Geometry::new(total_bytes, piece_bytes),
             piece_hashes: vec![[0; 20]; pieces as usize],
+            trees: None,
+            v2_hash: None,
             layout: Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false })),
             private: false,
         };

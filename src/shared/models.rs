@@ -411,6 +411,8 @@ fn torrent() -> Arc<SharedTorrent> {
         info_hash: InfoHash([0; 20]),
         geometry,
         piece_hashes: vec![[0; 20]],
+        trees: None,
+        v2_hash: None,
         layout: Layout::new([FileSpan { length: 100, pad: false }].into_iter()),
         private: false,
     };

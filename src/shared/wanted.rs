@@ -67,6 +67,8 @@ mod tests {
             info_hash: InfoHash([0; 20]),
             geometry: Geometry::new(layout.total_bytes(), piece_bytes),
             piece_hashes: Vec::new(),
+            trees: None,
+            v2_hash: None,
             layout,
             private: false,
         }

@@ -71,6 +71,8 @@ impl SimTorrent {
             info_hash: self.content.info_hash,
             geometry: self.geometry(),
             piece_hashes: self.piece_hashes.clone(),
+            trees: None,
+            v2_hash: None,
             layout: self.layout.clone(),
             private: false,
         }

@@ -20,6 +20,8 @@ fn torrent(index: usize, have: &[u32]) -> Arc<SharedTorrent> {
         info_hash: InfoHash(info_hash),
         geometry,
         piece_hashes: vec![[0; 20]; 2],
+        trees: None,
+        v2_hash: None,
         layout: Layout::new([FileSpan { length: 100_000, pad: false }].into_iter()),
         private: false,
     };

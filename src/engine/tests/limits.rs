@@ -205,6 +205,8 @@ fn add_torrent(rig: &mut Rig, id: u32, limits: TorrentLimits) {
         info_hash: InfoHash([id as u8 + 100; 20]),
         geometry: Geometry::new(1 << 20, 1 << 20),
         piece_hashes: vec![[0; 20]],
+        trees: None,
+        v2_hash: None,
         layout: Layout::new(std::iter::once(FileSpan { length: 1 << 20, pad: false })),
         private: false,
     };
@@ -318,7 +320,7 @@ fn verify(rig: &mut Rig) -> bool {
     for action in &done {
         match *action {
             Action::Hash { torrent, chunk, last, .. } => {
-                rig.engine.handle_hashed(torrent, chunk, last.then_some([0; 20]));
+                rig.engine.handle_hashed(torrent, chunk, last.then_some([0; 20].into()));
             }
             Action::Write { torrent, chunk } => rig.engine.handle_written(torrent, chunk, Ok(())),
             _ => {}

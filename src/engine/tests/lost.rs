@@ -60,6 +60,8 @@ fn another(rig: &mut Rig) -> (TorrentId, ConnId) {
         info_hash: InfoHash([8; 20]),
         geometry: meta.geometry,
         piece_hashes: meta.piece_hashes.clone(),
+        trees: None,
+        v2_hash: None,
         layout: meta.layout.clone(),
         private: false,
     };

@@ -77,6 +77,8 @@ fn shared(seed: u64, total_bytes: u64, piece_bytes: u32, cores: usize, now: Inst
         info_hash: HASH,
         geometry,
         piece_hashes: vec![RIGHT; geometry.piece_count() as usize],
+        trees: None,
+        v2_hash: None,
         layout: Layout::new([FileSpan { length: total_bytes, pad: false }].into_iter()),
         private: false,
     };
@@ -258,7 +260,7 @@ impl World {
                 let right = blocks(&self.shared, self.shared.meta.geometry.chunk_piece(chunk))
                     .all(|place| self.places.get(&place).copied().unwrap_or(false));
                 let digest = if right { RIGHT } else { [0; 20] };
-                engine.handle_hashed(TORRENT, chunk, last.then_some(digest));
+                engine.handle_hashed(TORRENT, chunk, last.then_some(digest.into()));
             }
             Job::Autopsy { piece } => {
                 let prints: Vec<u64> =
@@ -301,7 +303,7 @@ impl World {
         let found = |conn: ConnId| move |remote: &Remote| remote.node == node && remote.conn == conn;
         match action {
             Action::Send(conn) => self.send(node, conn),
-            Action::Unsent { .. } | Action::Listen(_) => {}
+            Action::Unsent { .. } | Action::Listen(_) | Action::Leaves { .. } => {}
             Action::Interrupt(conn) => {
                 if let Some(at) = self.remotes.iter().position(found(conn)) {
                     self.plan(at);

@@ -1,9 +1,7 @@
 //! Hash requests and their answers (BEP 52): nodes of a file's merkle tree, and what proves them.
 //!
 //! A request names a run of nodes in one layer, and how many layers above it the proof is to reach. The answer
-//! repeats it and carries the nodes, then one uncle for each of those layers that cannot be computed from them.
-
-use crate::base::limits::HASHES_ASKED_MAX;
+//! repeats it and carries the nodes, then their proof. `hash::merkle` says what it proves.
 
 /// Length of a digest.
 pub const HASH_BYTES: usize = 32;
@@ -11,7 +9,7 @@ pub const HASH_BYTES: usize = 32;
 /// Length of the fields that all three messages begin with.
 pub const HASH_REQUEST_BYTES: usize = HASH_BYTES + 16;
 
-/// A run of nodes in the tree of one file; as the peer wrote it: unchecked but for `is_sane`.
+/// A run of nodes in the tree of one file; as the peer wrote it: unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HashRequest {
     /// The root of the file's tree.
@@ -27,32 +25,6 @@ pub struct HashRequest {
 }
 
 impl HashRequest {
-    /// Whether it asks for something that a tree can have: an aligned run of a power of two, at most
-    /// `HASHES_ASKED_MAX`, and no layers that no tree has.
-    pub const fn is_sane(&self) -> bool {
-        self.length >= 2
-            && self.length <= HASHES_ASKED_MAX
-            && self.length.is_power_of_two()
-            && self.index.is_multiple_of(self.length)
-            && self.base_layer < u32::BITS
-            && self.proof_layers < u32::BITS
-    }
-
-    /// Layers of the tree that the run is wide.
-    pub const fn height(&self) -> u32 {
-        self.length.ilog2()
-    }
-
-    /// Uncles that prove the run: one for each layer of the proof from that of the run's own root on.
-    pub const fn uncles(&self) -> u32 {
-        (self.proof_layers + 1).saturating_sub(self.height())
-    }
-
-    /// Hashes in the answer to a sane request.
-    pub const fn answer_len(&self) -> u32 {
-        self.length + self.uncles()
-    }
-
     /// Reads the fields at the front of a message; `None` if there are too few bytes.
     pub fn parse(body: &[u8]) -> Option<(Self, &[u8])> {
         let (&root, rest) = body.split_first_chunk::<HASH_BYTES>()?;
@@ -82,40 +54,6 @@ mod tests {
 
     use super::*;
 
-    fn asks(length: u32, proof_layers: u32) -> HashRequest {
-        HashRequest { root: [7; 32], base_layer: 0, index: 0, length, proof_layers }
-    }
-
-    #[test]
-    fn the_proof_leaves_out_what_the_run_itself_tells() {
-        // BEP 52: the first log2(length) - 1 layers are left out.
-        assert_eq!((asks(2, 0).uncles(), asks(2, 1).uncles(), asks(2, 5).uncles()), (0, 1, 5));
-        assert_eq!((asks(16, 3).uncles(), asks(16, 4).uncles(), asks(16, 9).uncles()), (0, 1, 6));
-        assert_eq!((asks(512, 8).answer_len(), asks(512, 10).answer_len()), (512, 514));
-    }
-
-    #[test]
-    fn p32_only_aligned_runs_of_powers_of_two_up_to_the_limit_are_sane() {
-        for (length, sane) in [
-            (0, false),
-            (1, false),
-            (2, true),
-            (3, false),
-            (HASHES_ASKED_MAX / 2, true),
-            (HASHES_ASKED_MAX - 1, false),
-            (HASHES_ASKED_MAX, true),
-            (HASHES_ASKED_MAX + 1, false),
-            (HASHES_ASKED_MAX * 2, false),
-            (1 << 31, false),
-            (u32::MAX, false),
-        ] {
-            assert_eq!(asks(length, 0).is_sane(), sane, "{length}");
-        }
-        assert!(!HashRequest { index: 3, ..asks(2, 0) }.is_sane());
-        assert!(HashRequest { index: 4, ..asks(4, 31) }.is_sane());
-        assert!(!asks(4, 32).is_sane() && !HashRequest { base_layer: 32, ..asks(4, 0) }.is_sane());
-    }
-
     proptest! {
         #[test]
         fn what_is_encoded_is_parsed(root: [u8; 32], words: [u32; 4], rest: Vec<u8>) {
@@ -123,7 +61,6 @@ mod tests {
             let request = HashRequest { root, base_layer, index, length, proof_layers };
             let bytes = [&request.encode()[..], &rest].concat();
             prop_assert_eq!(HashRequest::parse(&bytes), Some((request, &rest[..])));
-            let _ = request.is_sane();
             for len in 0..HASH_REQUEST_BYTES {
                 prop_assert_eq!(HashRequest::parse(&bytes[..len]), None);
             }

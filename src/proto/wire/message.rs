@@ -6,7 +6,9 @@
 use super::WireError;
 use super::hashes::{HASH_BYTES, HASH_REQUEST_BYTES, HashRequest};
 use crate::base::geometry::BlockRef;
-use crate::base::limits::{HASHES_ASKED_MAX, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, UNKNOWN_MESSAGE_BYTES_MAX};
+use crate::base::limits::{
+    HASHES_PER_REQUEST_MAX, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, UNKNOWN_MESSAGE_BYTES_MAX,
+};
 use crate::base::units::PIECE_HEADER_BYTES;
 
 const CHOKE: u8 = 0;
@@ -30,7 +32,7 @@ const HASHES: u8 = 22;
 const HASH_REJECT: u8 = 23;
 
 /// Hashes in one message: what was asked for, and a proof from the lowest layer to the highest.
-const HASHES_MAX: u32 = HASHES_ASKED_MAX + u32::BITS;
+const HASHES_MAX: u32 = HASHES_PER_REQUEST_MAX + u32::BITS;
 
 /// Id, piece index and offset of a `piece` message: what its length prefix counts beside the block.
 const PIECE_FIXED_BYTES: u32 = PIECE_HEADER_BYTES - 4;

@@ -31,6 +31,8 @@ impl Content {
             info_hash: Self::INFO_HASH,
             geometry: self.geometry,
             piece_hashes: vec![Self::DIGEST; self.geometry.piece_count() as usize],
+            trees: None,
+            v2_hash: None,
             layout: Layout::new(std::iter::once(FileSpan { length, pad: false })),
             private: false,
         }

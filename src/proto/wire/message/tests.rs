@@ -119,8 +119,8 @@ fn p7_a_block_length_is_limited_to_the_longest_request() {
     }
 }
 
-/// 512 hashes and a proof of 32 layers.
-const HASHES_LENGTH_MAX: u32 = 49 + 32 * (512 + 32);
+/// As many hashes as may be asked for, and a proof of 32 layers.
+const HASHES_LENGTH_MAX: u32 = 49 + 32 * (HASHES_PER_REQUEST_MAX + 32);
 
 #[test]
 fn p32_hashes_end_at_their_limit_and_come_whole() {
