@@ -15,6 +15,7 @@ mod rivals;
 mod seeding;
 mod time;
 mod turns;
+mod v2;
 mod view;
 
 use super::*;
