@@ -23,8 +23,7 @@ const LAYERS: &[&str] =
 
 /// Imports that the order would allow: what is encoded, digested and planned knows values only, and the
 /// kernel's layer does not know what a torrent is.
-const FORBIDDEN: &[(&str, &[&str])] =
-    &[("storage", &["proto", "hash"]), ("io", &["proto", "engine"])];
+const FORBIDDEN: &[(&str, &[&str])] = &[("storage", &["proto", "hash"]), ("io", &["proto", "engine"])];
 
 /// Layers without I/O, clocks, threads and locks.
 const PURE: &[&str] = &["base", "hash", "proto", "storage", "engine"];

@@ -15,6 +15,15 @@ use crate::io::uring::SetupError;
 /// See the module.
 #[derive(Debug, Error)]
 pub enum NodeError {
+    /// A torrent that only v2 can transfer.
+    #[error(
+        "{name} is a torrent of BitTorrent v2 alone, which is not transferred yet: use a v1 or hybrid torrent of \
+         the same data"
+    )]
+    OnlyV2 {
+        /// The torrent, escaped.
+        name: String,
+    },
     /// The download directory is not there.
     #[error("no such directory, {}: create it first, or name another", .0.display())]
     NoDirectory(PathBuf),

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::clock;
 use super::error::NodeError;
 use super::files::{Access, TorrentFiles, layout_of};
-use super::hashing::{HashOptions, HashSource, Known, Method, PieceOutcome, check_pieces};
+use super::hashing::{Digests, HashOptions, HashSource, Known, Method, PieceOutcome, check_pieces};
 use super::store::{Keeper, StateDir};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::TorrentId;
@@ -109,6 +109,10 @@ pub async fn start(
     on_checked: impl Fn(u32) + Send + 'static,
 ) -> Result<Option<Started>, NodeError> {
     let config = Arc::new(config);
+    if !config.metainfo.has_v1() {
+        let name = crate::proto::text::escape(config.metainfo.name.as_bytes(), 255);
+        return Err(NodeError::OnlyV2 { name });
+    }
     // Never closed. A torrent that is woken does not queue behind others: its peers wait for it.
     let _place = if config.may_sleep { config.gates.begun.acquire().await.ok() } else { None };
     let starts = &config.gates.starts;
@@ -245,15 +249,15 @@ async fn check(
         (Arc::clone(&config.metainfo), config.dir.clone(), Arc::clone(&config.gates));
     let pieces: Vec<u32> = resume.rehash.ones().collect();
     let fingerprint = config.state.fingerprint();
-    let options = HashOptions { method: Method::Sha1AndFingerprints(fingerprint), ..HashOptions::default() };
+    let digests = Digests::of_torrent(&metainfo);
+    let method = Method { digests, fingerprint: Some(fingerprint) };
+    let options = HashOptions { method, ..HashOptions::default() };
     blocking(&config.gates.checks, move || {
         let mut found = Vec::new();
         let source = HashSource::of_torrent(&metainfo, &dir);
         let mut on_piece = |piece, outcome| {
             match outcome {
-                PieceOutcome::Hashed { digest, fingerprints }
-                    if metainfo.piece_hashes.get(piece as usize) == Some(&digest) =>
-                {
+                PieceOutcome::Hashed { digest, fingerprints } if digest.fits(&metainfo, piece) => {
                     found.push((piece, fingerprints));
                 }
                 PieceOutcome::Fingerprinted { fingerprints } => found.push((piece, fingerprints)),

@@ -23,16 +23,8 @@ const LENGTH_AT: usize = BLOCK_BYTES - 8;
 type State = [u32; 8];
 
 /// FIPS 180-4, section 5.3.3.
-const INITIAL: State = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const INITIAL: State =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// The digest of `bytes`.
 pub fn digest(bytes: &[u8]) -> Hash {

@@ -43,7 +43,11 @@ fn roots_and_all_nodes_of_small_trees_are_right() {
             assert_eq!(tree.root(), layers[layers.len() - 1][0]);
             for (layer, nodes) in (0..).zip(&layers) {
                 for (index, node) in (0..).zip(nodes) {
-                    assert_eq!(tree.node(layer, index), (layer >= base).then_some(*node), "{count} {layer} {index}");
+                    assert_eq!(
+                        tree.node(layer, index),
+                        (layer >= base).then_some(*node),
+                        "{count} {layer} {index}"
+                    );
                     assert!(index < shape.nodes(layer) || *node == pad(layer));
                 }
                 assert_eq!(tree.node(layer, nodes.len() as u64), None);

@@ -62,7 +62,11 @@ fn what_has_no_room_is_left_out() {
         let mut out = vec![[0; 32]; room];
         digest_many(&inputs, &mut out);
         for (place, digest) in out.iter().enumerate() {
-            assert_eq!(*digest, inputs.get(place).map_or([0; 32], |input| theirs(input)), "{place} of {room}");
+            assert_eq!(
+                *digest,
+                inputs.get(place).map_or([0; 32], |input| theirs(input)),
+                "{place} of {room}"
+            );
         }
     }
 }
