@@ -15,12 +15,12 @@ use crate::io::uring::SetupError;
 /// See the module.
 #[derive(Debug, Error)]
 pub enum NodeError {
-    /// A torrent that only v2 can transfer.
+    /// A v2 torrent by whose metadata alone no piece can be verified.
     #[error(
-        "{name} is a torrent of BitTorrent v2 alone, which is not transferred yet: use a v1 or hybrid torrent of \
-         the same data"
+        "{name} is a torrent of BitTorrent v2 without its piece layers, which a magnet link does not bring: use its \
+         .torrent file, or a v1 or hybrid torrent of the same data"
     )]
-    OnlyV2 {
+    NoLayers {
         /// The torrent, escaped.
         name: String,
     },

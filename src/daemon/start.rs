@@ -19,6 +19,7 @@ use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::shared::budget::Budget;
 use crate::shared::torrent::{SharedTorrent, TorrentLimits, TorrentMeta};
+use crate::shared::trees::Trees;
 use crate::storage::durability::SyncPolicy;
 use crate::storage::layout::FileIndex;
 use crate::storage::resume::Resume;
@@ -109,10 +110,6 @@ pub async fn start(
     on_checked: impl Fn(u32) + Send + 'static,
 ) -> Result<Option<Started>, NodeError> {
     let config = Arc::new(config);
-    if !config.metainfo.has_v1() {
-        let name = crate::proto::text::escape(config.metainfo.name.as_bytes(), 255);
-        return Err(NodeError::OnlyV2 { name });
-    }
     // Never closed. A torrent that is woken does not queue behind others: its peers wait for it.
     let _place = if config.may_sleep { config.gates.begun.acquire().await.ok() } else { None };
     let starts = &config.gates.starts;
@@ -190,8 +187,8 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         info_hash: metainfo.info_hash,
         geometry,
         piece_hashes: metainfo.piece_hashes.clone(),
-        trees: None,
-        v2_hash: None,
+        trees: trees_of(metainfo)?.map(Arc::new),
+        v2_hash: metainfo.names().nth(1),
         layout: layout_of(metainfo),
         private: metainfo.private,
     };
@@ -215,6 +212,21 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
     let access = if shared.is_complete() { Access::Read } else { Access::Write };
     let pairs = open_all(&mut files, metainfo, access)?;
     Ok(Started { shared, pairs, durable, keeper, files })
+}
+
+/// The trees of a v2 or hybrid torrent, as the cores need them.
+fn trees_of(metainfo: &Metainfo) -> Result<Option<Trees>, NodeError> {
+    let Some(v2) = &metainfo.v2 else { return Ok(None) };
+    let files = v2.files.iter().map(|file| (file.pieces.start, file.length, file.layer.clone()));
+    match Trees::new(metainfo.geometry, files) {
+        Some(trees) => Ok(Some(trees)),
+        // Without the layers a hybrid is what its v1 part says.
+        None if metainfo.has_v1() => Ok(None),
+        None => {
+            let name = crate::proto::text::escape(metainfo.name.as_bytes(), 255);
+            Err(NodeError::NoLayers { name })
+        }
+    }
 }
 
 /// Makes durable what was found, so that the torrent is opened later without a look at its bytes.

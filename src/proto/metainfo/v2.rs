@@ -65,6 +65,14 @@ pub(super) enum Layers {
     FromPeers,
 }
 
+impl super::Metainfo {
+    /// By what peers, trackers and the DHT know it: a hybrid torrent has two names (BEP 52), and a swarm by each.
+    pub fn names(&self) -> impl Iterator<Item = InfoHash> {
+        let second = self.v2.as_ref().filter(|_| self.has_v1()).map(V2::short_info_hash);
+        std::iter::once(self.info_hash).chain(second)
+    }
+}
+
 impl V2 {
     /// The file that piece `piece` is of.
     pub fn file_of(&self, piece: u32) -> Option<&V2File> {
