@@ -16,9 +16,7 @@ use std::collections::BTreeSet;
 use super::action::Leaves;
 use super::session::{PeerMisbehaved, idle};
 use super::*;
-use crate::base::limits::{
-    HASH_PATIENCE, HASHES_PER_REQUEST_MAX, INQUEST_WITNESSES_MAX, INQUESTS_MAX,
-};
+use crate::base::limits::{HASH_PATIENCE, HASHES_PER_REQUEST_MAX, INQUEST_WITNESSES_MAX, INQUESTS_MAX};
 use crate::base::units::BLOCKS_PER_CHUNK;
 use crate::hash::merkle::{Hash, HashRange};
 use crate::proto::wire::hashes::HashRequest;
@@ -88,7 +86,9 @@ impl Engine {
     fn ask_leaves(&mut self, id: TorrentId, piece: u32) {
         let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return };
         let Some(request) = request_of(torrent, piece) else { return };
-        let Some(&conn) = torrent.inquests.get(&piece).and_then(|inquest| inquest.witnesses.last()) else { return };
+        let Some(&conn) = torrent.inquests.get(&piece).and_then(|inquest| inquest.witnesses.last()) else {
+            return;
+        };
         if let Some(peer) = self.peers.get_mut(conn) {
             Message::HashRequest(request).encode(&mut peer.out.frames);
             self.make_ready(conn);
@@ -257,5 +257,6 @@ fn is_proven(trees: &Trees, piece: u32, request: &HashRequest, hashes: &[Hash]) 
     let range = HashRange { base, index, length, proof_layers };
     let Some(file) = trees.of_piece(piece) else { return false };
     let Some(reached) = range.climb(file.shape, hashes) else { return false };
-    reached.layer == trees.piece_height(piece) && file.node(reached.layer, reached.index) == Some(reached.hash)
+    reached.layer == trees.piece_height(piece)
+        && file.node(reached.layer, reached.index) == Some(reached.hash)
 }

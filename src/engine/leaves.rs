@@ -89,9 +89,11 @@ impl Engine {
             // Lost while it was read. It is looked at again, and given up, by the second.
             return;
         }
-        let pinned: Vec<u32> = shared.meta.wanted_chunks(piece).map_while(|chunk| {
-            shared.chunks.pin(chunk, false).map(|_| chunk)
-        }).collect();
+        let pinned: Vec<u32> = shared
+            .meta
+            .wanted_chunks(piece)
+            .map_while(|chunk| shared.chunks.pin(chunk, false).map(|_| chunk))
+            .collect();
         if pinned.len() == shared.meta.wanted_chunks(piece).count() {
             torrent.leaf_asks.iter_mut().filter(|ask| ask.piece == piece).for_each(|ask| ask.hashing = true);
             self.actions.push_back(Action::Leaves { torrent: id, piece, of: Leaves::Verified });

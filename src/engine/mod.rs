@@ -22,6 +22,7 @@
 //! seeding.rs    whom a seed serves, which nobody can repay
 //! proof.rs      who proves a key
 //! admission.rs  how many connections strangers may bring
+//! versions.rs   v1 or v2 of a connection
 //! leaves.rs     hash requests of peers         inquest.rs   who spoilt which block of a v2 piece
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
@@ -64,6 +65,7 @@ mod tick;
 pub mod torrent;
 mod unchoking;
 mod upload;
+mod versions;
 pub mod view;
 
 use std::collections::{HashMap, VecDeque};

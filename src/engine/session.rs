@@ -12,13 +12,12 @@ use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, 
 use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::Message;
 use crate::shared::sync::Ordering;
-use crate::shared::torrent::TorrentMeta;
 
 use super::admission::Counted;
 use super::egress::Lane;
-use super::peer::Version;
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
+use super::versions::{answer_name, our_offer, version};
 use super::*;
 
 /// The peer id of somebody who has none.
@@ -530,33 +529,8 @@ pub(super) fn reject(peer: &mut Peer, block: BlockRef) -> Result<(), PeerMisbeha
     Ok(())
 }
 
-fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
+pub(super) fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Handshake {
     Handshake::new(info_hash, config.peer_id).with_fast().with_extension()
-}
-
-/// Our handshake when we open a connection: by the first name of the torrent. Of a hybrid one we offer to go on
-/// with v2, and who accepts answers by the second name (BEP 52).
-fn our_offer(config: &EngineConfig, meta: &TorrentMeta) -> Handshake {
-    let ours = our_handshake(config, meta.info_hash);
-    if meta.v2_hash.is_some() { ours.with_v2() } else { ours }
-}
-
-/// The version that both sides speak after the handshake of the other.
-fn version(meta: &TorrentMeta, origin: Origin, theirs: &Handshake) -> Version {
-    let accepts = origin == Origin::Incoming && theirs.has_v2();
-    match meta.v2_hash {
-        Some(v2) if accepts || theirs.info_hash == v2 => Version::V2,
-        None if meta.trees.is_some() => Version::V2,
-        _ => Version::V1,
-    }
-}
-
-/// The name of the torrent in our answer to a handshake.
-fn answer_name(meta: &TorrentMeta, version: Version) -> InfoHash {
-    match version {
-        Version::V2 => meta.v2_hash.unwrap_or(meta.info_hash),
-        Version::V1 => meta.info_hash,
-    }
 }
 
 /// Our extension handshake (BEP 10).

@@ -115,7 +115,9 @@ impl<I: Io> Worker<I> {
         let mut v1 = parts;
         for ((job, part), PieceHash { leaves, .. }) in jobs.iter().zip(&mut v1).zip(&mut hashes) {
             let Some(job) = job else { continue };
-            let Some(meta) = self.engine.torrent(job.torrent).map(|torrent| &torrent.shared.meta) else { continue };
+            let Some(meta) = self.engine.torrent(job.torrent).map(|torrent| &torrent.shared.meta) else {
+                continue;
+            };
             if meta.trees.is_some() {
                 merkle::push_leaves(&part[..meta.wanted_chunk_len(job.chunk) as usize], leaves);
             }
@@ -124,7 +126,12 @@ impl<I: Io> Worker<I> {
             }
         }
         let [a, b, c, d] = &mut hashes;
-        update_many(&mut [(&mut a.sha1, v1[0]), (&mut b.sha1, v1[1]), (&mut c.sha1, v1[2]), (&mut d.sha1, v1[3])]);
+        update_many(&mut [
+            (&mut a.sha1, v1[0]),
+            (&mut b.sha1, v1[1]),
+            (&mut c.sha1, v1[2]),
+            (&mut d.sha1, v1[3]),
+        ]);
         for (job, hash) in jobs.into_iter().zip(hashes) {
             if let Some(job) = job {
                 self.end_hash(job, hash);
