@@ -15,8 +15,8 @@ pub use web_seed::*;
 
 /// Largest .torrent file that is read: room for `PIECES_MAX` hashes (40 MiB) and `FILES_MAX` files.
 pub const METAINFO_BYTES_MAX: usize = 64 << 20;
-/// Deepest nesting of lists and dictionaries in a .torrent file.
-pub const METAINFO_DEPTH_MAX: usize = 32;
+/// Deepest nesting of lists and dictionaries in a .torrent file: room for a tree of the longest paths (BEP 52).
+pub const METAINFO_DEPTH_MAX: usize = PATH_ELEMENTS_MAX + 4;
 /// Most bencode tokens in a .torrent file.
 pub const METAINFO_TOKENS_MAX: usize = 2_000_000;
 /// Deepest nesting in a message from a peer or tracker.
@@ -82,6 +82,20 @@ pub const REQUESTS_QUEUED_MAX: usize = 512;
 pub const REQUESTS_OUT_MAX: usize = 512;
 /// Fewest requests kept outstanding at a peer that answers.
 pub const REQUESTS_OUT_MIN: usize = 4;
+/// Hashes of one layer that a hash request may ask for (BEP 52 advises 512): the leaves of a piece of 16 MiB.
+pub const HASHES_PER_REQUEST_MAX: u32 = 1024;
+/// Hash requests that wait for a piece of one torrent on one core to be read and hashed; one of each peer.
+pub const LEAF_ASKS_MAX: usize = 16;
+/// Longest piece whose leaves are hashed for a peer that asks for them: some 4 ms of one turn.
+pub const LEAF_PIECE_BYTES_MAX: u32 = 8 << 20;
+/// Bytes of answers that wait for a peer and beyond which its hash requests are rejected.
+pub const HASH_ANSWERS_WAITING_BYTES_MAX: usize = 128 << 10;
+/// How long a hash request waits for a piece to be read before it is rejected, and ours for an answer.
+pub const HASH_PATIENCE: Span = Span::from_secs(5);
+/// Peers that are asked in turn for the leaves of a piece that failed.
+pub const INQUEST_WITNESSES_MAX: usize = 3;
+/// Failed pieces of a torrent on one core whose leaves are asked for.
+pub const INQUESTS_MAX: usize = 8;
 /// Invalid requests after which a peer is dropped.
 pub const STRIKES_MAX: u32 = 100;
 /// Bytes nobody asked for after which a peer is dropped.

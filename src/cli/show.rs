@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::base::human::{Escaped, format_size};
 use crate::proto::magnet::Magnet;
-use crate::proto::metainfo::{FileEntry, Metainfo};
+use crate::proto::metainfo::{FileEntry, Metainfo, V2};
 
 use super::args::ShowArgs;
 use super::error::CliError;
@@ -90,8 +90,10 @@ fn torrent_table(metainfo: &Metainfo, all_files: bool) -> Table {
     let geometry = metainfo.geometry;
     let mut table = Table(String::new());
     table.row("name", &metainfo.name);
-    table.row("info hash", &metainfo.info_hash.to_hex());
-    table.row("size", &format!("{} ({} bytes)", format_size(geometry.total_bytes), geometry.total_bytes));
+    table.rows("info hash", metainfo.has_v1().then(|| metainfo.info_hash.to_hex()));
+    table.rows("v2 hash", metainfo.v2.as_ref().map(V2::info_hash_hex));
+    let content_bytes = metainfo.content_bytes();
+    table.row("size", &format!("{} ({content_bytes} bytes)", format_size(content_bytes)));
     table.row(
         "pieces",
         &format!("{} of {}", geometry.piece_count(), format_size(u64::from(geometry.piece_bytes))),
@@ -104,6 +106,7 @@ fn torrent_table(metainfo: &Metainfo, all_files: bool) -> Table {
     table
         .rows("trackers", tiers.flat_map(|(tier, n)| tier.iter().map(move |url| format!("tier {n}: {url}"))));
     table.rows("web seeds", metainfo.web_seeds.clone());
+    table.row("magnet", &metainfo.magnet_link());
     if metainfo.symlinks_skipped > 0 {
         table.row("links", &format!("{} symbolic links, which are not made", metainfo.symlinks_skipped));
     }
@@ -126,8 +129,11 @@ fn torrent_json(metainfo: &Metainfo) -> serde_json::Value {
     json!({
         "kind": "torrent",
         "name": metainfo.name,
-        "info_hash": metainfo.info_hash.to_hex(),
+        "info_hash": metainfo.has_v1().then(|| metainfo.info_hash.to_hex()),
+        "v2_hash": metainfo.v2.as_ref().map(V2::info_hash_hex),
+        "magnet": metainfo.magnet_link(),
         "total_bytes": metainfo.geometry.total_bytes,
+        "content_bytes": metainfo.content_bytes(),
         "piece_bytes": metainfo.geometry.piece_bytes,
         "pieces": metainfo.geometry.piece_count(),
         "private": metainfo.private,

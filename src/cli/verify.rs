@@ -9,7 +9,9 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::base::human::{Escaped, format_size};
-use crate::daemon::hashing::{HashOptions, HashSource, PieceOutcome, check_pieces, hash_pieces};
+use crate::daemon::hashing::{
+    Digests, HashOptions, HashSource, Method, PieceOutcome, check_pieces, hash_pieces,
+};
 use crate::proto::metainfo::Metainfo;
 
 use super::args::VerifyArgs;
@@ -87,8 +89,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let mut reason = None;
     let mut on_piece = |piece: u32, outcome: PieceOutcome| {
         match outcome {
-            PieceOutcome::Hashed { digest, .. }
-                if metainfo.piece_hashes.get(piece as usize) == Some(&digest) => {}
+            PieceOutcome::Hashed { digest, .. } if digest.fits(&metainfo, piece) => {}
             PieceOutcome::Fingerprinted { .. } => compared += 1,
             PieceOutcome::Hashed { .. } => troubles.push((piece, Trouble::Bad)),
             PieceOutcome::Absent { file } if scope.has(file) => troubles.push((piece, Trouble::Missing)),
@@ -101,7 +102,8 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
         progress.advance(u64::from(geometry.piece_len(piece)));
         ControlFlow::Continue(())
     };
-    let (all, options) = (scope.pieces.iter().copied(), HashOptions::default());
+    let method = Method { digests: Digests::of_torrent(&metainfo), fingerprint: None };
+    let (all, options) = (scope.pieces.iter().copied(), HashOptions { method, ..HashOptions::default() });
     match memory {
         Some(memory) => memory.lend(|known| check_pieces(source, all, known, &options, &mut on_piece)),
         None => hash_pieces(source, all, &options, &mut on_piece),

@@ -10,6 +10,7 @@
 
 mod check;
 mod digest;
+mod method;
 mod read;
 mod source;
 mod units;
@@ -25,13 +26,13 @@ use thiserror::Error;
 
 use crate::base::geometry::Geometry;
 use crate::base::limits::{HASH_BUFFERS_BYTES_MAX, HASH_THREADS_MAX};
-use crate::hash::fingerprint::Fingerprint;
 use crate::hash::sha1::LANES;
 use crate::proto::metainfo::Metainfo;
 use crate::storage::layout::Layout;
 
 pub use check::{Known, check_pieces};
 use digest::Digester;
+pub use method::{Digests, Method, PieceDigest};
 use source::Fault;
 use units::Job;
 
@@ -68,29 +69,17 @@ pub struct HashOptions {
     pub method: Method,
 }
 
-/// What is computed of each piece.
-#[derive(Clone, Copy, Debug, Default)]
-pub enum Method {
-    /// Its SHA-1.
-    #[default]
-    Sha1,
-    /// Its SHA-1, and the fingerprint of each of its chunks.
-    Sha1AndFingerprints(Fingerprint),
-    /// The fingerprints alone, for a third of the work.
-    Fingerprints(Fingerprint),
-}
-
 /// What became of one piece.
 #[derive(Debug)]
 pub enum PieceOutcome {
     /// All of it was read.
     Hashed {
-        /// SHA-1 of the piece.
-        digest: [u8; 20],
+        /// The digests that were asked for.
+        digest: PieceDigest,
         /// One per chunk, in order; empty unless asked for.
         fingerprints: Vec<u64>,
     },
-    /// All of it was read, and its SHA-1 was not asked for.
+    /// All of it was read, and no digest was asked for.
     Fingerprinted {
         /// One per chunk, in order.
         fingerprints: Vec<u64>,
@@ -190,7 +179,7 @@ pub fn hash_pieces(
         for index in 0..threads {
             let (to_thread, rows) = bounded(ROWS_WAITING);
             let digester = Digester {
-                geometry: source.job.geometry,
+                job: &source.job,
                 method: options.method,
                 results: result_tx.clone(),
                 pool: &pool,

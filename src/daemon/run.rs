@@ -71,7 +71,7 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
         seed: engine.seed,
         listen,
     };
-    let hashes = config.torrents.iter().map(|torrent| torrent.info_hash);
+    let hashes = config.torrents.iter().map(|torrent| torrent.names());
     let sleepers = Arc::new(Sleepers::new(hashes));
     let counters: Vec<_> = cpus.iter().map(|_| Arc::new(CoreCounters::new())).collect();
     let sources = Sources {

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::clock;
 use super::error::NodeError;
 use super::files::{Access, TorrentFiles, layout_of};
-use super::hashing::{HashOptions, HashSource, Known, Method, PieceOutcome, check_pieces};
+use super::hashing::{Digests, HashOptions, HashSource, Known, Method, PieceOutcome, check_pieces};
 use super::store::{Keeper, StateDir};
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
@@ -21,6 +21,7 @@ use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::shared::budget::Budget;
 use crate::shared::torrent::{SharedTorrent, TorrentLimits, TorrentMeta};
+use crate::shared::trees::Trees;
 use crate::storage::durability::SyncPolicy;
 use crate::storage::layout::{FileIndex, Layout};
 use crate::storage::parts::Place;
@@ -205,6 +206,8 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         piece_hashes: metainfo.piece_hashes.clone(),
         layout,
         info: metainfo.info.clone(),
+        trees: trees_of(metainfo)?.map(Arc::new),
+        v2_hash: metainfo.names().nth(1),
         private: metainfo.private,
     };
     let budget = |rate| Arc::new(Budget::new(rate, clock::now()));
@@ -227,6 +230,21 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
     let access = if shared.is_satisfied() { Access::Read } else { Access::Write };
     let pairs = open_all(&mut files, metainfo, access)?;
     Ok(Started { shared, pairs, durable, keeper, files })
+}
+
+/// The trees of a v2 or hybrid torrent, as the cores need them.
+fn trees_of(metainfo: &Metainfo) -> Result<Option<Trees>, NodeError> {
+    let Some(v2) = &metainfo.v2 else { return Ok(None) };
+    let files = v2.files.iter().map(|file| (file.pieces.start, file.length, file.layer.clone()));
+    match Trees::new(metainfo.geometry, files) {
+        Some(trees) => Ok(Some(trees)),
+        // Without the layers a hybrid is what its v1 part says.
+        None if metainfo.has_v1() => Ok(None),
+        None => {
+            let name = crate::proto::text::escape(metainfo.name.as_bytes(), 255);
+            Err(NodeError::NoLayers { name })
+        }
+    }
 }
 
 /// Makes durable what was found, so that the torrent is opened later without a look at its bytes.
@@ -264,7 +282,9 @@ async fn check(
     let parts = config.state.parts_path(&dir, metainfo.info_hash)?;
     let apart = begun.layout.has_apart().then(|| begun.layout.clone());
     let fingerprint = config.state.fingerprint();
-    let options = HashOptions { method: Method::Sha1AndFingerprints(fingerprint), ..HashOptions::default() };
+    let digests = Digests::of_torrent(&metainfo);
+    let method = Method { digests, fingerprint: Some(fingerprint) };
+    let options = HashOptions { method, ..HashOptions::default() };
     blocking(&config.gates.checks, move || {
         let mut found = Vec::new();
         let mut source = HashSource::of_torrent(&metainfo, &dir);
@@ -273,9 +293,7 @@ async fn check(
         }
         let mut on_piece = |piece, outcome| {
             match outcome {
-                PieceOutcome::Hashed { digest, fingerprints }
-                    if metainfo.piece_hashes.get(piece as usize) == Some(&digest) =>
-                {
+                PieceOutcome::Hashed { digest, fingerprints } if digest.fits(&metainfo, piece) => {
                     found.push((piece, fingerprints));
                 }
                 PieceOutcome::Fingerprinted { fingerprints } => found.push((piece, fingerprints)),

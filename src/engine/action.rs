@@ -38,7 +38,7 @@ pub enum Action {
     /// The connection may begin with an encrypted handshake: give it to who has that, nothing was sent on it
     /// yet. It comes back by `handle_decrypted`, on any core.
     Decrypt(ConnId),
-    /// Run the piece's SHA-1 over a chunk, then call `handle_hashed`.
+    /// Run the piece's hash, by each version of its torrent, over a chunk, then call `handle_hashed`.
     Hash {
         /// The torrent.
         torrent: TorrentId,
@@ -55,6 +55,15 @@ pub enum Action {
         torrent: TorrentId,
         /// The piece; its slots are stable.
         piece: u32,
+    },
+    /// Hash each block of a piece, then call `handle_leaves`.
+    Leaves {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece; its slots are stable.
+        piece: u32,
+        /// What for.
+        of: Leaves,
     },
     /// Write a chunk to its files, then call `handle_written`. The chunk is pinned for it.
     Write {
@@ -76,6 +85,15 @@ pub enum Action {
     Tell(To, Note),
     /// Tell the control thread.
     Report(Report),
+}
+
+/// Whose leaves are hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves {
+    /// Of a piece that is verified, for peers that ask. Its chunks are pinned for it.
+    Verified,
+    /// Of one that failed, to find the blocks that are wrong.
+    Failed,
 }
 
 /// Who is told.
@@ -180,6 +198,13 @@ pub enum Report {
         /// The error number.
         errno: i32,
     },
+    /// The v1 and v2 halves of a hybrid torrent describe different data; fetching of it has stopped.
+    Torn {
+        /// The torrent.
+        torrent: TorrentId,
+        /// A piece in which they differ.
+        piece: u32,
+    },
     /// A peer asks for a torrent that is asleep.
     Wanted {
         /// The torrent.
@@ -274,6 +299,7 @@ impl Report {
             Self::PieceWritten { torrent, .. }
             | Self::PieceLost { torrent, .. }
             | Self::DiskFailed { torrent, .. }
+            | Self::Torn { torrent, .. }
             | Self::Wanted { torrent }
             | Self::Connected { torrent, .. }
             | Self::Listens { torrent, .. }

@@ -13,6 +13,7 @@ use crate::base::limits::HAVE_FRAMES_WAITING_MAX;
 use crate::base::time::Span;
 use crate::proto::wire::message::Message;
 use crate::shared::chunks::ChunkState;
+use crate::shared::judge::{PieceDigest, Verdict};
 
 /// Failed pieces whose evidence is kept, per torrent.
 const EVIDENCE_MAX: usize = 64;
@@ -46,12 +47,12 @@ impl Engine {
         assembly.hashing = true;
         let geometry = torrent.shared.meta.geometry;
         let first = geometry.chunk_begin(chunk) == 0;
-        let last = geometry.chunk_begin(chunk) + geometry.chunk_len(chunk) == geometry.piece_len(piece);
+        let last = Some(chunk) == torrent.shared.meta.wanted_chunks(piece).last();
         self.actions.push_back(Action::Hash { torrent: id, chunk, first, last });
     }
 
     /// A chunk was hashed; `digest` is the piece's, after its last chunk.
-    pub fn handle_hashed(&mut self, id: TorrentId, chunk: u32, digest: Option<[u8; 20]>) {
+    pub fn handle_hashed(&mut self, id: TorrentId, chunk: u32, digest: Option<PieceDigest>) {
         let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
         let Some(digest) = digest else {
@@ -63,19 +64,32 @@ impl Engine {
             return;
         };
         torrent.assembling.remove(&piece);
-        if digest == torrent.shared.meta.piece_hashes[piece as usize] {
-            self.piece_verified(id, piece);
-        } else {
-            self.counters.hash_failures.add(1);
-            // The evidence is taken before the slots are given back.
-            self.actions.push_back(Action::Autopsy { torrent: id, piece });
+        match torrent.shared.meta.judge(piece, &digest) {
+            Verdict::Right => self.piece_verified(id, piece),
+            Verdict::Wrong => {
+                self.counters.hash_failures.add(1);
+                if self.begin_inquest(id, piece) {
+                    return;
+                }
+                // The evidence is taken before the slots are given back.
+                self.actions.push_back(Action::Autopsy { torrent: id, piece });
+            }
+            Verdict::Torn => self.piece_torn(id, piece),
         }
+    }
+
+    /// Nothing that a peer can send makes this piece right: the torrent is not fetched any further.
+    fn piece_torn(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        torrent.shared.stop_fetch();
+        self.actions.push_back(Action::Report(Report::Torn { torrent: id, piece }));
+        self.give_up(id, piece);
     }
 
     fn piece_verified(&mut self, id: TorrentId, piece: u32) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let shared = &torrent.shared;
-        let chunks = piece_chunks(shared, piece);
+        let chunks = wanted_chunks(shared, piece);
         credit_givers(shared, &self.cache, &self.ledger, &chunks);
         torrent.writing.insert(piece, chunks.len() as u32);
         let suspects = torrent.evidence.contains_key(&piece);
@@ -104,9 +118,9 @@ impl Engine {
         let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
         let shared = &torrent.shared;
         let mut blocks = Vec::with_capacity(prints.len());
-        for chunk in piece_chunks(shared, piece) {
+        for chunk in wanted_chunks(shared, piece) {
             let slot = shared.chunks.view(chunk).slot;
-            for block in 0..shared.meta.geometry.chunk_blocks(chunk) {
+            for block in 0..shared.meta.wanted_blocks(chunk) {
                 let print = prints.get(blocks.len()).copied().unwrap_or(0);
                 blocks.push((print, self.cache.giver(slot, block).blame));
             }
@@ -123,7 +137,7 @@ impl Engine {
     /// the piece is fetched again from one peer alone, if the evidence can be kept.
     fn piece_failed(&mut self, id: TorrentId, piece: u32, blocks: Vec<(u64, u64)>) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
-        let bytes = u64::from(torrent.shared.meta.geometry.piece_len(piece));
+        let bytes = u64::from(torrent.shared.meta.wanted_piece_len(piece));
         let stats = torrent.stats(self.config.core);
         stats.wasted_bytes.add(bytes);
         let givers: BTreeSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();
@@ -164,7 +178,7 @@ impl Engine {
 
     /// Whether a chunk of the piece lies in a region of the cache that leaves.
     fn lies_beyond(&self, torrent: &Torrent, piece: u32) -> bool {
-        let chunks = piece_chunks(&torrent.shared, piece).into_iter();
+        let chunks = wanted_chunks(&torrent.shared, piece).into_iter();
         let mut views = chunks.map(|chunk| torrent.shared.chunks.view(chunk));
         views.any(|view| view.state != ChunkState::Empty && self.cache.is_leaving(view.slot))
     }
@@ -197,7 +211,7 @@ impl Engine {
         let idle =
             |chunk: u32| matches!(state(chunk), ChunkState::Empty | ChunkState::Partial | ChunkState::Filled);
         let hashing = torrent.assembling.get(&piece).is_some_and(|assembly| assembly.hashing);
-        let chunks = piece_chunks(shared, piece);
+        let chunks = wanted_chunks(shared, piece);
         if hashing || shared.has(piece) || !chunks.iter().all(|&chunk| idle(chunk)) {
             return false;
         }
@@ -213,6 +227,7 @@ impl Engine {
             }
         }
         torrent.assembling.remove(&piece);
+        torrent.inquests.remove(&piece);
         true
     }
 
@@ -277,6 +292,11 @@ impl Engine {
     }
 }
 
+/// The chunks of a piece that are collected, in order: those that are not padding alone.
+pub fn wanted_chunks(shared: &SharedTorrent, piece: u32) -> Vec<u32> {
+    shared.meta.wanted_chunks(piece).collect()
+}
+
 /// The chunks of a piece, in order.
 pub fn piece_chunks(shared: &SharedTorrent, piece: u32) -> Vec<u32> {
     let geometry = shared.meta.geometry;
@@ -286,18 +306,17 @@ pub fn piece_chunks(shared: &SharedTorrent, piece: u32) -> Vec<u32> {
 
 /// A verified piece's bytes count for who gave them; what was read from disk was given by nobody.
 fn credit_givers(shared: &SharedTorrent, cache: &Cache, ledger: &Ledger, chunks: &[u32]) {
-    let geometry = shared.meta.geometry;
     // Neighbouring blocks mostly have one giver.
     let (mut giver, mut bytes) = (0, 0);
     for &chunk in chunks {
         let slot = shared.chunks.view(chunk).slot;
-        for block in 0..geometry.chunk_blocks(chunk) {
+        for block in 0..shared.meta.wanted_blocks(chunk) {
             let account = cache.giver(slot, block).account;
             if account != giver {
                 ledger.credit(giver, bytes);
                 (giver, bytes) = (account, 0);
             }
-            bytes += u64::from(geometry.block(chunk, block).length);
+            bytes += u64::from(shared.meta.wanted_block(chunk, block).length);
         }
     }
     ledger.credit(giver, bytes);

@@ -61,7 +61,7 @@ impl Engine {
         let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) else {
             return;
         };
-        let geometry = torrent.shared.meta.geometry;
+        let meta = &torrent.shared.meta;
         let next = peer.asked.iter().filter(|asked| current != Some((asked.chunk, asked.block)));
         for asked in next.take(max) {
             let Some(claim) = torrent.claims.get_mut(&asked.chunk) else { return };
@@ -71,7 +71,7 @@ impl Engine {
                 return;
             }
             out.push(Expected {
-                block: geometry.block(asked.chunk, asked.block),
+                block: meta.wanted_block(asked.chunk, asked.block),
                 chunk: asked.chunk,
                 index: asked.block,
                 slot: claim.slot,
@@ -114,7 +114,7 @@ impl Engine {
         );
         let place = peer
             .asked_index(chunk, index)
-            .filter(|_| geometry.contains(block) && geometry.block(chunk, index) == block);
+            .filter(|_| geometry.contains(block) && torrent.shared.meta.wanted_block(chunk, index) == block);
         let waste = |bytes: u32| {
             let stats = &torrent.shared.stats[self.config.core.0 as usize];
             stats.received_bytes.add(bytes.into());
@@ -168,7 +168,7 @@ impl Engine {
         let Some(id) = peer.torrent else { return };
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let Some(claim) = torrent.claims.get_mut(&chunk) else { return };
-        let length = torrent.shared.meta.geometry.block(chunk, index).length;
+        let length = torrent.shared.meta.wanted_block(chunk, index).length;
         claim.unland(index, conn);
         let place = peer.asked_index(chunk, index);
         let Some(asked) = place.and_then(|place| peer.asked.remove(place)) else {
@@ -221,7 +221,7 @@ impl Engine {
     /// The other connections that were asked for a block that has come.
     fn cancel_rivals(&mut self, id: TorrentId, winner: ConnId, chunk: u32, index: u32) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
-        let block = torrent.shared.meta.geometry.block(chunk, index);
+        let block = torrent.shared.meta.wanted_block(chunk, index);
         let mut told = Vec::new();
         for &conn in torrent.peers.iter().filter(|&&conn| conn != winner) {
             let Some(peer) = self.peers.get_mut(conn) else { continue };
@@ -311,7 +311,7 @@ impl Engine {
         let claim = torrent.claims.get_mut(&chunk)?;
         claim.asked[index as usize] += 1;
         peer.asked.push_back(Asked { chunk, block: index, at: now });
-        let block = torrent.shared.meta.geometry.block(chunk, index);
+        let block = torrent.shared.meta.wanted_block(chunk, index);
         Message::Request(block).encode(&mut peer.out.frames);
         Some(block)
     }
@@ -488,7 +488,7 @@ impl Engine {
         claim.releasing = true;
         claim.asked = [0; _];
         let landers: Vec<ConnId> = claim.landers().collect();
-        let geometry = torrent.shared.meta.geometry;
+        let meta = &torrent.shared.meta;
         let mut told = Vec::new();
         for &conn in &torrent.peers {
             let Some(peer) = self.peers.get_mut(conn) else { continue };
@@ -497,7 +497,7 @@ impl Engine {
             peer.asked.retain(|asked| {
                 let keep = asked.chunk != chunk;
                 if !keep {
-                    Message::Cancel(geometry.block(chunk, asked.block)).encode(frames);
+                    Message::Cancel(meta.wanted_block(chunk, asked.block)).encode(frames);
                 }
                 keep
             });

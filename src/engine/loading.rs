@@ -191,5 +191,6 @@ impl Engine {
         for conn in torrent.waiting.remove(&chunk).unwrap_or_default() {
             self.make_ready(conn);
         }
+        self.chunk_came(id, chunk);
     }
 }

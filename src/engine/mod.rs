@@ -23,6 +23,8 @@
 //! priority.rs   in which order peers are dialled
 //! proof.rs      who proves a key
 //! admission.rs  how many connections strangers may bring
+//! versions.rs   v1 or v2 of a connection
+//! leaves.rs     hash requests of peers         inquest.rs   who spoilt which block of a v2 piece
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
@@ -59,6 +61,8 @@ pub mod hearsay;
 mod held;
 pub mod identity;
 mod ingress;
+mod inquest;
+mod leaves;
 mod loading;
 pub mod lsd;
 mod nodes;
@@ -82,6 +86,7 @@ pub mod torrent;
 pub mod tracker;
 mod unchoking;
 mod upload;
+mod versions;
 pub mod view;
 pub mod web_seed;
 
@@ -114,6 +119,7 @@ use peer::{Origin, Peer, Peers, Stage};
 use torrent::Torrent;
 
 pub use assembly::piece_chunks as assembly_chunks;
+pub use assembly::wanted_chunks;
 pub use download::Expected;
 pub use download::Landing;
 pub use session::Admission;
@@ -342,6 +348,7 @@ impl Engine {
             self.torrents.resize_with(index + 1, || None);
         }
         self.by_hash.insert(shared.meta.info_hash, id);
+        self.by_hash.extend(shared.meta.v2_hash.map(|v2| (v2, id)));
         self.torrents[index] = Some(Torrent::new(shared, self.config.sequential, &mut self.rng));
     }
 

@@ -107,7 +107,7 @@ impl Engine {
             Giver::Given(conn) if waited >= time || !self.peers.get(conn).is_some_and(gives) => {
                 (parole.giver, parole.since) = (Giver::Dismissed, now);
                 parole.dismissed.push(conn);
-                for chunk in assembly::piece_chunks(&torrent.shared, piece) {
+                for chunk in wanted_chunks(&torrent.shared, piece) {
                     self.release(id, chunk);
                 }
                 self.look_for_another(id, piece, now);

@@ -51,6 +51,16 @@ pub enum Stage {
     Closing,
 }
 
+/// Which BitTorrent a connection is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// BEP 3.
+    #[default]
+    V1,
+    /// BEP 52: it answers hash requests.
+    V2,
+}
+
 /// A request of ours that waits for its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -205,6 +215,8 @@ pub struct Peer {
     pub node_named: bool,
     /// They speak the fast extension (BEP 6).
     pub fast: bool,
+    /// What both sides speak.
+    pub version: Version,
     /// They said that they fetch nothing (BEP 21).
     pub upload_only: bool,
     /// Requests they queue (BEP 10).
@@ -303,6 +315,7 @@ impl Peer {
             fresh: true,
             node_named: false,
             fast: false,
+            version: Version::V1,
             upload_only: false,
             reqq: REQQ_DEFAULT,
             asked: VecDeque::new(),

@@ -211,7 +211,7 @@ fn open_claim(
     now: Instant,
 ) {
     let meta = &torrent.shared.meta;
-    let mut claim = Claim::new(slot, meta.residue(chunk), meta.geometry.chunk_blocks(chunk), got, now);
+    let mut claim = Claim::new(slot, meta.residue(chunk), meta.wanted_blocks(chunk), got, now);
     claim.giver = giver;
     let old = torrent.claims.insert(chunk, claim);
     assert!(old.is_none(), "chunk {chunk} claimed twice");
@@ -256,11 +256,9 @@ fn is_held(torrent: &Torrent, piece: u32) -> bool {
     !torrent.shared.has(piece) && chunks(torrent, piece).any(held)
 }
 
-/// Chunks of a piece.
+/// Chunks of a piece that are to be collected.
 pub(super) fn chunks(torrent: &Torrent, piece: u32) -> impl Iterator<Item = u32> {
-    let geometry = torrent.shared.meta.geometry;
-    let first = geometry.chunk_of(piece, 0);
-    (first..first + geometry.chunks_per_piece()).filter(move |&chunk| geometry.chunk_len(chunk) > 0)
+    torrent.shared.meta.wanted_chunks(piece)
 }
 
 /// What is picked of the most wanted pieces of which anything is.

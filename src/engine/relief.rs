@@ -78,11 +78,11 @@ impl Engine {
     pub(super) fn snub(&mut self, conn: ConnId, until: Instant) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.snubbed_until = Some(until);
-        let geometry = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref());
-        if let Some(geometry) = geometry.map(|torrent| torrent.shared.meta.geometry) {
+        if let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) {
+            let meta = &torrent.shared.meta;
             // What it has not sent yet others give: a copy would be thrown away.
             for asked in &peer.asked {
-                Message::Cancel(geometry.block(asked.chunk, asked.block)).encode(&mut peer.out.frames);
+                Message::Cancel(meta.wanted_block(asked.chunk, asked.block)).encode(&mut peer.out.frames);
             }
         }
         self.drop_requests(conn);

@@ -20,6 +20,7 @@ use super::exchange::{Exchange, PEX_ID, PUNCH_ID, announce};
 use super::nodes::name_node;
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
+use super::versions::{answer_name, our_offer, version};
 use super::*;
 
 /// The peer id of somebody who has none.
@@ -57,6 +58,9 @@ pub enum PeerMisbehaved {
     /// Too much payload that nobody asked for.
     #[error("sent payload that nobody asked for")]
     Unsolicited,
+    /// Hashes that do not lead to what is known.
+    #[error("sent hashes that prove nothing")]
+    BadHashes,
     /// Answers pile up that it does not read.
     #[error("asks on and on and does not read the answers")]
     ReadsNothing,
@@ -118,8 +122,8 @@ impl Engine {
         peer.stage = Stage::Handshaking;
         peer.since = now;
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
-        let info_hash = torrent.shared.meta.info_hash;
-        peer.out.frames.extend_from_slice(&our_handshake(&self.config, info_hash).encode());
+        let offer = our_offer(&self.config, &torrent.shared.meta);
+        peer.out.frames.extend_from_slice(&offer.encode());
         self.make_ready(conn);
     }
 
@@ -231,6 +235,7 @@ impl Engine {
         peer.stage = Stage::Open;
         peer.torrent = Some(id);
         peer.fast = theirs.has_fast();
+        peer.version = version(&shared.meta, peer.origin, theirs);
         peer.peer_id = theirs.peer_id;
         peer.bits = Bitfield::new(shared.meta.geometry.piece_count());
         peer.since = now;
@@ -246,7 +251,7 @@ impl Engine {
         torrent.peers.push(conn);
         torrent.stats(self.config.core).peers.fetch_add(1, Ordering::Relaxed);
         if peer.origin == Origin::Incoming {
-            let ours = our_handshake(&self.config, shared.meta.info_hash);
+            let ours = our_handshake(&self.config, answer_name(&shared.meta, peer.version));
             peer.out.frames.extend_from_slice(&ours.encode());
         }
         if theirs.has_extension() {
@@ -320,6 +325,9 @@ impl Engine {
             Message::Extended { id: PUNCH_ID, payload } => self.punched(conn, payload, now),
             Message::Extended { id: UT_METADATA, payload } => self.asked_for_metadata(conn, payload, now),
             Message::Extended { .. } => idle(peer),
+            Message::HashRequest(request) => self.hashes_wanted(conn, request, now),
+            Message::Hashes { request, hashes } => self.hashes_given(conn, request, hashes),
+            Message::HashReject(request) => self.hashes_refused(conn, request, now),
         }
     }
 

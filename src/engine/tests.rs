@@ -17,6 +17,7 @@ mod rivals;
 mod seeding;
 mod time;
 mod turns;
+mod v2;
 mod view;
 mod wanted;
 mod web_seed;
@@ -68,6 +69,8 @@ impl Rig {
             geometry: Geometry::new(total_bytes, piece_bytes),
             piece_hashes: vec![[0; 20]; pieces as usize],
             info: Default::default(),
+            trees: None,
+            v2_hash: None,
             layout: Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false })),
             private: false,
         };

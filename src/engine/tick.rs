@@ -74,6 +74,8 @@ impl Engine {
             self.pressure.roll(self.cache.refusals());
             self.give_up_stale(now);
             self.review_paroles(now);
+            self.review_leaf_asks(now);
+            self.review_inquests(now);
         }
     }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::claims::Claim;
+use super::inquest::Inquest;
+use super::leaves::LeafAsk;
 use super::parole::Parole;
 use super::tap::Tap;
 use crate::base::bitfield::Bitfield;
@@ -157,6 +159,10 @@ pub struct Torrent {
     pub evidence: IndexMap<Evidence>,
     /// Failed pieces that are fetched again from one peer alone.
     pub paroles: IndexMap<Parole>,
+    /// Hash requests that wait for a piece; at most `LEAF_ASKS_MAX`.
+    pub leaf_asks: Vec<LeafAsk>,
+    /// Failed pieces whose leaves are asked for; at most `INQUESTS_MAX`.
+    pub inquests: IndexMap<Inquest>,
     /// When this core last told the others that its peers are idle.
     pub idle_told_at: Instant,
     /// What limits what is asked for of it.
@@ -191,6 +197,8 @@ impl Torrent {
             waiting: IndexMap::default(),
             evidence: IndexMap::default(),
             paroles: IndexMap::default(),
+            leaf_asks: Vec::new(),
+            inquests: IndexMap::default(),
             idle_told_at: Instant(0),
             download,
         }

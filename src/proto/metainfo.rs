@@ -1,9 +1,11 @@
-//! The v1 .torrent file (BEP 3, 12, 19, 27, 47).
+//! The .torrent file (BEP 3, 12, 19, 27, 47), of version 2 (BEP 52), too, and of both.
 //!
 //! [`Metainfo::parse`] is the only way in: whoever holds a [`Metainfo`] holds sizes that add up,
-//! within the limits, and paths that stay below the download directory. A hybrid torrent is read
-//! by its v1 part. Symbolic links (BEP 47) are left out, which moves no offset because they have
-//! no content.
+//! within the limits, and paths that stay below the download directory. Symbolic links (BEP 47) are
+//! left out, which moves no offset because they have no content.
+//!
+//! Files of a v2 torrent begin at pieces. So that all that follows need not know, they are listed as
+//! a hybrid lists them for v1: with padding in between.
 
 use std::ops::Range;
 
@@ -23,11 +25,18 @@ use crate::base::units::BLOCK_BYTES;
 mod build;
 mod error;
 mod link;
+mod whole;
 mod paths;
+mod tree;
+mod v2;
 
-pub use build::{MetainfoBuilder, suggest_piece_bytes};
+pub use build::{FileHashes, MetainfoBuilder, V2Builder, aligned, suggest_piece_bytes};
 pub use error::MetainfoError;
 pub use paths::case_twins;
+pub use v2::{PieceTree, V2, V2File};
+
+use tree::FileTree;
+use v2::Layers;
 
 /// One file of a torrent, in payload order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +52,16 @@ pub struct FileEntry {
 /// A parsed and validated .torrent file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metainfo {
-    /// SHA-1 of the raw bytes of the info dictionary.
+    /// What names the torrent to peers and trackers: SHA-1 of the raw bytes of the info dictionary, or
+    /// the beginning of their SHA-256 if the torrent has no v1 part.
     pub info_hash: InfoHash,
+    /// The v2 part, if there is one.
+    pub v2: Option<V2>,
     /// Name of the file or of the top directory: one safe path component.
     pub name: String,
     /// Sizes.
     pub geometry: Geometry,
-    /// SHA-1 of each piece, in order.
+    /// SHA-1 of each piece, in order; none without a v1 part.
     pub piece_hashes: Vec<[u8; 20]>,
     /// Files in payload order; paths start with `name`.
     pub files: Vec<FileEntry>,
@@ -83,25 +95,53 @@ impl FileEntry {
 impl Metainfo {
     /// Parses a whole .torrent file.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        Self::read(bytes, Layers::Needed)
+    }
+
+    /// Like [`parse`](Self::parse), for metadata from peers: piece layers may be missing, which only
+    /// [`V2::has_all_layers`] tells.
+    pub fn parse_without_layers(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        Self::read(bytes, Layers::FromPeers)
+    }
+
+    fn read(bytes: &[u8], layers: Layers) -> Result<Self, MetainfoError> {
         if bytes.len() > METAINFO_BYTES_MAX {
             return Err(MetainfoError::TooLong { bytes: bytes.len() });
         }
-        Self::parse_any_length(bytes)
+        Self::read_any_length(bytes, layers)
     }
 
-    fn parse_any_length(bytes: &[u8]) -> Result<Self, MetainfoError> {
+    fn read_any_length(bytes: &[u8], layers: Layers) -> Result<Self, MetainfoError> {
         let root = bencode::parse(bytes, METAINFO_DEPTH_MAX, METAINFO_TOKENS_MAX)?;
         let info = root.get(b"info").ok_or(MetainfoError::Missing { key: "info" })?;
-        let piece_hashes = piece_hashes(info)?;
-        let piece_bytes = piece_bytes(info)?;
-        let name = name(info)?;
-        let (files, symlinks_skipped) = files(info, &name)?;
+        let parts = parts(info)?;
+        let piece_hashes = if parts == Parts::V2 { Vec::new() } else { piece_hashes(info)? };
+        let piece_bytes = piece_bytes(info, parts)?;
+        let mut name = name(info)?;
+        let tree = if parts == Parts::V1 { None } else { Some(FileTree::read(info, &name)?) };
+        let (files, symlinks_skipped) = match &tree {
+            Some(tree) if parts == Parts::V2 => {
+                // The name of a lone file stands in the tree; the other one is only to be shown.
+                name = tree.files.first().and_then(|file| file.path.first()).cloned().unwrap_or(name);
+                (tree.laid_out(&name, piece_bytes), tree.symlinks_skipped)
+            }
+            _ => files(info, &name)?,
+        };
         let total_bytes = total_bytes(&files, piece_bytes)?;
-        check_piece_count(piece_hashes.len() as u64, total_bytes.div_ceil(piece_bytes.into()))?;
+        let pieces = total_bytes.div_ceil(piece_bytes.into());
+        check_piece_count(if parts == Parts::V2 { pieces } else { piece_hashes.len() as u64 }, pieces)?;
+        let geometry = Geometry::new(total_bytes, piece_bytes);
+        // A hybrid from who had only a link comes without layers: its v1 part suffices.
+        let bare = parts == Parts::Both && root.get(b"piece layers").is_none();
+        let layers = if bare { Layers::FromPeers } else { layers };
+        let v2 = tree.map(|tree| v2::read((root, info), &tree, &files, geometry, layers)).transpose()?;
+        let v2 = v2.filter(|v2| !bare || v2.has_all_layers());
+        let short = v2.as_ref().filter(|_| parts == Parts::V2).map(V2::short_info_hash);
         Ok(Self {
-            info_hash: InfoHash(Sha1::digest(info.raw()).into()),
+            info_hash: short.unwrap_or_else(|| InfoHash(Sha1::digest(info.raw()).into())),
+            v2,
             name,
-            geometry: Geometry::new(total_bytes, piece_bytes),
+            geometry,
             piece_hashes,
             files,
             symlinks_skipped,
@@ -117,24 +157,46 @@ impl Metainfo {
     }
 }
 
-fn piece_hashes(info: Value<'_>) -> Result<Vec<[u8; 20]>, MetainfoError> {
-    let Some(pieces) = info.get(b"pieces") else {
-        if info.get(b"meta version").is_some() || info.get(b"file tree").is_some() {
-            return Err(MetainfoError::OnlyV2);
+/// The protocols that a torrent is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parts {
+    V1,
+    V2,
+    Both,
+}
+
+/// By `meta version`, which is to be looked at before anything else (BEP 52).
+fn parts(info: Value<'_>) -> Result<Parts, MetainfoError> {
+    let has = |key: &str| info.get(key.as_bytes()).is_some();
+    match info.get(b"meta version").map(Value::as_int) {
+        None if has("file tree") && !has("pieces") => {
+            Err(MetainfoError::Missing { key: "info.meta version" })
         }
-        return Err(MetainfoError::Missing { key: "info.pieces" });
-    };
+        None | Some(Some(1)) => Ok(Parts::V1),
+        Some(Some(2)) if has("pieces") => Ok(Parts::Both),
+        Some(Some(2)) => Ok(Parts::V2),
+        Some(Some(value)) => Err(MetainfoError::Version { value }),
+        Some(None) => Err(MetainfoError::Malformed { key: "info.meta version" }),
+    }
+}
+
+fn piece_hashes(info: Value<'_>) -> Result<Vec<[u8; 20]>, MetainfoError> {
+    let pieces = info.get(b"pieces").ok_or(MetainfoError::Missing { key: "info.pieces" })?;
     match pieces.as_bytes().map(<[u8]>::as_chunks::<20>) {
         Some((hashes, [])) => Ok(hashes.to_vec()),
         _ => Err(MetainfoError::Malformed { key: "info.pieces" }),
     }
 }
 
-fn piece_bytes(info: Value<'_>) -> Result<u32, MetainfoError> {
+fn piece_bytes(info: Value<'_>, parts: Parts) -> Result<u32, MetainfoError> {
     let value = info.get(b"piece length").ok_or(MetainfoError::Missing { key: "info.piece length" })?;
     let value = value.as_int().ok_or(MetainfoError::Malformed { key: "info.piece length" })?;
     let fits = |bytes: &u32| *bytes > 0 && *bytes <= PIECE_BYTES_MAX && bytes.is_multiple_of(BLOCK_BYTES);
-    u32::try_from(value).ok().filter(fits).ok_or(MetainfoError::PieceLength { value })
+    let bytes = u32::try_from(value).ok().filter(fits).ok_or(MetainfoError::PieceLength { value })?;
+    if parts != Parts::V1 && !bytes.is_power_of_two() {
+        return Err(MetainfoError::PieceLengthV2 { value });
+    }
+    Ok(bytes)
 }
 
 fn name(info: Value<'_>) -> Result<String, MetainfoError> {

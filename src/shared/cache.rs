@@ -464,6 +464,12 @@ impl Cache {
         info.got.fetch_or(1 << block, Ordering::Relaxed);
     }
 
+    /// Blocks of a whole chunk turned out to be wrong: they are to be received again. Only the core that owns
+    /// the piece calls it, before the chunk may be collected anew.
+    pub fn forget_blocks(&self, slot: SlotId, blocks: u16) {
+        self.slots[slot.0 as usize].got.fetch_and(!u32::from(blocks), Ordering::Relaxed);
+    }
+
     /// Who gave block `block` of `slot`. Visible to whoever saw the chunk `Filled` or `Partial`.
     pub fn giver(&self, slot: SlotId, block: u32) -> Giver {
         let info = &self.slots[slot.0 as usize];

@@ -5,7 +5,7 @@
 //!   Empty ------------> Filling -------> Filled ------------> Ready
 //!     ^                  |   ^              |                  |  ^
 //!     |            offer v   | claim_partial| reset      evict |  | finish_load
-//!     |                 Partial             |                  |  |
+//!     |                 Partial <-- reopen --+                  |  |
 //!     +-------------------------------------+------------------+  |
 //!     +-------- begin_load -----------------------> Loading ------+
 //! ```
@@ -126,6 +126,11 @@ impl ChunkTable {
     /// Filling to Filled: all blocks are there.
     pub fn fill(&self, chunk: u32) {
         self.advance(chunk, ChunkState::Filling, ChunkState::Filled, 0);
+    }
+
+    /// Filled to Partial: some of its blocks are wrong, and whoever wants may collect them again.
+    pub fn reopen(&self, chunk: u32) {
+        self.advance(chunk, ChunkState::Filled, ChunkState::Partial, 0);
     }
 
     /// Filled to Ready: the piece is verified. `pins` are the caller's.

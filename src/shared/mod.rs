@@ -10,6 +10,7 @@ pub mod cache;
 pub mod chunks;
 pub mod counters;
 pub mod injection;
+pub mod judge;
 pub mod lane;
 pub mod ledger;
 #[cfg(all(test, feature = "loom"))]
@@ -18,3 +19,5 @@ pub mod retirer;
 pub mod sleepers;
 pub mod sync;
 pub mod torrent;
+pub mod trees;
+pub mod wanted;

@@ -412,6 +412,8 @@ fn torrent() -> Arc<SharedTorrent> {
         geometry,
         piece_hashes: vec![[0; 20]],
         info: Default::default(),
+        trees: None,
+        v2_hash: None,
         layout: Layout::new([FileSpan { length: 100, pad: false }].into_iter()),
         private: false,
     };

@@ -16,11 +16,14 @@ pub struct Sleepers {
 }
 
 impl Sleepers {
-    /// The torrents of a node, in the order of their ids, all awake.
-    pub fn new(torrents: impl Iterator<Item = InfoHash>) -> Self {
-        let by_hash: HashMap<_, _> = (0u32..).zip(torrents).map(|(id, hash)| (hash, TorrentId(id))).collect();
-        let asleep = by_hash.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { by_hash, asleep }
+    /// The torrents of a node, in the order of their ids, all awake: each by its names.
+    pub fn new<N: IntoIterator<Item = InfoHash>>(torrents: impl Iterator<Item = N>) -> Self {
+        let (mut by_hash, mut asleep) = (HashMap::new(), Vec::new());
+        for (id, names) in (0u32..).zip(torrents) {
+            by_hash.extend(names.into_iter().map(|hash| (hash, TorrentId(id))));
+            asleep.push(AtomicBool::new(false));
+        }
+        Self { by_hash, asleep: asleep.into() }
     }
 
     /// The torrent, if it may be woken.
@@ -53,10 +56,11 @@ mod tests {
     #[test]
     fn only_a_torrent_of_ours_that_fell_asleep_is_found() {
         let hash = |byte| InfoHash([byte; 20]);
-        let sleepers = Sleepers::new([hash(1), hash(2)].into_iter());
+        let sleepers = Sleepers::new([vec![hash(1)], vec![hash(2), hash(4)]].into_iter());
         assert_eq!(sleepers.find(&hash(2)), None, "not started yet");
         sleepers.fell_asleep(TorrentId(1));
         assert_eq!((sleepers.find(&hash(2)), sleepers.find(&hash(1))), (Some(TorrentId(1)), None));
+        assert_eq!(sleepers.find(&hash(4)), Some(TorrentId(1)), "the second name of a hybrid");
         assert_eq!(sleepers.find(&hash(3)), None, "nobody's");
         sleepers.give_up(TorrentId(1));
         assert_eq!(sleepers.find(&hash(2)), None);

@@ -10,6 +10,7 @@ use super::chunks::ChunkTable;
 use super::counters::Count;
 use super::injection::Injection;
 use super::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use super::trees::Trees;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
 use crate::base::ids::{CoreId, InfoHash, TorrentId};
@@ -28,10 +29,14 @@ pub struct TorrentMeta {
     pub info_hash: InfoHash,
     /// Sizes.
     pub geometry: Geometry,
-    /// SHA-1 of each piece.
+    /// SHA-1 of each piece; none of a v2 torrent.
     pub piece_hashes: Vec<[u8; 20]>,
     /// The raw info dictionary, for those who have only a link (BEP 9); none is served if it is empty.
     pub info: Bytes,
+    /// What v2 says of its pieces (BEP 52).
+    pub trees: Option<Arc<Trees>>,
+    /// The second name of a hybrid torrent: its v2 info-hash, cut to what the wire has room for.
+    pub v2_hash: Option<InfoHash>,
     /// Where its bytes lie in files.
     pub layout: Layout,
     /// Only its trackers may name peers (BEP 27).
@@ -340,6 +345,8 @@ mod tests {
             geometry,
             piece_hashes: vec![[0; 20]; geometry.piece_count() as usize],
             info: Bytes::new(),
+            trees: None,
+            v2_hash: None,
             layout: Layout::new([FileSpan { length: total_bytes, pad: false }].into_iter()),
             private: false,
         };

@@ -72,6 +72,8 @@ impl SimTorrent {
             geometry: self.geometry(),
             piece_hashes: self.piece_hashes.clone(),
             info: Default::default(),
+            trees: None,
+            v2_hash: None,
             layout: self.layout.clone(),
             private: false,
         }

@@ -41,6 +41,7 @@ pub struct Layout {
     pads: Box<[bool]>,
     /// Files that lie apart; `None` if there are none.
     apart: Option<Box<[bool]>>,
+    has_pads: bool,
 }
 
 impl Layout {
@@ -54,7 +55,8 @@ impl Layout {
             starts.push(end);
             pads.push(file.pad);
         }
-        Self { starts: starts.into(), pads: pads.into(), apart: None }
+        let has_pads = pads.contains(&true);
+        Self { starts: starts.into(), pads: pads.into(), apart: None, has_pads }
     }
 
     /// The same with files that lie apart, one entry per file. Panics if there are more or fewer.
@@ -106,6 +108,30 @@ impl Layout {
 
     /// Every file of the torrent that exists on disk, empty ones included. The part file is not of the
     /// torrent.
+    /// Whether any file is padding.
+    pub const fn has_pads(&self) -> bool {
+        self.has_pads
+    }
+
+    /// How many of `len` bytes from offset `start` there are without the padding at their end, and without
+    /// what lies beyond the end of the torrent.
+    pub fn content_len(&self, start: u64, len: u32) -> u32 {
+        let end = start.saturating_add(u64::from(len)).min(self.total_bytes());
+        if !self.has_pads || end <= start {
+            return end.saturating_sub(start) as u32;
+        }
+        // The first file that ends at or behind `end`; what follows it does not matter.
+        let mut file = self.starts.partition_point(|&at| at < end).saturating_sub(1);
+        let mut content_end = end;
+        while content_end > start && (self.pads[file] || self.starts[file] == self.starts[file + 1]) {
+            content_end = content_end.min(self.starts[file]);
+            let Some(before) = file.checked_sub(1) else { break };
+            file = before;
+        }
+        content_end.saturating_sub(start) as u32
+    }
+
+    /// Every file that exists on disk, empty ones included.
     pub fn disk_files(&self) -> impl Iterator<Item = FileIndex> {
         (0..self.file_count()).map(FileIndex).filter(|&file| !self.is_pad(file) && !self.is_apart(file))
     }
@@ -193,9 +219,16 @@ mod tests {
             for start in 0..=bytes.len() + 1 {
                 for len in 0..=bytes.len() + 2 - start {
                     check_range(&layout, &bytes, start, len);
+                    check_content(&layout, &bytes, start, len);
                 }
             }
         }
+    }
+
+    fn check_content(layout: &Layout, bytes: &[(Option<FileIndex>, u64)], start: usize, len: usize) {
+        let range = &bytes[start.min(bytes.len())..(start + len).min(bytes.len())];
+        let content = range.iter().rposition(|(file, _)| file.is_some()).map_or(0, |last| last + 1);
+        assert_eq!(layout.content_len(start as u64, len as u32) as usize, content, "{start} {len}");
     }
 
     fn check_range(layout: &Layout, bytes: &[(Option<FileIndex>, u64)], start: usize, len: usize) {

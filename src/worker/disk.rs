@@ -209,6 +209,19 @@ pub fn payload<'a>(arena: &'a Arena, torrent: &SharedTorrent, chunk: u32, slot: 
     arena.payload(slot, torrent.meta.residue(chunk), torrent.meta.geometry.chunk_len(chunk))
 }
 
+/// Sets what is padding in a chunk to zero: nobody was asked for it. The caller is the slot's only user.
+pub fn zero_padding(arena: &Arena, torrent: &SharedTorrent, chunk: u32, slot: SlotId) {
+    let layout = &torrent.meta.layout;
+    if !layout.has_pads() {
+        return;
+    }
+    let (start, len) = span(torrent.meta.geometry, chunk);
+    let residue = torrent.meta.residue(chunk);
+    for padding in layout.extents(start, len).filter(|extent| extent.file.is_none()) {
+        arena.zero(slot, residue + padding.offset, padding.len);
+    }
+}
+
 const fn span(geometry: Geometry, chunk: u32) -> (u64, u32) {
     (geometry.chunk_start(chunk), geometry.chunk_len(chunk))
 }

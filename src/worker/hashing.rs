@@ -10,15 +10,26 @@ use std::collections::VecDeque;
 use super::{Worker, disk};
 use crate::base::ids::TorrentId;
 use crate::base::time::{Instant, Span};
-use crate::base::units::CHUNK_BYTES;
+use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
+use crate::engine::action::Leaves;
+use crate::hash::merkle::{self, Hash};
 use crate::hash::sha1::{LANES, Sha1, update_many};
 use crate::io::Io;
+use crate::shared::judge::PieceDigest;
+use crate::shared::torrent::TorrentMeta;
 
 /// Bytes that one turn hashes at most besides what waits already: about a millisecond.
 const HASH_BYTES_PER_TURN: u64 = 8 * CHUNK_BYTES as u64;
 
 /// How long a chunk waits for others to be hashed beside it ([`LANES`]).
 const HASH_WAIT: Span = Span::from_ms(2);
+
+/// What was hashed of a piece so far, by each version that its torrent has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PieceHash {
+    sha1: Sha1,
+    leaves: Vec<Hash>,
+}
 
 /// A chunk to be hashed. Invariant: those that wait belong to different pieces, as the engine asks
 /// for a piece's next chunk only when the one before is done.
@@ -98,26 +109,47 @@ impl<I: Io> Worker<I> {
 
     /// Hashes chunks side by side; returns how many bytes they had.
     fn hash_row(&mut self, jobs: [Option<HashJob>; LANES]) -> u64 {
-        let mut hashers = jobs.map(|job| job.map_or_else(Sha1::new, |job| self.begin_hash(job)));
+        let mut hashes = jobs.map(|job| job.map_or_else(PieceHash::default, |job| self.begin_hash(job)));
         let parts = jobs.map(|job| job.map_or(&[][..], |job| self.chunk_bytes(job)));
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        let [a, b, c, d] = &mut hashers;
-        update_many(&mut [(a, parts[0]), (b, parts[1]), (c, parts[2]), (d, parts[3])]);
-        for (job, hasher) in jobs.into_iter().zip(hashers) {
+        let mut v1 = parts;
+        for ((job, part), PieceHash { leaves, .. }) in jobs.iter().zip(&mut v1).zip(&mut hashes) {
+            let Some(job) = job else { continue };
+            let Some(meta) = self.engine.torrent(job.torrent).map(|torrent| &torrent.shared.meta) else {
+                continue;
+            };
+            if meta.trees.is_some() {
+                merkle::push_leaves(&part[..meta.wanted_chunk_len(job.chunk) as usize], leaves);
+            }
+            if meta.piece_hashes.is_empty() {
+                *part = &[];
+            }
+        }
+        let [a, b, c, d] = &mut hashes;
+        update_many(&mut [
+            (&mut a.sha1, v1[0]),
+            (&mut b.sha1, v1[1]),
+            (&mut c.sha1, v1[2]),
+            (&mut d.sha1, v1[3]),
+        ]);
+        for (job, hash) in jobs.into_iter().zip(hashes) {
             if let Some(job) = job {
-                self.end_hash(job, hasher);
+                self.end_hash(job, hash);
             }
         }
         bytes
     }
 
-    /// The state of the piece's hash. Headers go in before the chunk can be published and served.
-    fn begin_hash(&mut self, job: HashJob) -> Sha1 {
-        let Some(torrent) = self.engine.torrent(job.torrent) else { return Sha1::new() };
+    /// What was hashed of the piece so far. Headers go in before the chunk can be published and served, and so
+    /// does padding, which nobody sends.
+    fn begin_hash(&mut self, job: HashJob) -> PieceHash {
+        let Some(torrent) = self.engine.torrent(job.torrent) else { return PieceHash::default() };
         let shared = &torrent.shared;
-        self.write_headers(shared, job.chunk, shared.chunks.view(job.chunk).slot);
+        let slot = shared.chunks.view(job.chunk).slot;
+        disk::zero_padding(&self.arena, shared, job.chunk, slot);
+        self.write_headers(shared, job.chunk, slot);
         if job.first {
-            return Sha1::new();
+            return PieceHash::default();
         }
         let key = (job.torrent, shared.meta.geometry.chunk_piece(job.chunk));
         self.hashers.remove(&key).unwrap_or_default()
@@ -130,16 +162,56 @@ impl<I: Io> Worker<I> {
         disk::payload(&self.arena, &torrent.shared, job.chunk, slot)
     }
 
-    fn end_hash(&mut self, job: HashJob, hasher: Sha1) {
+    fn end_hash(&mut self, job: HashJob, hash: PieceHash) {
         let Some(torrent) = self.engine.torrent(job.torrent) else { return };
-        let piece = torrent.shared.meta.geometry.chunk_piece(job.chunk);
+        let meta = &torrent.shared.meta;
+        let piece = meta.geometry.chunk_piece(job.chunk);
         let digest = if job.last {
-            Some(hasher.finish())
+            Some(hash.finish(meta, piece, job.chunk))
         } else {
-            self.hashers.insert((job.torrent, piece), hasher);
+            self.hashers.insert((job.torrent, piece), hash);
             None
         };
         self.engine.handle_hashed(job.torrent, job.chunk, digest);
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Hashes the blocks of a piece that lies in stable slots.
+    pub(super) fn leaves(&mut self, id: TorrentId, piece: u32, of: Leaves) {
+        let Some(torrent) = self.engine.torrent(id) else { return };
+        let shared = &torrent.shared;
+        let mut leaves = Vec::new();
+        for chunk in shared.meta.wanted_chunks(piece) {
+            let slot = shared.chunks.view(chunk).slot;
+            let bytes = disk::payload(&self.arena, shared, chunk, slot);
+            merkle::push_leaves(&bytes[..shared.meta.wanted_chunk_len(chunk) as usize], &mut leaves);
+        }
+        self.engine.handle_leaves(id, piece, of, &leaves);
+    }
+}
+
+impl PieceHash {
+    /// The digest of a piece of which `chunk` was the last that is not padding alone.
+    fn finish(mut self, meta: &TorrentMeta, piece: u32, chunk: u32) -> PieceDigest {
+        let v1 = (!meta.piece_hashes.is_empty()).then(|| {
+            let hashed = meta.geometry.chunk_begin(chunk) + meta.geometry.chunk_len(chunk);
+            update_zeros(&mut self.sha1, meta.geometry.piece_len(piece).saturating_sub(hashed));
+            self.sha1.finish()
+        });
+        let height = meta.trees.as_ref().map(|trees| trees.piece_height(piece));
+        let v2 = height.and_then(|height| merkle::root(&mut self.leaves, 0, height));
+        PieceDigest { v1, v2 }
+    }
+}
+
+/// Appends padding that was in no slot.
+fn update_zeros(sha1: &mut Sha1, mut bytes: u32) {
+    const ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+    while bytes > 0 {
+        let step = bytes.min(BLOCK_BYTES);
+        sha1.update(&ZEROS[..step as usize]);
+        bytes -= step;
     }
 }
 

@@ -25,9 +25,8 @@ use crate::base::segment::Segment;
 use crate::base::time::Instant;
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::action::{Action, To};
-use crate::engine::{Admission, Engine, assembly_chunks};
+use crate::engine::{Admission, Engine, wanted_chunks};
 use crate::hash::fingerprint::Fingerprint;
-use crate::hash::sha1::Sha1;
 use crate::io::arena::Arena;
 use crate::io::{Completion, Errno, Io};
 use crate::proto::wire::handshake::Handshake;
@@ -35,7 +34,7 @@ use crate::shared::counters::CoreCounters;
 use crate::shared::torrent::SharedTorrent;
 
 use disk::{Direction, Disk, Finished, Place};
-use hashing::{HashJob, HashQueue};
+use hashing::{HashJob, HashQueue, PieceHash};
 use inbound::{Flow, Inbound, Target};
 use mesh::{Encrypted, Files, Mailbox, Sender, ToControl, ToWorker};
 
@@ -81,7 +80,7 @@ pub struct Worker<I: Io> {
     files: Vec<Option<Files<I::File>>>,
     disk: Disk,
     hashes: HashQueue,
-    hashers: HashMap<(TorrentId, u32), Sha1>,
+    hashers: HashMap<(TorrentId, u32), PieceHash>,
     fingerprint: Fingerprint,
     done: Vec<Completion>,
     segments: Vec<Segment>,
@@ -387,6 +386,7 @@ impl<I: Io> Worker<I> {
                 self.hashes.push(HashJob { torrent, chunk, first, last, since: now });
             }
             Action::Autopsy { torrent, piece } => self.autopsy(torrent, piece),
+            Action::Leaves { torrent, piece, of } => self.leaves(torrent, piece, of),
             Action::Write { torrent, chunk } => self.write(torrent, chunk),
             Action::Load { torrent, chunk, slot } => {
                 let Some((shared, files)) = self.place(torrent) else { return };
@@ -497,7 +497,7 @@ impl<I: Io> Worker<I> {
     fn autopsy(&mut self, id: TorrentId, piece: u32) {
         let Some(torrent) = self.engine.torrent(id) else { return };
         let shared = &torrent.shared;
-        let chunks = assembly_chunks(shared, piece).into_iter();
+        let chunks = wanted_chunks(shared, piece).into_iter();
         let bytes = chunks.map(|chunk| {
             let slot = shared.chunks.view(chunk).slot;
             disk::payload(&self.arena, shared, chunk, slot)

@@ -240,6 +240,8 @@ pub enum Manner {
     Honest,
     /// Every block has a wrong byte.
     Liar,
+    /// The first block that it gives has a wrong byte, and no other.
+    LiesOnce,
     /// Every block comes twice.
     Twice,
     /// It announces that it queues one request.
@@ -263,7 +265,7 @@ pub fn seed(peer: &mut Peer, payload: &Payload, manner: Manner) -> u32 {
         let word = |at: usize| u32::from_be_bytes(asked[at..at + 4].try_into().expect("four bytes"));
         let (index, begin, length) = (word(0), word(4), word(8));
         let mut bytes = payload.block(index, begin, length).to_vec();
-        if manner == Manner::Liar {
+        if manner == Manner::Liar || manner == Manner::LiesOnce && sent == 0 {
             bytes[0] ^= 0x55;
         }
         let mut answer = piece(index, begin, &bytes);

@@ -57,6 +57,7 @@ impl Control<'_> {
                 order(swarm, Order::Lost(piece));
             }
             Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
+            Report::Torn { torrent, piece } => self.disk_failed(torrent, torn_advice(piece)),
             Report::Wanted { torrent } => self.wake(torrent),
             Report::Connected { torrent, conn, address, origin, peer_id } => {
                 let swarm = &mut self.swarms[torrent.0 as usize];
@@ -139,6 +140,13 @@ impl Control<'_> {
             }
         });
     }
+}
+
+fn torn_advice(piece: u32) -> String {
+    format!(
+        "the v1 and v2 halves of this hybrid torrent describe different data (piece {piece}): nothing can be right \
+         by both; get the torrent from somewhere else"
+    )
 }
 
 fn disk_advice(errno: i32) -> String {

@@ -133,7 +133,7 @@ mod tests {
     fn strangers_who_wake_all_that_sleeps_are_told_when_it_is_enough_and_who_is_served_stays_so() {
         let hash = |id: u32| InfoHash([id as u8; 20]);
         for (descriptors_max, woken) in [(29, 2), (30, 3), (31, 3)] {
-            let sleepers = Arc::new(Sleepers::new((0..8).map(hash)));
+            let sleepers = Arc::new(Sleepers::new((0..8).map(|at| [hash(at)])));
             (0..8).for_each(|id| sleepers.fell_asleep(TorrentId(id)));
             let sleepers_seen = Arc::clone(&sleepers);
             let mut bedroom = Bedroom { sleepers, descriptors: 0, descriptors_max, refused: 0 };

@@ -18,6 +18,7 @@ pub(crate) fn metainfo(files: &[(&str, u64)]) -> Arc<Metainfo> {
     let total = files.iter().map(|file| file.1).sum();
     Arc::new(Metainfo {
         info_hash: InfoHash([4; 20]),
+        v2: None,
         name: "t".to_owned(),
         geometry: Geometry::new(total, 16 << 10),
         piece_hashes: Vec::new(),

@@ -1,11 +1,11 @@
 //! A check by fingerprints: what was verified before is only compared, the rest is hashed.
 //!
-//! A fingerprint that fits says that the bytes are what SHA-1 verified, since nobody but this node knows
-//! its secret. One that does not fit says nothing: SHA-1 alone tells whether a piece is bad.
+//! A fingerprint that fits says that the bytes are what was verified by digest, since nobody but this node knows
+//! its secret. One that does not fit says nothing: digests alone tell whether a piece is bad.
 
 use std::ops::ControlFlow;
 
-use super::{HashError, HashOptions, HashSource, Method, PieceOutcome, hash_pieces};
+use super::{Digests, HashError, HashOptions, HashSource, Method, PieceOutcome, hash_pieces};
 use crate::hash::fingerprint::Fingerprint;
 
 /// What is known of pieces that were verified before.
@@ -35,7 +35,8 @@ pub fn check_pieces(
 ) -> Result<bool, HashError> {
     let (known_pieces, mut others): (Vec<u32>, Vec<u32>) =
         pieces.into_iter().partition(|&piece| known.has(piece));
-    let options = HashOptions { method: Method::Fingerprints(known.fingerprint), ..*rest };
+    let method = Method { digests: Digests::Nothing, fingerprint: Some(known.fingerprint) };
+    let options = HashOptions { method, ..*rest };
     let any_known = !known_pieces.is_empty();
     if any_known {
         let mut compare = |piece, outcome| match outcome {

@@ -1,12 +1,15 @@
-//! A digest thread: SHA-1 of up to [`LANES`] pieces side by side, and fingerprints of their chunks.
+//! A digest thread: SHA-1 of up to [`LANES`] pieces side by side, leaves of their trees, and fingerprints of
+//! their chunks.
 
 use std::ops::Range;
 
 use crossbeam::channel::{Receiver, Sender};
 
-use super::{Buffer, Method, PieceOutcome, Pool, UNIT_BYTES};
+use super::units::Job;
+use super::{Buffer, Digests, Method, PieceDigest, PieceOutcome, Pool, UNIT_BYTES};
 use crate::base::geometry::Geometry;
 use crate::base::units::CHUNK_BYTES;
+use crate::hash::merkle::{self, Hash};
 use crate::hash::sha1::{LANES, Sha1, update_many};
 
 /// What is digested side by side: at most one part for each lane.
@@ -32,7 +35,7 @@ pub(super) enum Content {
 
 /// One digest thread.
 pub(super) struct Digester<'a> {
-    pub(super) geometry: Geometry,
+    pub(super) job: &'a Job,
     pub(super) method: Method,
     pub(super) results: Sender<(u32, PieceOutcome)>,
     pub(super) pool: &'a Pool,
@@ -42,6 +45,7 @@ pub(super) struct Digester<'a> {
 #[derive(Default)]
 struct Lane {
     hasher: Sha1,
+    leaves: Vec<Hash>,
     fingerprints: Vec<u64>,
 }
 
@@ -81,17 +85,23 @@ impl Digester<'_> {
 
     /// Takes from each part what belongs to one piece, side by side, until nothing is left.
     fn digest(&self, lanes: &mut [Lane; LANES], mut cursors: Vec<Cursor<'_>>) {
+        let geometry = self.job.geometry;
         while !cursors.is_empty() {
             let mut parts: [&[u8]; LANES] = [&[]; LANES];
             for cursor in &cursors {
-                parts[cursor.lane] = cursor.of_piece(self.geometry);
+                if self.method.digests.has_leaves() {
+                    let real = self.job.real_len(cursor.piece).saturating_sub(cursor.begin) as usize;
+                    let part = cursor.of_piece(geometry);
+                    merkle::push_leaves(&part[..part.len().min(real)], &mut lanes[cursor.lane].leaves);
+                }
+                parts[cursor.lane] = cursor.of_piece(geometry);
             }
             self.append(lanes, parts);
             cursors.retain_mut(|cursor| {
                 let lane = &mut lanes[cursor.lane];
                 cursor.begin += parts[cursor.lane].len() as u32;
                 cursor.bytes = &cursor.bytes[parts[cursor.lane].len()..];
-                if cursor.begin == self.geometry.piece_len(cursor.piece) {
+                if cursor.begin == geometry.piece_len(cursor.piece) {
                     let _ = self.results.send((cursor.piece, self.outcome(std::mem::take(lane))));
                     (cursor.piece, cursor.begin) = (cursor.piece + 1, 0);
                 }
@@ -101,14 +111,14 @@ impl Digester<'_> {
     }
 
     fn append(&self, lanes: &mut [Lane; LANES], parts: [&[u8]; LANES]) {
-        if let Method::Sha1AndFingerprints(fingerprint) | Method::Fingerprints(fingerprint) = self.method {
+        if let Some(fingerprint) = self.method.fingerprint {
             for (lane, part) in lanes.iter_mut().zip(parts) {
                 // Parts of a piece begin at chunk boundaries: a unit is a whole number of chunks.
                 let chunks = part.chunks(CHUNK_BYTES as usize);
                 lane.fingerprints.extend(chunks.map(|chunk| fingerprint.of(chunk)));
             }
         }
-        if !matches!(self.method, Method::Fingerprints(_)) {
+        if self.method.digests.has_sha1() {
             let [a, b, c, d] = lanes;
             let hashers = [&mut a.hasher, &mut b.hasher, &mut c.hasher, &mut d.hasher];
             let mut parts = parts.into_iter();
@@ -116,10 +126,13 @@ impl Digester<'_> {
         }
     }
 
-    fn outcome(&self, Lane { hasher, fingerprints }: Lane) -> PieceOutcome {
-        match self.method {
-            Method::Fingerprints(_) => PieceOutcome::Fingerprinted { fingerprints },
-            _ => PieceOutcome::Hashed { digest: hasher.finish(), fingerprints },
+    fn outcome(&self, Lane { hasher, leaves, fingerprints }: Lane) -> PieceOutcome {
+        match self.method.digests {
+            Digests::Nothing => PieceOutcome::Fingerprinted { fingerprints },
+            digests => {
+                let sha1 = digests.has_sha1().then(|| hasher.finish());
+                PieceOutcome::Hashed { digest: PieceDigest { sha1, leaves }, fingerprints }
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use super::*;
 use crate::base::rng::Rng;
 use crate::base::units::CHUNK_BYTES;
+use crate::hash::fingerprint::Fingerprint;
 use crate::hash::sha1;
 
 /// Files of `lengths` with bytes from a seed below a fresh directory, and their bytes end to end.
@@ -23,8 +24,12 @@ pub(super) fn tree(lengths: &[u64]) -> (tempfile::TempDir, Vec<SourceFile>, Vec<
 }
 
 fn digest_all(source: &HashSource, threads: usize) -> BTreeMap<u32, PieceOutcome> {
-    let options =
-        HashOptions { threads: Some(threads), method: Method::Sha1AndFingerprints(Fingerprint::new(3)) };
+    let method = Method { digests: Digests::Sha1, fingerprint: Some(Fingerprint::new(3)) };
+    digest_by(source, threads, method)
+}
+
+fn digest_by(source: &HashSource, threads: usize, method: Method) -> BTreeMap<u32, PieceOutcome> {
+    let options = HashOptions { threads: Some(threads), method };
     let mut outcomes = BTreeMap::new();
     let done = hash_pieces(source, 0..u32::MAX >> 8, &options, &mut |piece, outcome| {
         assert!(outcomes.insert(piece, outcome).is_none(), "piece {piece} twice");
@@ -38,7 +43,8 @@ pub(super) fn assert_hashed(outcome: &PieceOutcome, bytes: &[u8]) {
     let PieceOutcome::Hashed { digest, fingerprints } = outcome else { panic!("{outcome:?}") };
     let want: Vec<u64> =
         bytes.chunks(CHUNK_BYTES as usize).map(|chunk| Fingerprint::new(3).of(chunk)).collect();
-    assert_eq!((*digest, fingerprints), (sha1::digest(bytes), &want));
+    let digest_wanted = PieceDigest { sha1: Some(sha1::digest(bytes)), leaves: Vec::new() };
+    assert_eq!((digest, fingerprints), (&digest_wanted, &want));
 }
 
 #[test]
@@ -261,4 +267,47 @@ fn a_missing_directory_is_an_error_with_its_name() {
     let source = HashSource::new(Path::new("/nonexistent/payload"), Geometry::new(1, 16 << 10), Vec::new());
     let error = hash_pieces(&source, 0..1, &HashOptions::default(), &mut |_, _| ControlFlow::Continue(()));
     assert!(error.unwrap_err().to_string().contains("/nonexistent/payload"));
+}
+
+/// As in torrents of version 2: each file begins at a piece, with padding before it.
+fn aligned(lengths: &[u64], piece_bytes: u32) -> (tempfile::TempDir, Vec<SourceFile>, Vec<Vec<u8>>) {
+    let (dir, files, payload) = tree(lengths);
+    let (mut sources, mut pieces) = (Vec::new(), Vec::new());
+    let mut rest = &payload[..];
+    for file in files {
+        let (bytes, after) = rest.split_at(file.length as usize);
+        rest = after;
+        pieces.extend(bytes.chunks(piece_bytes as usize).map(<[u8]>::to_vec));
+        let over = file.length.next_multiple_of(piece_bytes.into()) - file.length;
+        sources.push(file);
+        if over > 0 {
+            sources.push(SourceFile { path: PathBuf::new(), length: over, pad: true });
+        }
+    }
+    (dir, sources, pieces)
+}
+
+#[test]
+fn leaves_are_of_real_bytes_and_sha1_of_the_padding_too() {
+    for piece_bytes in [16 << 10, 32 << 10, 256 << 10, 1 << 20, 4 << 20] {
+        let lengths = [1, 0, 16_384, 16_385, 300_001, 1_048_576, 2_500_000, 5_000_000, 0, 7];
+        let (dir, sources, pieces) = aligned(&lengths, piece_bytes);
+        let total = sources.iter().map(|source| source.length).sum();
+        let source = HashSource::new(dir.path(), Geometry::new(total, piece_bytes), sources);
+        for (digests, has_sha1, has_leaves) in
+            [(Digests::Leaves, false, true), (Digests::Both, true, true), (Digests::Sha1, true, false)]
+        {
+            let outcomes = digest_by(&source, 2, Method { digests, fingerprint: None });
+            assert_eq!(outcomes.len(), pieces.len());
+            for (outcome, bytes) in outcomes.into_values().zip(&pieces) {
+                let PieceOutcome::Hashed { digest, fingerprints } = outcome else { panic!("{outcome:?}") };
+                let leaves = bytes.chunks(16 << 10).map(crate::hash::merkle::leaf);
+                assert_eq!(digest.leaves, if has_leaves { leaves.collect() } else { Vec::new() });
+                let mut padded = bytes.clone();
+                padded.resize(piece_bytes as usize, 0);
+                assert_eq!(digest.sha1, has_sha1.then(|| sha1::digest(&padded)));
+                assert!(fingerprints.is_empty());
+            }
+        }
+    }
 }

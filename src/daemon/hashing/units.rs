@@ -112,6 +112,13 @@ impl Job {
         Some(Unit { piece: run.first, begin: begin as u32, len: left.min(u64::from(UNIT_BYTES)) as u32 })
     }
 
+    /// Bytes of piece `piece` that lie in files. In torrents whose pieces are each of one file they come first.
+    pub(super) fn real_len(&self, piece: u32) -> u32 {
+        let whole = self.geometry.piece_len(piece);
+        let extents = self.layout.extents(self.geometry.piece_start(piece), whole);
+        extents.filter(|extent| extent.file.is_some()).map(|extent| extent.len).sum()
+    }
+
     /// Offset of `unit` in the torrent.
     pub(super) fn unit_start(&self, unit: Unit) -> u64 {
         self.geometry.piece_start(unit.piece) + u64::from(unit.begin)

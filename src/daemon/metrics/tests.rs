@@ -21,6 +21,8 @@ fn torrent(index: usize, have: &[u32]) -> Arc<SharedTorrent> {
         geometry,
         piece_hashes: vec![[0; 20]; 2],
         info: Default::default(),
+        trees: None,
+        v2_hash: None,
         layout: Layout::new([FileSpan { length: 100_000, pad: false }].into_iter()),
         private: false,
     };

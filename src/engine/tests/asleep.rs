@@ -10,7 +10,7 @@ const WANTED: Action = Action::Report(Report::Wanted { torrent: ID });
 
 fn rig() -> Rig {
     let mut rig = Rig::new(3, true);
-    let sleepers = Sleepers::new([HASH, SLEEPING].into_iter());
+    let sleepers = Sleepers::new([[HASH], [SLEEPING]].into_iter());
     sleepers.fell_asleep(ID);
     rig.engine.set_sleepers(Arc::new(sleepers));
     rig
@@ -30,6 +30,8 @@ fn wake(rig: &mut Rig) -> Vec<ConnId> {
         geometry,
         piece_hashes: vec![[0; 20]; geometry.piece_count() as usize],
         info: Default::default(),
+        trees: None,
+        v2_hash: None,
         layout: Layout::new(std::iter::once(FileSpan { length: 100_000, pad: false })),
         private: false,
     };

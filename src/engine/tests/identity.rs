@@ -151,7 +151,7 @@ impl Rig {
             for action in std::mem::take(&mut self.done) {
                 match action {
                     Action::Hash { chunk, last, .. } => {
-                        self.engine.handle_hashed(ONLY, chunk, last.then_some([u8::from(wrong); 20]));
+                        self.engine.handle_hashed(ONLY, chunk, last.then_some([u8::from(wrong); 20].into()));
                     }
                     Action::Autopsy { piece, .. } => self.engine.handle_autopsy(ONLY, piece, &[1; 7]),
                     Action::Write { chunk, .. } => self.engine.handle_written(ONLY, chunk, Ok(())),

@@ -206,6 +206,8 @@ fn add_torrent(rig: &mut Rig, id: u32, limits: TorrentLimits) {
         geometry: Geometry::new(1 << 20, 1 << 20),
         piece_hashes: vec![[0; 20]],
         info: Default::default(),
+        trees: None,
+        v2_hash: None,
         layout: Layout::new(std::iter::once(FileSpan { length: 1 << 20, pad: false })),
         private: false,
     };
@@ -319,7 +321,7 @@ fn verify(rig: &mut Rig) -> bool {
     for action in &done {
         match *action {
             Action::Hash { torrent, chunk, last, .. } => {
-                rig.engine.handle_hashed(torrent, chunk, last.then_some([0; 20]));
+                rig.engine.handle_hashed(torrent, chunk, last.then_some([0; 20].into()));
             }
             Action::Write { torrent, chunk } => rig.engine.handle_written(torrent, chunk, Ok(())),
             _ => {}

@@ -61,6 +61,8 @@ fn another(rig: &mut Rig) -> (TorrentId, ConnId) {
         geometry: meta.geometry,
         piece_hashes: meta.piece_hashes.clone(),
         info: Default::default(),
+        trees: None,
+        v2_hash: None,
         layout: meta.layout.clone(),
         private: false,
     };

@@ -78,6 +78,8 @@ fn shared(seed: u64, total_bytes: u64, piece_bytes: u32, cores: usize, now: Inst
         geometry,
         piece_hashes: vec![RIGHT; geometry.piece_count() as usize],
         info: Default::default(),
+        trees: None,
+        v2_hash: None,
         layout: Layout::new([FileSpan { length: total_bytes, pad: false }].into_iter()),
         private: false,
     };
@@ -260,7 +262,7 @@ impl World {
                 let right = blocks(&self.shared, self.shared.meta.geometry.chunk_piece(chunk))
                     .all(|place| self.places.get(&place).copied().unwrap_or(false));
                 let digest = if right { RIGHT } else { [0; 20] };
-                engine.handle_hashed(TORRENT, chunk, last.then_some(digest));
+                engine.handle_hashed(TORRENT, chunk, last.then_some(digest.into()));
             }
             Job::Autopsy { piece } => {
                 let prints: Vec<u64> =
@@ -304,7 +306,7 @@ impl World {
         match action {
             Action::Decrypt(_) => unreachable!("nobody speaks in ciphers here"),
             Action::Send(conn) => self.send(node, conn),
-            Action::Unsent { .. } | Action::Listen(_) => {}
+            Action::Unsent { .. } | Action::Listen(_) | Action::Leaves { .. } => {}
             Action::Interrupt(conn) => {
                 if let Some(at) = self.remotes.iter().position(found(conn)) {
                     self.plan(at);

@@ -79,7 +79,7 @@ impl Piece {
             match action {
                 Action::Hash { chunk, last, .. } => {
                     let digest = [u8::from(!self.wrong.is_empty()); 20];
-                    engine.handle_hashed(ONLY, chunk, last.then_some(digest));
+                    engine.handle_hashed(ONLY, chunk, last.then_some(digest.into()));
                 }
                 Action::Autopsy { piece, .. } => {
                     self.failures += u32::from(!self.rig.shared.has(piece));

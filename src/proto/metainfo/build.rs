@@ -5,6 +5,10 @@ use crate::base::limits::{PIECE_BYTES_MAX, PIECES_MAX};
 use crate::base::units::CHUNK_BYTES;
 use crate::proto::bencode::Item;
 
+mod v2;
+
+pub use v2::{FileHashes, V2Builder, aligned};
+
 /// Pieces that a torrent gets if its size allows.
 const PIECES_WANTED: u64 = 2048;
 /// Piece length from which on more pieces are better than longer ones.
@@ -40,18 +44,24 @@ impl MetainfoBuilder {
     /// The bytes of the .torrent file, and what they parse to: whatever [`Metainfo::parse`] would
     /// refuse or change about the files fails here.
     pub fn build(&self) -> Result<(Vec<u8>, Metainfo), MetainfoError> {
-        let bytes = self.encode();
+        self.parsed(Item::dict(self.root(self.info())).to_bytes())
+    }
+
+    /// `bytes`, and what they parse to, if no path comes out otherwise.
+    fn parsed(&self, bytes: Vec<u8>) -> Result<(Vec<u8>, Metainfo), MetainfoError> {
         let parsed = Metainfo::parse(&bytes)?;
-        for (wanted, got) in self.files.iter().zip(&parsed.files) {
-            if wanted.path != got.path && !wanted.pad {
+        let wanted = self.files.iter().filter(|file| !file.pad);
+        for (wanted, got) in wanted.zip(parsed.files.iter().filter(|file| !file.pad)) {
+            if wanted.path != got.path {
                 return Err(MetainfoError::Unportable { path: paths::shown(&wanted.path) });
             }
         }
         Ok((bytes, parsed))
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut root = vec![("info", self.info())];
+    /// The entries beside `info`, and itself.
+    fn root<'a>(&'a self, info: Item<'a>) -> Vec<(&'static str, Item<'a>)> {
+        let mut root = vec![("info", info)];
         root.extend(self.trackers.iter().flatten().next().map(|url| ("announce", url.as_str().into())));
         if self.trackers.iter().flatten().count() > 1 {
             root.push((
@@ -65,25 +75,30 @@ impl MetainfoBuilder {
         root.extend(self.comment.as_deref().map(|text| ("comment", text.into())));
         root.extend(self.created_by.as_deref().map(|text| ("created by", text.into())));
         root.extend(self.creation_date.map(|date| ("creation date", Item::Int(date))));
-        Item::dict(root).to_bytes()
+        root
     }
 
     fn info(&self) -> Item<'_> {
-        let mut info = vec![
-            ("name", self.name.as_str().into()),
-            ("piece length", Item::Int(self.piece_bytes.into())),
-            ("pieces", Item::Bytes(self.piece_hashes.as_flattened())),
-        ];
-        match &self.files[..] {
-            [file] if file.path == [self.name.as_str()] && !file.pad => {
-                info.push(("length", int(file.length)));
-            }
-            files => info.push(("files", Item::List(files.iter().map(entry).collect()))),
-        }
-        if self.private {
-            info.push(("private", Item::Int(1)));
-        }
+        let mut info = self.common_info();
+        info.extend(self.v1_info(&self.files));
         Item::dict(info)
+    }
+
+    /// What an info dictionary has in every version.
+    fn common_info(&self) -> Vec<(&'static str, Item<'_>)> {
+        let mut info =
+            vec![("name", self.name.as_str().into()), ("piece length", Item::Int(self.piece_bytes.into()))];
+        info.extend(self.private.then_some(("private", Item::Int(1))));
+        info
+    }
+
+    /// What it has besides for v1.
+    fn v1_info<'a>(&'a self, files: &'a [FileEntry]) -> [(&'static str, Item<'a>); 2] {
+        let list = match files {
+            [file] if file.path == [self.name.as_str()] && !file.pad => ("length", int(file.length)),
+            files => ("files", Item::List(files.iter().map(entry).collect())),
+        };
+        [list, ("pieces", Item::Bytes(self.piece_hashes.as_flattened()))]
     }
 }
 

@@ -36,9 +36,48 @@ pub enum MetainfoError {
     },
 
     // ---- What we cannot do ----
-    /// The torrent has no v1 part.
-    #[error("BitTorrent v2 is not supported yet: use a v1 or hybrid torrent of the same data")]
-    OnlyV2,
+    /// A version that is not known yet.
+    #[error(
+        "the torrent is of version {value} (1 and 2 are supported): use another torrent of the same data"
+    )]
+    Version {
+        /// The version as found.
+        value: i64,
+    },
+
+    // ---- Version 2 (BEP 52) ----
+    /// A piece length that v1 may have and v2 may not.
+    #[error("a piece length of {value} is no power of two, as v2 needs: make the torrent anew")]
+    PieceLengthV2 {
+        /// The length as found.
+        value: i64,
+    },
+    /// The tree of files: not sorted, a file that is a directory, a length or root that is none.
+    #[error(
+        "the torrent's file tree is malformed at {path:?}: get it again, or make it anew with `troc create`"
+    )]
+    FileTree {
+        /// The path, escaped and shortened.
+        path: String,
+    },
+    /// A file longer than a piece without the hashes of its pieces.
+    #[error("the torrent lacks the piece hashes of {path:?}: get it again from where it came")]
+    MissingLayer {
+        /// The path, escaped and shortened.
+        path: String,
+    },
+    /// Hashes of pieces that are too many, too few, or not those of the file.
+    #[error("the torrent's piece hashes of {path:?} contradict the file's hash: do not use this torrent")]
+    WrongLayer {
+        /// The path, escaped and shortened.
+        path: String,
+    },
+    /// A hybrid whose parts describe different files, or the same in another order or place.
+    #[error("the torrent's v1 and v2 parts do not agree about {path:?}: do not use this torrent")]
+    Mismatch {
+        /// The path, escaped and shortened; empty if it is padding behind the last file.
+        path: String,
+    },
 
     // ---- The sizes ----
     /// A padding file that is longer than any that pads (BEP 47).

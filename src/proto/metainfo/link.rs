@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::v2::Layers;
 use super::{Metainfo, MetainfoError};
 use crate::base::geometry::Geometry;
 use crate::base::limits::METAINFO_BYTES_MAX;
@@ -31,6 +32,7 @@ impl Metainfo {
             creation_date: None,
             info_range: 0..0,
             info: Bytes::new(),
+            v2: None,
         })
     }
 
@@ -45,7 +47,7 @@ impl Metainfo {
         if info.len() > METAINFO_BYTES_MAX {
             return Err(MetainfoError::TooLong { bytes: info.len() });
         }
-        let mut found = Self::parse_any_length(&[b"d4:info", info, b"e"].concat())?;
+        let mut found = Self::read_any_length(&[b"d4:info", info, b"e"].concat(), Layers::Needed)?;
         if found.info != info {
             // A dictionary and something behind it.
             return Err(MetainfoError::Malformed { key: "info" });

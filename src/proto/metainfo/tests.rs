@@ -9,6 +9,7 @@ use crate::proto::bencode::{Flaw, Item};
 
 mod conformance;
 mod paths;
+mod v2;
 
 const HASH: &[u8; 20] = b"01234567890123456789";
 
@@ -299,15 +300,6 @@ fn t20_a_padding_file_takes_part_in_offsets_but_never_in_paths() {
 }
 
 #[test]
-fn t21_a_v2_torrent_is_named_and_a_hybrid_read_by_its_v1_part() {
-    let v2 = [("meta version", Some(Item::Int(2))), ("file tree", Some(Item::dict([])))];
-    assert!(Metainfo::parse(&with_info(v2.clone())).is_ok());
-    let only = v2.into_iter().chain([("pieces", None), ("length", None)]);
-    assert_eq!(error(&with_info(only)), MetainfoError::OnlyV2);
-    assert!(MetainfoError::OnlyV2.to_string().starts_with("BitTorrent v2 is not supported yet"));
-}
-
-#[test]
 fn t24_absurd_dates_and_texts_are_kept_and_malformed_ones_dropped() {
     for date in [i64::MIN, -1, 0, 1_452_468_725_091, i64::MAX] {
         let bytes = with_root([], [("creation date", Item::Int(date))]);
@@ -400,7 +392,12 @@ fn every_message_is_one_line_with_a_remedy() {
         error(b"d"),
         MetainfoError::Missing { key: "info" },
         MetainfoError::Malformed { key: "info" },
-        MetainfoError::OnlyV2,
+        MetainfoError::Version { value: 3 },
+        MetainfoError::PieceLengthV2 { value: 48 << 10 },
+        MetainfoError::FileTree { path: path.clone() },
+        MetainfoError::MissingLayer { path: path.clone() },
+        MetainfoError::WrongLayer { path: path.clone() },
+        MetainfoError::Mismatch { path: path.clone() },
         MetainfoError::PieceLength { value: -1 },
         MetainfoError::PieceCount { found: 1, wanted: 2 },
         MetainfoError::TooManyPieces { found: 1 << 30 },

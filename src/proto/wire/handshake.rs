@@ -1,4 +1,4 @@
-//! The 68 bytes that open a connection (BEP 3), with the reserved bits of BEP 5, BEP 6 and BEP 10.
+//! The 68 bytes that open a connection (BEP 3), with the reserved bits of BEP 5, BEP 6, BEP 10 and BEP 52.
 
 use super::WireError;
 use crate::base::ids::{InfoHash, PeerId};
@@ -13,6 +13,8 @@ const FAST_BYTE: usize = 7;
 const FAST_BIT: u8 = 0x04;
 const DHT_BYTE: usize = 7;
 const DHT_BIT: u8 = 0x01;
+const V2_BYTE: usize = 7;
+const V2_BIT: u8 = 0x10;
 
 /// The handshake of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,18 @@ impl Handshake {
     /// Whether the sender has a node of the distributed hash table (BEP 5).
     pub const fn has_dht(&self) -> bool {
         self.reserved[DHT_BYTE] & DHT_BIT != 0
+    }
+
+    /// The same with the bit that offers v2 for a hybrid torrent (BEP 52).
+    #[must_use]
+    pub const fn with_v2(mut self) -> Self {
+        self.reserved[V2_BYTE] |= V2_BIT;
+        self
+    }
+
+    /// Whether the sender can go on with v2 of a hybrid torrent (BEP 52).
+    pub const fn has_v2(&self) -> bool {
+        self.reserved[V2_BYTE] & V2_BIT != 0
     }
 
     /// Whether the sender speaks the fast extension (BEP 6).
@@ -131,12 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn the_feature_bits_are_those_of_bep_6_and_bep_10() {
+    fn the_feature_bits_are_those_of_bep_6_bep_10_and_bep_52() {
         assert!(!example().has_fast() && !example().has_extension());
         assert_eq!(example().with_fast().reserved, [0, 0, 0, 0, 0, 0, 0, 4]);
         assert_eq!(example().with_extension().reserved, [0, 0, 0, 0, 0, 0x10, 0, 0]);
         assert_eq!(example().with_dht().reserved, [0, 0, 0, 0, 0, 0, 0, 1]);
         assert!(example().with_dht().has_dht() && !example().with_fast().has_dht());
+        assert_eq!(example().with_v2().reserved, [0, 0, 0, 0, 0, 0, 0, 0x10]);
+        assert!(example().with_v2().has_v2() && !example().with_fast().has_v2());
         let mut all = example();
         all.reserved = [0xff; 8];
         let parsed = Handshake::parse(&all.encode()).unwrap().unwrap();

@@ -4,8 +4,11 @@
 //! whoever owns the socket moves the block to its slot.
 
 use super::WireError;
+use super::hashes::{HASH_BYTES, HASH_REQUEST_BYTES, HashRequest};
 use crate::base::geometry::BlockRef;
-use crate::base::limits::{MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, UNKNOWN_MESSAGE_BYTES_MAX};
+use crate::base::limits::{
+    HASHES_PER_REQUEST_MAX, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, UNKNOWN_MESSAGE_BYTES_MAX,
+};
 use crate::base::units::PIECE_HEADER_BYTES;
 
 const CHOKE: u8 = 0;
@@ -24,6 +27,12 @@ const HAVE_NONE: u8 = 15;
 const REJECT: u8 = 16;
 const ALLOWED_FAST: u8 = 17;
 const EXTENDED: u8 = 20;
+const HASH_REQUEST: u8 = 21;
+const HASHES: u8 = 22;
+const HASH_REJECT: u8 = 23;
+
+/// Hashes in one message: what was asked for, and a proof from the lowest layer to the highest.
+const HASHES_MAX: u32 = HASHES_PER_REQUEST_MAX + u32::BITS;
 
 /// Id, piece index and offset of a `piece` message: what its length prefix counts beside the block.
 const PIECE_FIXED_BYTES: u32 = PIECE_HEADER_BYTES - 4;
@@ -68,6 +77,17 @@ pub enum Message<'a> {
         /// What the extension defines.
         payload: &'a [u8],
     },
+    /// Nodes of a file's merkle tree are wanted (BEP 52).
+    HashRequest(HashRequest),
+    /// Nodes of a file's merkle tree, and what proves them.
+    Hashes {
+        /// What was asked for.
+        request: HashRequest,
+        /// The nodes in order, and their uncles upwards; unchecked.
+        hashes: &'a [[u8; HASH_BYTES]],
+    },
+    /// A hash request that will not be answered.
+    HashReject(HashRequest),
     /// An id that we do not know, with at most 1 KiB of payload that is skipped.
     Unknown {
         /// The message id.
@@ -145,6 +165,11 @@ impl Message<'_> {
             Self::Reject(block) => frame_block(out, REJECT, block),
             Self::AllowedFast(piece) => frame(out, ALLOWED_FAST, &[&piece.to_be_bytes()]),
             Self::Extended { id, payload } => frame(out, EXTENDED, &[&[id], payload]),
+            Self::HashRequest(request) => frame(out, HASH_REQUEST, &[&request.encode()]),
+            Self::Hashes { request, hashes } => {
+                frame(out, HASHES, &[&request.encode(), hashes.as_flattened()]);
+            }
+            Self::HashReject(request) => frame(out, HASH_REJECT, &[&request.encode()]),
             Self::Unknown { id } => frame(out, id, &[]),
         }
     }
@@ -164,6 +189,11 @@ fn check_length(id: u8, length: u32, bitfield_bytes: u32) -> Result<(), WireErro
         PORT => length == 3,
         BITFIELD => length - 1 == bitfield_bytes,
         EXTENDED => (2..=MESSAGE_BYTES_MAX).contains(&length),
+        HASH_REQUEST | HASH_REJECT => length == HASH_REQUEST_BYTES as u32 + 1,
+        HASHES => {
+            let hashes = length.wrapping_sub(HASH_REQUEST_BYTES as u32 + 1);
+            hashes.is_multiple_of(HASH_BYTES as u32) && hashes / HASH_BYTES as u32 <= HASHES_MAX
+        }
         PIECE => {
             let block = length.saturating_sub(PIECE_FIXED_BYTES);
             if length >= PIECE_FIXED_BYTES && !(1..=REQUEST_BYTES_MAX).contains(&block) {
@@ -197,6 +227,13 @@ fn decode(id: u8, body: &[u8]) -> Option<Message<'_>> {
             let (&id, payload) = body.split_first()?;
             Message::Extended { id, payload }
         }
+        HASH_REQUEST => Message::HashRequest(hash_request(body)?),
+        HASHES => {
+            let (request, hashes) = HashRequest::parse(body)?;
+            let (hashes, []) = hashes.as_chunks() else { return None };
+            Message::Hashes { request, hashes }
+        }
+        HASH_REJECT => Message::HashReject(hash_request(body)?),
         id => Message::Unknown { id },
     })
 }
@@ -206,6 +243,10 @@ fn piece_fields(rest: &[u8], length: u32) -> Option<(Frame<'static>, usize)> {
     let (begin, _) = rest.split_first_chunk::<4>()?;
     let frame = Frame::Piece { piece: u32::from_be_bytes(*piece), begin: u32::from_be_bytes(*begin), length };
     Some((frame, PIECE_HEADER_BYTES as usize))
+}
+
+fn hash_request(body: &[u8]) -> Option<HashRequest> {
+    HashRequest::parse(body).filter(|(_, rest)| rest.is_empty()).map(|(request, _)| request)
 }
 
 fn word(body: &[u8]) -> Option<u32> {

@@ -5,6 +5,7 @@
 pub mod extension;
 pub mod handshake;
 pub mod holepunch;
+pub mod hashes;
 pub mod identity;
 pub mod message;
 pub mod metadata;

@@ -171,7 +171,7 @@ impl Control {
                 self.machine.handle_lost(piece);
                 self.roster.candidates.handle_wanting(now);
             }
-            Report::DiskFailed { .. } => self.fail(),
+            Report::DiskFailed { .. } | Report::Torn { .. } => self.fail(),
             // Torrents of simulated nodes are always open.
             Report::Wanted { .. } | Report::WebSeedLeft { .. } | Report::Node { .. } => {}
             Report::Connected { conn, address, origin, peer_id, .. } => {

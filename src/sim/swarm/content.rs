@@ -32,6 +32,8 @@ impl Content {
             geometry: self.geometry,
             piece_hashes: vec![Self::DIGEST; self.geometry.piece_count() as usize],
             info: Default::default(),
+            trees: None,
+            v2_hash: None,
             layout: Layout::new(std::iter::once(FileSpan { length, pad: false })),
             private: false,
         }

@@ -295,7 +295,7 @@ impl TrocNode {
                     let geometry = &self.content.geometry;
                     self.wasted_bytes += u64::from(geometry.piece_len(geometry.chunk_piece(chunk)));
                 }
-                self.engines[core].handle_hashed(TORRENT, chunk, digest);
+                self.engines[core].handle_hashed(TORRENT, chunk, digest.map(Into::into));
             }
             Action::Autopsy { piece, .. } => {
                 let prints = self.prints(piece);
@@ -311,7 +311,7 @@ impl TrocNode {
                 };
                 self.mail.extend((0..self.engines.len()).filter(told).map(|other| (other, note)));
             }
-            Action::Interrupt(_) | Action::Listen(_) | Action::Report(_) => {}
+            Action::Interrupt(_) | Action::Listen(_) | Action::Leaves { .. } | Action::Report(_) => {}
         }
     }
 

@@ -79,6 +79,8 @@ fn shared(total_bytes: u64, piece_bytes: u32) -> Arc<SharedTorrent> {
         geometry,
         piece_hashes: vec![[1; 20]; geometry.piece_count() as usize],
         info: Default::default(),
+        trees: None,
+        v2_hash: None,
         layout: Layout::new(files.into_iter()),
         private: false,
     };
@@ -176,7 +178,7 @@ impl World {
                 }
                 Action::Hash { chunk, last, .. } => {
                     self.check_bytes(chunk);
-                    self.engine.handle_hashed(TORRENT, chunk, last.then_some([1; 20]));
+                    self.engine.handle_hashed(TORRENT, chunk, last.then_some([1; 20].into()));
                 }
                 Action::Write { chunk, .. } => self.engine.handle_written(TORRENT, chunk, Ok(())),
                 Action::Tell(..) | Action::Report(_) => {}

@@ -16,7 +16,8 @@ fn check(dir: &Path, length: usize, known: &[Vec<u64>]) -> BTreeMap<u32, PieceOu
     let source = HashSource::new(dir, Geometry::new(length as u64, PIECE_BYTES as u32), vec![file]);
     let of_piece = |piece: u32| known.get(piece as usize).map_or(&[] as &[u64], Vec::as_slice);
     let known = Known { fingerprint: SECRET, of_piece: &of_piece };
-    let rest = HashOptions { threads: Some(2), method: Method::Sha1AndFingerprints(SECRET) };
+    let method = Method { digests: Digests::Sha1, fingerprint: Some(SECRET) };
+    let rest = HashOptions { threads: Some(2), method };
     let mut outcomes = BTreeMap::new();
     let done =
         check_pieces(&source, 0..source.job.geometry.piece_count(), &known, &rest, &mut |piece, outcome| {

@@ -6,6 +6,9 @@ use crate::base::damage::damaged;
 const BITFIELD_BYTES: u32 = 7;
 const BLOCK: BlockRef = BlockRef { piece: 1, begin: 0x8000, length: 0x4000 };
 
+const HASH_REQUEST_OF_ALL: HashRequest =
+    HashRequest { root: [9; HASH_BYTES], base_layer: 1, index: 2, length: 2, proof_layers: 0x0102 };
+
 fn examples() -> Vec<Message<'static>> {
     use Message::*;
     let payload = b"payload";
@@ -26,6 +29,9 @@ fn examples() -> Vec<Message<'static>> {
         Reject(BLOCK),
         AllowedFast(4),
         Extended { id: 0, payload },
+        HashRequest(HASH_REQUEST_OF_ALL),
+        Hashes { request: HASH_REQUEST_OF_ALL, hashes: &[[1; HASH_BYTES], [2; HASH_BYTES]] },
+        HashReject(HASH_REQUEST_OF_ALL),
         Unknown { id: 99 },
     ]
 }
@@ -113,6 +119,24 @@ fn p7_a_block_length_is_limited_to_the_longest_request() {
     }
 }
 
+/// As many hashes as may be asked for, and a proof of 32 layers.
+const HASHES_LENGTH_MAX: u32 = 49 + 32 * (HASHES_PER_REQUEST_MAX + 32);
+
+#[test]
+fn p32_hashes_end_at_their_limit_and_come_whole() {
+    for (length, good) in [
+        (48, false),
+        (49, true),
+        (HASHES_LENGTH_MAX - 32, true),
+        (HASHES_LENGTH_MAX - 1, false),
+        (HASHES_LENGTH_MAX, true),
+        (HASHES_LENGTH_MAX + 1, false),
+        (HASHES_LENGTH_MAX + 32, false),
+    ] {
+        assert_eq!(next_frame(&head(length, 22), 0).is_ok(), good, "{length}");
+    }
+}
+
 /// Every id against every length from 0 to 64 and around the limits, with only the head sent.
 #[test]
 fn p8_a_wrong_length_is_refused_before_the_body_arrives() {
@@ -129,6 +153,8 @@ fn p8_a_wrong_length_is_refused_before_the_body_arrives() {
                 7 => length > 9,
                 9 => length == 3,
                 20 => (2..=MESSAGE_BYTES_MAX).contains(&length),
+                21 | 23 => length == 49,
+                22 => length >= 49 && (length - 49).is_multiple_of(32) && length <= HASHES_LENGTH_MAX,
                 _ => length <= 1 + UNKNOWN_MESSAGE_BYTES_MAX,
             };
             let bytes = head(length, id);
@@ -161,7 +187,7 @@ fn p9_a_bit_field_of_another_size_is_refused() {
 proptest! {
     #[test]
     fn any_bytes_yield_a_frame_that_fits_or_an_error(
-        bytes in prop::collection::vec(prop_oneof![Just(0u8), 0..=21u8, any::<u8>()], 0..64),
+        bytes in prop::collection::vec(prop_oneof![Just(0u8), 0..=24u8, any::<u8>()], 0..64),
         bitfield_bytes: u32,
     ) {
         if let Ok(Some((_, used))) = next_frame(&bytes, bitfield_bytes) {
@@ -171,7 +197,7 @@ proptest! {
 
     #[test]
     fn a_stream_of_messages_is_cut_where_it_was_joined(
-        picks in prop::collection::vec(0..17usize, 0..20),
+        picks in prop::collection::vec(0..20usize, 0..20),
     ) {
         let messages: Vec<_> = picks.iter().map(|&at| examples()[at]).collect();
         let mut bytes = Vec::new();

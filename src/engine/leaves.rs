@@ -1,0 +1,211 @@
+//! Hash requests of peers (BEP 52): nodes of a file's tree, from what the metainfo has or from the bytes of a piece.
+//!
+//! Nodes that stand for pieces or more are answered at once. Lower ones are hashed anew from the chunks of the
+//! piece, which are read where they are not in memory and pinned meanwhile:
+//!
+//! ```text
+//! Wanted -> Action::Leaves -> handle_leaves -> Message::Hashes
+//!    ^  | a chunk is being read, or no slot is free: tried again when it has come, or by the second
+//!    +--+ given up after HASH_PATIENCE: Message::HashReject
+//! ```
+//!
+//! A peer waits for one such answer at a time, and asks so often; whatever does not fit is rejected, since who
+//! asks can ask others. It would ask in vain for a torrent without trees, or for a piece that is not here.
+
+use super::action::Leaves;
+use super::session::{PeerMisbehaved, idle};
+use super::torrent::Torrent;
+use super::*;
+use crate::base::limits::{
+    HASH_ANSWERS_WAITING_BYTES_MAX, HASH_PATIENCE, LEAF_ASKS_MAX, LEAF_PIECE_BYTES_MAX, STRIKES_MAX,
+};
+use crate::hash::merkle::{Hash, HashRange, Shape, Tree};
+use crate::proto::wire::hashes::HashRequest;
+use crate::proto::wire::message::Message;
+use crate::shared::chunks::ChunkState;
+use crate::shared::trees::{FileTree, Trees};
+
+/// A request that has to wait for the chunks of a piece.
+#[derive(Clone, Copy, Debug)]
+pub struct LeafAsk {
+    conn: ConnId,
+    piece: u32,
+    request: HashRequest,
+    since: Instant,
+    /// Its chunks are pinned and are being hashed.
+    hashing: bool,
+}
+
+/// What a request comes to.
+enum Answer {
+    Now(Vec<Hash>),
+    OfPiece(u32),
+    Never,
+    Nonsense,
+}
+
+impl Engine {
+    /// A peer asks for hashes.
+    pub(super) fn hashes_wanted(
+        &mut self,
+        conn: ConnId,
+        request: HashRequest,
+        now: Instant,
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        peer.asks.note_message();
+        let Some(id) = peer.torrent else { return Ok(()) };
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return Ok(()) };
+        match answer(torrent, &request) {
+            Answer::Now(hashes) if peer.out.frames.len() <= HASH_ANSWERS_WAITING_BYTES_MAX => {
+                Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames);
+            }
+            Answer::OfPiece(piece) if may_wait(torrent, conn) => {
+                torrent.leaf_asks.push(LeafAsk { conn, piece, request, since: now, hashing: false });
+                self.bring_leaves(id, piece);
+            }
+            Answer::Nonsense => {
+                peer.strikes += 1;
+                if peer.strikes > STRIKES_MAX {
+                    return Err(PeerMisbehaved::TooManyStrikes);
+                }
+                reject_hashes(peer, request)?;
+            }
+            Answer::Now(_) | Answer::OfPiece(_) | Answer::Never => reject_hashes(peer, request)?,
+        }
+        self.make_ready(conn);
+        Ok(())
+    }
+
+    /// Has the chunks of a piece hashed that somebody asks for, or read them first.
+    fn bring_leaves(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let shared = Arc::clone(&torrent.shared);
+        let Some(ask) = torrent.leaf_asks.iter().find(|ask| ask.piece == piece && !ask.hashing) else {
+            return;
+        };
+        let conn = ask.conn;
+        if !shared.has(piece) {
+            // Lost while it was read. It is looked at again, and given up, by the second.
+            return;
+        }
+        let pinned: Vec<u32> = shared
+            .meta
+            .wanted_chunks(piece)
+            .map_while(|chunk| shared.chunks.pin(chunk, false).map(|_| chunk))
+            .collect();
+        if pinned.len() == shared.meta.wanted_chunks(piece).count() {
+            torrent.leaf_asks.iter_mut().filter(|ask| ask.piece == piece).for_each(|ask| ask.hashing = true);
+            self.actions.push_back(Action::Leaves { torrent: id, piece, of: Leaves::Verified });
+            return;
+        }
+        pinned.into_iter().for_each(|chunk| shared.chunks.unpin(chunk));
+        for chunk in shared.meta.wanted_chunks(piece) {
+            if shared.chunks.view(chunk).state == ChunkState::Empty && !self.load_for(conn, id, chunk) {
+                break;
+            }
+            self.cache.wait_for_load(&shared.chunks, chunk, self.config.core);
+        }
+    }
+
+    /// A chunk has been read, or could not be: who waits for the leaves of its piece may go on.
+    pub(super) fn chunk_came(&mut self, id: TorrentId, chunk: u32) {
+        let Some(Some(torrent)) = self.torrents.get(id.0 as usize) else { return };
+        let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
+        if torrent.leaf_asks.iter().any(|ask| ask.piece == piece) {
+            self.bring_leaves(id, piece);
+        }
+    }
+
+    /// The leaves of a verified piece, in order, its chunks are pinned no longer.
+    pub(super) fn leaves_came(&mut self, id: TorrentId, piece: u32, leaves: &[Hash]) {
+        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let shared = Arc::clone(&torrent.shared);
+        shared.meta.wanted_chunks(piece).for_each(|chunk| shared.chunks.unpin(chunk));
+        let asks: Vec<LeafAsk> =
+            torrent.leaf_asks.extract_if(.., |ask| ask.piece == piece && ask.hashing).collect();
+        let Some(trees) = shared.meta.trees.as_deref() else { return };
+        for LeafAsk { conn, request, .. } in asks {
+            let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) else { continue };
+            match answer_of_piece(trees, piece, leaves, &request) {
+                Some(hashes) => Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames),
+                // The piece was lost meanwhile.
+                None => Message::HashReject(request).encode(&mut peer.out.frames),
+            }
+            self.make_ready(conn);
+        }
+    }
+
+    /// Once a second: whoever waits for chunks that do not come.
+    pub(super) fn review_leaf_asks(&mut self, now: Instant) {
+        for index in 0..self.torrents.len() {
+            let Some(torrent) = self.torrents[index].as_mut() else { continue };
+            let id = torrent.id();
+            let shared = Arc::clone(&torrent.shared);
+            let late = |ask: &mut LeafAsk| {
+                !ask.hashing && (now.since(ask.since) >= HASH_PATIENCE || !shared.has(ask.piece))
+            };
+            let late: Vec<LeafAsk> = torrent.leaf_asks.extract_if(.., late).collect();
+            let waiting: Vec<u32> = torrent.leaf_asks.iter().map(|ask| ask.piece).collect();
+            for LeafAsk { conn, request, .. } in late {
+                if let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) {
+                    Message::HashReject(request).encode(&mut peer.out.frames);
+                    self.make_ready(conn);
+                }
+            }
+            waiting.into_iter().for_each(|piece| self.bring_leaves(id, piece));
+        }
+    }
+}
+
+/// Says that hashes will not come. As with blocks, who does not read the answers is in error.
+fn reject_hashes(peer: &mut Peer, request: HashRequest) -> Result<(), PeerMisbehaved> {
+    if peer.out.frames.len() > HASH_ANSWERS_WAITING_BYTES_MAX {
+        return Err(PeerMisbehaved::ReadsNothing);
+    }
+    Message::HashReject(request).encode(&mut peer.out.frames);
+    idle(peer)
+}
+
+/// Whether one more request may wait for a piece.
+fn may_wait(torrent: &Torrent, conn: ConnId) -> bool {
+    torrent.leaf_asks.len() < LEAF_ASKS_MAX && torrent.leaf_asks.iter().all(|ask| ask.conn != conn)
+}
+
+const fn range(request: &HashRequest) -> HashRange {
+    let HashRequest { base_layer: base, index, length, proof_layers, .. } = *request;
+    HashRange { base, index, length, proof_layers }
+}
+
+fn answer(torrent: &Torrent, request: &HashRequest) -> Answer {
+    let shared = &torrent.shared;
+    let Some(trees) = shared.meta.trees.as_deref() else { return Answer::Never };
+    let range = range(request);
+    let Some(file) = trees.find(&request.root) else { return Answer::Nonsense };
+    if !range.fits(file.shape) {
+        return Answer::Nonsense;
+    }
+    if let Some(hashes) = range.answer(file.shape, |layer, index| file.node(layer, index)) {
+        return Answer::Now(hashes);
+    }
+    let piece = trees.piece_of_run(file, range.base, range.index.into(), range.length.into());
+    match piece.filter(|&piece| shared.has(piece)) {
+        Some(piece) if shared.meta.geometry.piece_bytes <= LEAF_PIECE_BYTES_MAX => Answer::OfPiece(piece),
+        _ => Answer::Never,
+    }
+}
+
+/// The answer to a request that needs the leaves of a piece; `None` if they are not what they should be.
+fn answer_of_piece(trees: &Trees, piece: u32, leaves: &[Hash], request: &HashRequest) -> Option<Vec<Hash>> {
+    let file: &FileTree = trees.find(&request.root)?;
+    let height = trees.piece_height(piece);
+    let tree = Tree::new(Shape { leaves: leaves.len() as u64, height }, 0, leaves.to_vec())?;
+    if Some(tree.root()) != trees.piece_root(piece) {
+        return None;
+    }
+    let first = trees.first_leaf(piece);
+    range(request).answer(file.shape, |layer, index| match layer < height {
+        true => tree.node(layer, index.checked_sub(first >> layer)?),
+        false => file.node(layer, index),
+    })
+}
