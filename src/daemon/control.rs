@@ -48,7 +48,7 @@ use crate::engine::encryption::Manner;
 use crate::engine::metadata_fetch::PeerNumber;
 use crate::io::Wake;
 use crate::io::uring::Uring;
-use crate::proto::tracker::AnnounceReply;
+use crate::proto::tracker::{AnnounceReply, AnnounceRequest};
 use crate::shared::sleepers::Sleepers;
 use crate::shared::sync::Ordering;
 use crate::storage::durability::SyncPolicy;
@@ -285,7 +285,7 @@ impl<'a> Control<'a> {
             swarm.wanted = self.config.wanted.get(index).cloned().flatten();
             swarm.file_progress = self.config.file_progress;
             swarm.roster.candidates.set_encryption(self.config.encryption);
-            self.mse.iter().for_each(|mse| mse.know(metainfo.info_hash));
+            self.mse.iter().for_each(|mse| metainfo.names().for_each(|name| mse.know(name)));
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
             }
@@ -475,9 +475,16 @@ impl<'a> Control<'a> {
         let port = self.shared.listen.map_or(0, |address| address.port());
         let swarm = &self.swarms[id.0 as usize];
         let request = swarm.request(announce.event, self.shared.peer_id, port, self.shared.key);
+        // A hybrid has a swarm by each of its names; the first answers for both.
+        let second = swarm.metainfo.names().nth(1);
         let (trackers, tell) = (Rc::clone(&self.trackers), self.tell.clone());
         tokio_uring::spawn(async move {
-            let result = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
+            let mut result = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
+            if let (Ok(reply), Some(info_hash)) = (&mut result, second) {
+                let request = AnnounceRequest { info_hash, ..request };
+                let more = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
+                reply.peers.extend(more.into_iter().flat_map(|more| more.peers));
+            }
             let _ = tell.send(Event::Announced(id, announce.tracker, result));
         });
     }

@@ -82,6 +82,9 @@ mod tests {
         }
         let wanted = wanted.map(|wanted| Arc::new(Wanted::new(&layout, geometry, wanted)));
         let meta = TorrentMeta {
+            info: Default::default(),
+            trees: None,
+            v2_hash: None,
             id: TorrentId(0),
             info_hash: metainfo.info_hash,
             geometry,

@@ -28,8 +28,8 @@ mod journal_file;
 mod keeper;
 mod ledger_file;
 mod library;
-mod nodes_file;
 mod metadata;
+mod nodes_file;
 
 pub use glance::Glance;
 pub use journal_file::JournalFile;

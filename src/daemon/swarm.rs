@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::keeping::Orders;
 use super::seeding::{SeedGoal, Seeding};
-use super::status::{FilesStatus, TorrentState, TorrentStatus, wanted_bytes};
 use super::seeking::Seeking;
+use super::status::{FilesStatus, TorrentState, TorrentStatus, wanted_bytes};
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{CoreConn, PeerId};
 use crate::base::priority::Priority;
 use crate::base::time::{Instant, Span};
-use crate::engine::announcer::{Announcers, TrackerChange};
 use crate::base::units::BLOCK_BYTES;
+use crate::engine::announcer::{Announcers, TrackerChange};
 use crate::engine::candidates::Source;
 use crate::engine::grapevine::Grapevine;
 use crate::engine::roster::Roster;
@@ -404,7 +404,7 @@ mod tests {
     /// A torrent of which only the link is known.
     fn awaited() -> Swarm {
         let link = Magnet::parse("magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567").unwrap();
-        let announcer = Announcer::new(&[], TrackerOrigin::Operator, Rng::new(1));
+        let announcer = Announcers::new(&[], Reach::FirstTier, TrackerOrigin::Operator, Rng::new(1));
         Swarm::new(Arc::new(Metainfo::of_link(&link).unwrap()), announcer, PeerId([1; 20]), NOW)
     }
 

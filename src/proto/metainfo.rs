@@ -25,10 +25,10 @@ use crate::base::units::BLOCK_BYTES;
 mod build;
 mod error;
 mod link;
-mod whole;
 mod paths;
 mod tree;
 mod v2;
+mod whole;
 
 pub use build::{FileHashes, MetainfoBuilder, V2Builder, aligned, suggest_piece_bytes};
 pub use error::MetainfoError;

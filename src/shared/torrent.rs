@@ -385,6 +385,9 @@ mod tests {
         let layout = Layout::new(spans.into_iter());
         let wanted = Some(Arc::new(Wanted::new(&layout, geometry, &[Skip, Normal, High])));
         let meta = TorrentMeta {
+            info: Default::default(),
+            trees: None,
+            v2_hash: None,
             id: TorrentId(0),
             info_hash: InfoHash([0; 20]),
             geometry,

@@ -61,8 +61,10 @@ mod tests {
     use crate::storage::layout::{FileSpan, Layout};
 
     fn meta(lengths: &[(u64, bool)], piece_bytes: u32) -> TorrentMeta {
+        info: Default::default(),
         let layout = Layout::new(lengths.iter().map(|&(length, pad)| FileSpan { length, pad }));
         TorrentMeta {
+            info: Default::default(),
             id: TorrentId(0),
             info_hash: InfoHash([0; 20]),
             geometry: Geometry::new(layout.total_bytes(), piece_bytes),

@@ -74,14 +74,17 @@ impl Control<'_> {
         let swarm = &self.swarms[id.0 as usize];
         // Before it is open, who comes would be refused, and come again much later.
         let accepts = swarm.live.is_some() || swarm.is_asleep();
-        let wanted = Wanted {
-            info_hash: swarm.metainfo.info_hash,
-            port: self.shared.listen.filter(|_| accepts).map(|address| address.port()),
-            privacy: if swarm.metainfo.private { Privacy::Private } else { Privacy::Public },
-            need: self.need(swarm),
-        };
-        self.finding.torrents.insert(wanted.info_hash, id);
-        self.finding.discovery.want(wanted);
+        let need = self.need(swarm);
+        for info_hash in swarm.metainfo.names() {
+            let wanted = Wanted {
+                info_hash,
+                port: self.shared.listen.filter(|_| accepts).map(|address| address.port()),
+                privacy: if swarm.metainfo.private { Privacy::Private } else { Privacy::Public },
+                need,
+            };
+            self.finding.torrents.insert(info_hash, id);
+            self.finding.discovery.want(wanted);
+        }
     }
 
     /// One that is still being checked most likely lacks something if it is to be fetched.

@@ -6,8 +6,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::base::human::format_size;
-use crate::base::priority::Priority;
 use crate::base::limits::METADATA_CONNECTIONS_MAX;
+use crate::base::priority::Priority;
 use crate::daemon::cache_size::least_bytes;
 use crate::daemon::magnet::{Call, Said, converse};
 use crate::daemon::seeking::{Line, Seeking, farewell};

@@ -32,7 +32,7 @@ impl Control<'_> {
             .torrents
             .iter()
             .enumerate()
-            .map(|(index, metainfo)| (metainfo.info_hash, TorrentId(index as u32)))
+            .flat_map(|(index, metainfo)| metainfo.names().map(move |name| (name, TorrentId(index as u32))))
             .collect();
         let allow: HashSet<_> = ids.keys().copied().collect();
         let rules =

@@ -17,6 +17,9 @@ fn node(exchange: Exchange, private: bool) -> Rig {
     if private {
         let geometry = rig.shared.meta.geometry;
         let meta = TorrentMeta {
+            info: Default::default(),
+            trees: None,
+            v2_hash: None,
             id: TorrentId(0),
             info_hash: HASH,
             geometry,

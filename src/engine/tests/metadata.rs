@@ -21,6 +21,8 @@ impl Rig {
         let meta = &rig.shared.meta;
         let info: Bytes = (0..info_bytes).map(|at| (at % 251) as u8).collect();
         let meta = TorrentMeta {
+            trees: None,
+            v2_hash: None,
             id: meta.id,
             info_hash: meta.info_hash,
             geometry: meta.geometry,

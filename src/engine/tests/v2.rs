@@ -45,6 +45,7 @@ fn rig(kind: Kind, pieces: u32, complete: bool) -> Rig {
         (0..pieces).map(|piece| merkle::root(&mut leaves(piece, pieces), 0, HEIGHT).unwrap()).collect();
     let trees = Trees::new(geometry, std::iter::once((0, total_bytes, roots))).unwrap();
     let meta = TorrentMeta {
+        info: Default::default(),
         id: TorrentId(0),
         info_hash: HASH,
         geometry,

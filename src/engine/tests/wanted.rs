@@ -16,6 +16,9 @@ fn rig(wanted: &[Priority], have: &[u32], sequential: bool) -> Rig {
     }
     let wanted = Some(Arc::new(Wanted::new(&layout, geometry, wanted)));
     let meta = TorrentMeta {
+        info: Default::default(),
+        trees: None,
+        v2_hash: None,
         id: TorrentId(0),
         info_hash: HASH,
         geometry,
@@ -56,7 +59,7 @@ fn fetch(rig: &mut Rig, conn: ConnId, mut asked: Vec<BlockRef>) -> Vec<u32> {
         for action in std::mem::take(&mut rig.done) {
             match action {
                 Action::Hash { torrent, chunk, last, .. } => {
-                    rig.engine.handle_hashed(torrent, chunk, last.then_some([0; 20]));
+                    rig.engine.handle_hashed(torrent, chunk, last.then_some([0; 20].into()));
                 }
                 Action::Write { torrent, chunk } => rig.engine.handle_written(torrent, chunk, Ok(())),
                 _ => {}

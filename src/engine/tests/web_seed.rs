@@ -43,7 +43,7 @@ impl Rig {
             let Some(at) = self.done.iter().position(due) else { break };
             match self.done.remove(at) {
                 Action::Hash { torrent, chunk, last, .. } => {
-                    self.engine.handle_hashed(torrent, chunk, last.then_some([9; 20]));
+                    self.engine.handle_hashed(torrent, chunk, last.then_some([9; 20].into()));
                 }
                 Action::Autopsy { torrent, piece } => self.engine.handle_autopsy(torrent, piece, &[1; 64]),
                 _ => {}

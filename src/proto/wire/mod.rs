@@ -4,8 +4,8 @@
 
 pub mod extension;
 pub mod handshake;
-pub mod holepunch;
 pub mod hashes;
+pub mod holepunch;
 pub mod identity;
 pub mod message;
 pub mod metadata;
