@@ -1,248 +1,244 @@
-//! BitTorrent v2 and hybrid torrents with the built program (BEP 52): made, passed on, fetched, checked; with
-//! libtorrent in both directions, and with a client that knows v1 alone.
+//! Torrents of BitTorrent v2 and hybrid ones (BEP 52) through `create`, `show` and `verify`, against the torrents
+//! that libtorrent makes of the same files.
 
 mod support;
-#[path = "hostile/wire.rs"]
-mod wire;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
 
-use support::clients::{Job, Kind, Start, python};
+use serde_json::Value;
+use support::clients::{Kind, python};
 use support::node::{Node, get, relay, troc};
-use support::process::Process;
-use support::torrent::Torrent;
-use support::tracker::Tracker;
-use tempfile::TempDir;
-use troc::proto::metainfo::Metainfo;
-use wire::{FakeSeed, Manner, Payload};
 
-/// Files whose ends lie in every way to blocks, chunks and pieces of 512 KiB.
-const FILES: [(&str, u64); 6] = [
-    ("a/one piece and a byte", (512 << 10) + 1),
-    ("a/short", 5),
-    ("b/a block", 16 << 10),
-    ("b/many pieces", (5 << 20) + 12_345),
-    ("c/a chunk and a bit", (256 << 10) + 20_000),
-    ("d/whole pieces", 2 << 20),
+/// A file by its path below `data`, and its length.
+type File = (&'static str, usize);
+
+const PIECE: usize = 32 << 10;
+
+/// libtorrent sorts whole paths for v1 and directories for v2, and then does not read the hybrid that it made.
+const OTHERWISE: &str = "names that sort across directories";
+
+/// Trees that are hard to get right.
+const SHAPES: &[(&str, &[File])] = &[
+    ("one byte", &[("a", 1)]),
+    ("exactly a block", &[("a", 16 << 10)]),
+    ("exactly a piece", &[("a", PIECE)]),
+    ("a byte more than a piece", &[("a", PIECE + 1)]),
+    ("five pieces", &[("a", 5 * PIECE - 7)]),
+    ("two files", &[("a", 5), ("b", PIECE)]),
+    ("twice the same", &[("a", 3 * PIECE), ("b", 3 * PIECE)]),
+    ("empty files", &[("a", 0), ("b", PIECE + 1), ("c/d", 0), ("c/e", 100_000), ("f", 0)]),
+    (OTHERWISE, &[("a.d/x", 7), ("a-b", 3), ("a/y", 9), ("z", 3 * PIECE)]),
+    ("whole pieces only", &[("a", PIECE), ("b", 2 * PIECE), ("c", 4 * PIECE)]),
 ];
 
-const PIECE_BYTES: u32 = 512 << 10;
-
-/// A payload, and the torrent that `troc create` makes of it.
-struct Scene {
-    temp: TempDir,
-    torrent: Torrent,
-    file: PathBuf,
+/// Bytes that depend on the length alone: files of one length are the same.
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 31 + at / 251 + length) as u8).collect()
 }
 
-impl Scene {
-    /// `format` is `--v2` or `--hybrid`.
-    fn new(format: &str) -> Self {
+fn write(dir: &Path, files: &[File]) {
+    for (path, length) in files {
+        let path = dir.join("data").join(path);
+        fs::create_dir_all(path.parent().expect("a file has a parent")).expect("a directory");
+        fs::write(path, content(*length)).expect("a file");
+    }
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().expect("the program runs")
+}
+
+fn good(command: &mut Command) -> String {
+    let output = run(command);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text.lines().last().unwrap_or_default()).expect("JSON")
+}
+
+/// Makes a torrent of `what` below `dir` with `flag`, and gives what `show` says about it.
+fn create(dir: &Path, what: &str, flag: &str) -> Value {
+    let mut command = troc("create", dir);
+    command.current_dir(dir).args([what, "-o", "t.torrent", "--piece-size", "32KiB", flag]);
+    good(&mut command);
+    json(&good(troc("show", dir).current_dir(dir).args(["t.torrent", "--json"])))
+}
+
+/// The info hashes of the torrent that libtorrent makes of `what` below `dir`, and of ours as it reads it.
+fn by_libtorrent(dir: &Path, what: &str, flag: &str) -> Vec<String> {
+    let script = "
+import libtorrent as lt, sys
+path, flag, ours = sys.argv[1:]
+files = lt.file_storage()
+lt.add_files(files, path)
+kind = {'--hybrid': 0, '--v2': lt.create_torrent.v2_only}[flag]
+made = lt.create_torrent(files, 32768, kind)
+lt.set_piece_hashes(made, path.rsplit('/', 1)[0])
+for torrent in (made.generate(), lt.bdecode(open(ours, 'rb').read())):
+    try:
+        hashes = lt.torrent_info(torrent).info_hashes()
+    except RuntimeError as error:
+        print(error, None, sep='\\n')
+        continue
+    print(hashes.v1 if hashes.has_v1() else None, hashes.v2)
+    layers = torrent[b'piece layers']
+    print(b''.join(key + layers[key] for key in sorted(layers)).hex())
+";
+    let mut command = Command::new(python());
+    command.args(["-W", "ignore", "-c", script]).arg(dir.join(what)).arg(flag).arg(dir.join("t.torrent"));
+    good(&mut command).lines().map(str::to_owned).collect()
+}
+
+/// One file is also made into a torrent of its own.
+fn sources(files: &[File]) -> Vec<String> {
+    let lone = files.first().filter(|_| files.len() == 1).map(|(path, _)| format!("data/{path}"));
+    std::iter::once("data".to_owned()).chain(lone).collect()
+}
+
+#[test]
+fn torrents_of_every_shape_are_those_of_libtorrent() {
+    if !Kind::Libtorrent.available() {
+        return;
+    }
+    for (name, files) in SHAPES {
         let temp = tempfile::tempdir().expect("temporary directory");
-        let torrent = Torrent::multi(&temp.path().join("source"), "payload", &FILES, PIECE_BYTES.into(), 52);
-        Self::create(temp, torrent, format)
-    }
-
-    fn create(temp: TempDir, torrent: Torrent, format: &str) -> Self {
-        let file = temp.path().join("made.torrent");
-        let mut create = troc("create", temp.path());
-        create.arg(torrent.source.join(&torrent.name)).arg("-o").arg(&file);
-        create.args([format, "--piece-size", "512KiB"]);
-        let made = create.output().expect("troc runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Self { temp, torrent, file }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.temp.path().join(name)
-    }
-
-    fn metainfo(&self) -> Metainfo {
-        Metainfo::parse(&std::fs::read(&self.file).expect("the torrent")).expect("a good torrent")
-    }
-
-    fn relay(&self) -> (Node, SocketAddr) {
-        let mut command = relay(&self.file, &self.path("source"), &self.path("relay"));
-        let mut node = Node::spawn("relay", &mut command, self.temp.path());
-        let address = node.wait_seeding();
-        (node, address)
-    }
-
-    fn get(&self, peers: &[SocketAddr]) -> Node {
-        let mut command = get(&self.file, &self.path("fetched"), &self.path("get"));
-        for peer in peers {
-            command.arg("--peer").arg(peer.to_string());
+        write(temp.path(), files);
+        for what in sources(files) {
+            for flag in ["--v2", "--hybrid"] {
+                let shown = create(temp.path(), &what, flag);
+                let said = by_libtorrent(temp.path(), &what, flag);
+                let ours = format!(
+                    "{} {}",
+                    shown["info_hash"].as_str().unwrap_or("None"),
+                    shown["v2_hash"].as_str().expect("a hash")
+                );
+                assert_eq!(said[2], ours, "{name} {what} {flag}");
+                if (*name, flag) != (OTHERWISE, "--hybrid") {
+                    assert_eq!(said[..2], said[2..], "{name} {what} {flag}");
+                }
+            }
         }
-        Node::spawn("get", &mut command, self.temp.path())
     }
+}
 
-    fn assert_fetched(&self, who: &str) {
-        self.torrent.assert_identical(&self.path("fetched"), who);
-    }
+/// Where the files of a torrent of `what` lie.
+fn place(dir: &Path, shown: &Value) -> std::path::PathBuf {
+    let path = shown["files"][0]["path"].as_str().expect("a path").to_owned();
+    if path.starts_with("data/") { dir.to_owned() } else { dir.join("data") }
+}
 
-    fn verify(&self, dir: &Path) {
-        let mut verify = troc("verify", self.temp.path());
-        let checked = verify.arg(&self.file).arg(dir).output().expect("troc runs");
-        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    }
-
-    /// libtorrent with the torrent that `troc` made.
-    fn libtorrent(&self, job: Job) -> (Process, SocketAddr) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/libtorrent_peer.py");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, support::free_port()));
-        let dir = self.path(if job == Job::Seed { "source" } else { "fetched" });
-        let mut command = Command::new(python());
-        command.arg(script).arg("--torrent").arg(&self.file).arg("--dir").arg(dir);
-        command.arg("--listen").arg(address.to_string());
-        if job == Job::Seed {
-            command.arg("--seed");
+#[test]
+fn every_shape_verifies_and_a_changed_bit_does_not() {
+    for (name, files) in SHAPES {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let dir = temp.path();
+        write(dir, files);
+        for flag in ["--v2", "--hybrid"] {
+            let shown = create(dir, "data", flag);
+            let verify = || {
+                let mut command = troc("verify", dir);
+                command.arg(dir.join("t.torrent")).arg(place(dir, &shown)).arg("--json");
+                run(&mut command)
+            };
+            assert!(verify().status.success(), "{name} {flag}");
+            for (path, length) in files.iter().filter(|(_, length)| *length > 0) {
+                let file = dir.join("data").join(path);
+                let mut bytes = content(*length);
+                bytes[length - 1] ^= 1;
+                fs::write(&file, &bytes).expect("a file");
+                let output = verify();
+                let said = json(&String::from_utf8_lossy(&output.stdout));
+                assert_eq!(output.status.code(), Some(1), "{name} {flag} {path}");
+                let findings = said["findings"].as_array().expect("findings");
+                assert_eq!(findings.len(), 1, "{name} {flag} {path}: {said}");
+                assert!(findings[0]["files"][0].as_str().expect("a file").ends_with(path), "{said}");
+                assert_eq!(said["good_pieces"].as_u64(), said["pieces"].as_u64().map(|pieces| pieces - 1));
+                bytes[length - 1] ^= 1;
+                fs::write(&file, &bytes).expect("a file");
+            }
         }
-        let mut process = Process::spawn("libtorrent", &mut command, self.temp.path());
-        process.expect_line("its address", |line| line.contains(r#""listening""#).then_some(()));
-        if job == Job::Seed {
-            process.expect_line("its check", |line| line.contains(r#""seeding""#).then_some(()));
-        }
-        (process, address)
     }
 }
 
-/// `troc relay` to `troc get`.
-fn passes(format: &str) {
-    let scene = Scene::new(format);
-    let (_relay, address) = scene.relay();
-    scene.get(&[address]).expect_done();
-    scene.assert_fetched("get");
-    scene.verify(&scene.path("fetched"));
+/// The first of `what` in `bytes` with one bit changed.
+fn with_flipped(bytes: &[u8], what: &[u8], offset: usize) -> Vec<u8> {
+    let at = bytes.windows(what.len()).position(|window| window == what).expect("it is there");
+    let mut bytes = bytes.to_vec();
+    bytes[at + what.len() + offset] ^= 1;
+    bytes
 }
 
+/// Threat T22: what is right by one part of a hybrid is not right.
 #[test]
-fn a_v2_torrent_is_made_passed_on_and_checked() {
-    passes("--v2");
-}
-
-#[test]
-fn a_hybrid_torrent_is_made_passed_on_and_checked() {
-    passes("--hybrid");
-}
-
-/// libtorrent seeds, `troc get` fetches.
-fn from_libtorrent(format: &str) {
-    if !Kind::Libtorrent.available() {
-        return;
-    }
-    let scene = Scene::new(format);
-    let (_libtorrent, address) = scene.libtorrent(Job::Seed);
-    scene.get(&[address]).expect_done();
-    scene.assert_fetched("get");
-}
-
-/// `troc relay` seeds, libtorrent fetches.
-fn to_libtorrent(format: &str) {
-    if !Kind::Libtorrent.available() {
-        return;
-    }
-    let scene = Scene::new(format);
-    let (_relay, address) = scene.relay();
-    let (mut libtorrent, _) = scene.libtorrent(Job::Fetch);
-    libtorrent.say(&format!("peer {} {}", address.ip(), address.port()));
-    libtorrent.expect_line("finished", |line| line.contains(r#""finished""#).then_some(()));
-    scene.assert_fetched("libtorrent");
-}
-
-#[test]
-fn a_v2_torrent_is_fetched_from_libtorrent() {
-    from_libtorrent("--v2");
-}
-
-#[test]
-fn a_hybrid_torrent_is_fetched_from_libtorrent() {
-    from_libtorrent("--hybrid");
-}
-
-#[test]
-fn libtorrent_fetches_a_v2_torrent() {
-    to_libtorrent("--v2");
-}
-
-#[test]
-fn libtorrent_fetches_a_hybrid_torrent() {
-    to_libtorrent("--hybrid");
-}
-
-/// A client that knows v1 alone takes part in the swarm of a hybrid torrent by its first name; it asks for
-/// padding, too.
-fn hybrid_by_v1(job: Job) {
-    if !Kind::Transmission.available() {
-        return;
-    }
-    let Scene { temp, torrent, file } = Scene::new("--hybrid");
-    let bytes = std::fs::read(&file).expect("the torrent");
-    let range = Metainfo::parse(&bytes).expect("a good torrent").info_range;
-    let scene = Scene { temp, torrent: torrent.with_info(&bytes[range]), file };
-    let tracker = Tracker::start();
-    let dir = scene.path(if job == Job::Seed { "source" } else { "fetched" });
-    let start = |dir: &Path| {
-        Kind::Transmission.start(&Start {
-            job,
-            torrent: &scene.torrent,
-            tracker: &tracker,
-            dir,
-            scratch: &scene.path("client"),
-            ip: Ipv4Addr::LOCALHOST,
-        })
-    };
-    let mut client = start(&dir);
-    client.wait_ready(&tracker);
-    if job == Job::Seed {
-        scene.get(&[client.addr]).expect_done();
-        scene.assert_fetched("get");
-    } else {
-        // Transmission dials nobody on loopback: a relay that dials it.
-        let mut command = relay(&scene.file, &scene.path("source"), &scene.path("relay"));
-        command.arg("--peer").arg(client.addr.to_string());
-        let mut node = Node::spawn("relay", &mut command, scene.temp.path());
-        node.wait_seeding();
-        client.wait_complete(&tracker);
-        scene.assert_fetched("Transmission");
-    }
-}
-
-#[test]
-fn a_hybrid_torrent_is_fetched_from_a_client_that_knows_v1_alone() {
-    hybrid_by_v1(Job::Seed);
-}
-
-#[test]
-fn a_client_that_knows_v1_alone_fetches_a_hybrid_torrent() {
-    hybrid_by_v1(Job::Fetch);
-}
-
-#[test]
-fn p21_p22_one_wrong_block_in_a_v2_swarm_bans_its_giver_and_costs_that_block_alone() {
+fn t22_a_hybrid_that_lies_in_one_part_verifies_by_neither() {
     let temp = tempfile::tempdir().expect("temporary directory");
-    let bytes = 8 << 20;
-    let torrent = Torrent::single(&temp.path().join("source"), "payload.bin", bytes, PIECE_BYTES.into(), 7);
-    let scene = Scene::create(temp, torrent, "--v2");
-    let payload = Arc::new(Payload {
-        info_hash: scene.metainfo().info_hash.0,
-        bytes: std::fs::read(scene.path("source/payload.bin")).expect("payload"),
-        piece_bytes: PIECE_BYTES,
-    });
-    let liar = FakeSeed::start(&payload, Manner::LiesOnce);
-    let honest = FakeSeed::start(&payload, Manner::Honest);
-    let (_relay, witness) = scene.relay();
-    let mut node = scene.get(&[liar.addr, honest.addr, witness]);
-    let mut wasted = 0;
-    while let Some(status) = node.next_status() {
-        wasted = status.bytes("wasted_bytes");
+    let dir = temp.path();
+    write(dir, &[("a", PIECE)]);
+    create(dir, "data/a", "--hybrid");
+    let bytes = fs::read(dir.join("t.torrent")).expect("the torrent");
+    for key in [&b"6:pieces20:"[..], b"11:pieces root32:"] {
+        fs::write(dir.join("lie.torrent"), with_flipped(&bytes, key, 3)).expect("a torrent");
+        let output = run(troc("verify", dir).arg(dir.join("lie.torrent")).arg(dir.join("data")));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("0 of 1 pieces are right"), "{said}");
     }
-    scene.assert_fetched("get");
-    assert!(liar.sent.load(Ordering::SeqCst) > 0 || liar.ended.load(Ordering::SeqCst) > 0, "it was asked");
-    assert_eq!(honest.accepted.load(Ordering::SeqCst), 1, "the honest one was sent away");
-    assert_eq!(liar.accepted.load(Ordering::SeqCst), 1, "the liar was asked again");
-    assert!(wasted < u64::from(PIECE_BYTES), "{wasted} bytes were thrown away for one block");
+}
+
+#[test]
+fn show_names_both_hashes_and_a_link_that_show_reads_too() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let dir = temp.path();
+    write(dir, SHAPES[7].1);
+    for (flag, topics) in [("--v1", 1), ("--v2", 1), ("--hybrid", 2)] {
+        let shown = create(dir, "data", flag);
+        assert_eq!(shown["info_hash"].is_null(), flag == "--v2");
+        assert_eq!(shown["v2_hash"].is_null(), flag == "--v1");
+        assert_eq!(shown["content_bytes"], PIECE + 1 + 100_000);
+        let link = shown["magnet"].as_str().expect("a link");
+        assert_eq!(link.matches("xt=urn:").count(), topics, "{link}");
+        let magnet = json(&good(troc("show", dir).args([link, "--json"])));
+        for key in ["info_hash", "v2_hash", "name"] {
+            assert_eq!(magnet[key], shown[key], "{flag} {key}");
+        }
+        let table = good(troc("show", dir).arg(dir.join("t.torrent")));
+        for key in ["info_hash", "v2_hash", "magnet"] {
+            assert!(shown[key].as_str().is_none_or(|hash| table.contains(hash)), "{flag} {key}: {table}");
+        }
+    }
+}
+
+#[test]
+fn the_same_files_make_the_same_torrent() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    write(temp.path(), SHAPES[7].1);
+    for flag in ["--v2", "--hybrid"] {
+        let shown = create(temp.path(), "data", flag);
+        assert_eq!(create(temp.path(), "data", flag)["magnet"], shown["magnet"]);
+    }
+}
+
+#[test]
+fn a_hybrid_is_checked_at_the_start_and_fetched() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let dir = temp.path();
+    let source = dir.join("source");
+    write(&source, SHAPES[7].1);
+    create(&source, "data", "--hybrid");
+    let torrent = dir.join("t.torrent");
+    fs::rename(source.join("t.torrent"), &torrent).expect("the torrent moves");
+    let mut seed = Node::spawn("relay", &mut relay(&torrent, &source, dir), dir);
+    let addr = seed.wait_seeding();
+    let mut command = get(&torrent, &dir.join("fetched"), dir);
+    command.arg("--peer").arg(addr.to_string());
+    Node::spawn("get", &mut command, dir).expect_done();
+    for (path, length) in SHAPES[7].1 {
+        let got = fs::read(dir.join("fetched/data").join(path)).expect("a fetched file");
+        assert_eq!(got, content(*length), "{path}");
+    }
 }

@@ -1,0 +1,248 @@
+//! BitTorrent v2 and hybrid torrents with the built program (BEP 52): made, passed on, fetched, checked; with
+//! libtorrent in both directions, and with a client that knows v1 alone.
+
+mod support;
+#[path = "hostile/wire.rs"]
+mod wire;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use support::clients::{Job, Kind, Start, python};
+use support::node::{Node, get, relay, troc};
+use support::process::Process;
+use support::torrent::Torrent;
+use support::tracker::Tracker;
+use tempfile::TempDir;
+use troc::proto::metainfo::Metainfo;
+use wire::{FakeSeed, Manner, Payload};
+
+/// Files whose ends lie in every way to blocks, chunks and pieces of 512 KiB.
+const FILES: [(&str, u64); 6] = [
+    ("a/one piece and a byte", (512 << 10) + 1),
+    ("a/short", 5),
+    ("b/a block", 16 << 10),
+    ("b/many pieces", (5 << 20) + 12_345),
+    ("c/a chunk and a bit", (256 << 10) + 20_000),
+    ("d/whole pieces", 2 << 20),
+];
+
+const PIECE_BYTES: u32 = 512 << 10;
+
+/// A payload, and the torrent that `troc create` makes of it.
+struct Scene {
+    temp: TempDir,
+    torrent: Torrent,
+    file: PathBuf,
+}
+
+impl Scene {
+    /// `format` is `--v2` or `--hybrid`.
+    fn new(format: &str) -> Self {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let torrent = Torrent::multi(&temp.path().join("source"), "payload", &FILES, PIECE_BYTES.into(), 52);
+        Self::create(temp, torrent, format)
+    }
+
+    fn create(temp: TempDir, torrent: Torrent, format: &str) -> Self {
+        let file = temp.path().join("made.torrent");
+        let mut create = troc("create", temp.path());
+        create.arg(torrent.source.join(&torrent.name)).arg("-o").arg(&file);
+        create.args([format, "--piece-size", "512KiB"]);
+        let made = create.output().expect("troc runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self { temp, torrent, file }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    fn metainfo(&self) -> Metainfo {
+        Metainfo::parse(&std::fs::read(&self.file).expect("the torrent")).expect("a good torrent")
+    }
+
+    fn relay(&self) -> (Node, SocketAddr) {
+        let mut command = relay(&self.file, &self.path("source"), &self.path("relay"));
+        let mut node = Node::spawn("relay", &mut command, self.temp.path());
+        let address = node.wait_seeding();
+        (node, address)
+    }
+
+    fn get(&self, peers: &[SocketAddr]) -> Node {
+        let mut command = get(&self.file, &self.path("fetched"), &self.path("get"));
+        for peer in peers {
+            command.arg("--peer").arg(peer.to_string());
+        }
+        Node::spawn("get", &mut command, self.temp.path())
+    }
+
+    fn assert_fetched(&self, who: &str) {
+        self.torrent.assert_identical(&self.path("fetched"), who);
+    }
+
+    fn verify(&self, dir: &Path) {
+        let mut verify = troc("verify", self.temp.path());
+        let checked = verify.arg(&self.file).arg(dir).output().expect("troc runs");
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
+
+    /// libtorrent with the torrent that `troc` made.
+    fn libtorrent(&self, job: Job) -> (Process, SocketAddr) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/libtorrent_peer.py");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, support::free_port()));
+        let dir = self.path(if job == Job::Seed { "source" } else { "fetched" });
+        let mut command = Command::new(python());
+        command.arg(script).arg("--torrent").arg(&self.file).arg("--dir").arg(dir);
+        command.arg("--listen").arg(address.to_string());
+        if job == Job::Seed {
+            command.arg("--seed");
+        }
+        let mut process = Process::spawn("libtorrent", &mut command, self.temp.path());
+        process.expect_line("its address", |line| line.contains(r#""listening""#).then_some(()));
+        if job == Job::Seed {
+            process.expect_line("its check", |line| line.contains(r#""seeding""#).then_some(()));
+        }
+        (process, address)
+    }
+}
+
+/// `troc relay` to `troc get`.
+fn passes(format: &str) {
+    let scene = Scene::new(format);
+    let (_relay, address) = scene.relay();
+    scene.get(&[address]).expect_done();
+    scene.assert_fetched("get");
+    scene.verify(&scene.path("fetched"));
+}
+
+#[test]
+fn a_v2_torrent_is_made_passed_on_and_checked() {
+    passes("--v2");
+}
+
+#[test]
+fn a_hybrid_torrent_is_made_passed_on_and_checked() {
+    passes("--hybrid");
+}
+
+/// libtorrent seeds, `troc get` fetches.
+fn from_libtorrent(format: &str) {
+    if !Kind::Libtorrent.available() {
+        return;
+    }
+    let scene = Scene::new(format);
+    let (_libtorrent, address) = scene.libtorrent(Job::Seed);
+    scene.get(&[address]).expect_done();
+    scene.assert_fetched("get");
+}
+
+/// `troc relay` seeds, libtorrent fetches.
+fn to_libtorrent(format: &str) {
+    if !Kind::Libtorrent.available() {
+        return;
+    }
+    let scene = Scene::new(format);
+    let (_relay, address) = scene.relay();
+    let (mut libtorrent, _) = scene.libtorrent(Job::Fetch);
+    libtorrent.say(&format!("peer {} {}", address.ip(), address.port()));
+    libtorrent.expect_line("finished", |line| line.contains(r#""finished""#).then_some(()));
+    scene.assert_fetched("libtorrent");
+}
+
+#[test]
+fn a_v2_torrent_is_fetched_from_libtorrent() {
+    from_libtorrent("--v2");
+}
+
+#[test]
+fn a_hybrid_torrent_is_fetched_from_libtorrent() {
+    from_libtorrent("--hybrid");
+}
+
+#[test]
+fn libtorrent_fetches_a_v2_torrent() {
+    to_libtorrent("--v2");
+}
+
+#[test]
+fn libtorrent_fetches_a_hybrid_torrent() {
+    to_libtorrent("--hybrid");
+}
+
+/// A client that knows v1 alone takes part in the swarm of a hybrid torrent by its first name; it asks for
+/// padding, too.
+fn hybrid_by_v1(job: Job) {
+    if !Kind::Transmission.available() {
+        return;
+    }
+    let Scene { temp, torrent, file } = Scene::new("--hybrid");
+    let bytes = std::fs::read(&file).expect("the torrent");
+    let range = Metainfo::parse(&bytes).expect("a good torrent").info_range;
+    let scene = Scene { temp, torrent: torrent.with_info(&bytes[range]), file };
+    let tracker = Tracker::start();
+    let dir = scene.path(if job == Job::Seed { "source" } else { "fetched" });
+    let start = |dir: &Path| {
+        Kind::Transmission.start(&Start {
+            job,
+            torrent: &scene.torrent,
+            tracker: &tracker,
+            dir,
+            scratch: &scene.path("client"),
+            ip: Ipv4Addr::LOCALHOST,
+        })
+    };
+    let mut client = start(&dir);
+    client.wait_ready(&tracker);
+    if job == Job::Seed {
+        scene.get(&[client.addr]).expect_done();
+        scene.assert_fetched("get");
+    } else {
+        // Transmission dials nobody on loopback: a relay that dials it.
+        let mut command = relay(&scene.file, &scene.path("source"), &scene.path("relay"));
+        command.arg("--peer").arg(client.addr.to_string());
+        let mut node = Node::spawn("relay", &mut command, scene.temp.path());
+        node.wait_seeding();
+        client.wait_complete(&tracker);
+        scene.assert_fetched("Transmission");
+    }
+}
+
+#[test]
+fn a_hybrid_torrent_is_fetched_from_a_client_that_knows_v1_alone() {
+    hybrid_by_v1(Job::Seed);
+}
+
+#[test]
+fn a_client_that_knows_v1_alone_fetches_a_hybrid_torrent() {
+    hybrid_by_v1(Job::Fetch);
+}
+
+#[test]
+fn p21_p22_one_wrong_block_in_a_v2_swarm_bans_its_giver_and_costs_that_block_alone() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let bytes = 8 << 20;
+    let torrent = Torrent::single(&temp.path().join("source"), "payload.bin", bytes, PIECE_BYTES.into(), 7);
+    let scene = Scene::create(temp, torrent, "--v2");
+    let payload = Arc::new(Payload {
+        info_hash: scene.metainfo().info_hash.0,
+        bytes: std::fs::read(scene.path("source/payload.bin")).expect("payload"),
+        piece_bytes: PIECE_BYTES,
+    });
+    let liar = FakeSeed::start(&payload, Manner::LiesOnce);
+    let honest = FakeSeed::start(&payload, Manner::Honest);
+    let (_relay, witness) = scene.relay();
+    let mut node = scene.get(&[liar.addr, honest.addr, witness]);
+    let mut wasted = 0;
+    while let Some(status) = node.next_status() {
+        wasted = status.bytes("wasted_bytes");
+    }
+    scene.assert_fetched("get");
+    assert!(liar.sent.load(Ordering::SeqCst) > 0 || liar.ended.load(Ordering::SeqCst) > 0, "it was asked");
+    assert_eq!(honest.accepted.load(Ordering::SeqCst), 1, "the honest one was sent away");
+    assert_eq!(liar.accepted.load(Ordering::SeqCst), 1, "the liar was asked again");
+    assert!(wasted < u64::from(PIECE_BYTES), "{wasted} bytes were thrown away for one block");
+}
