@@ -88,6 +88,8 @@ pub const HASHES_PER_REQUEST_MAX: u32 = 1024;
 pub const LEAF_ASKS_MAX: usize = 16;
 /// Longest piece whose leaves are hashed for a peer that asks for them: some 4 ms of one turn.
 pub const LEAF_PIECE_BYTES_MAX: u32 = 8 << 20;
+/// Bytes of a piece that are hashed for a peer for each byte of what it may ask for (`ASK_BYTES_PER_SEC`).
+pub const LEAF_BYTES_PER_ASK_BYTE: u64 = 4;
 /// Bytes of answers that wait for a peer and beyond which its hash requests are rejected.
 pub const HASH_ANSWERS_WAITING_BYTES_MAX: usize = 128 << 10;
 /// How long a hash request waits for a piece to be read before it is rejected, and ours for an answer.

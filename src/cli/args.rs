@@ -86,10 +86,10 @@ pub struct CreateArgs {
     /// A v1 torrent, which every client reads (the default)
     #[arg(long, group = "format")]
     pub v1: bool,
-    /// A v2 torrent (BEP 52); not yet
+    /// A torrent for BitTorrent v2 alone (BEP 52)
     #[arg(long, group = "format")]
     pub v2: bool,
-    /// A torrent for v1 and v2 at once; not yet
+    /// A torrent for v1 and v2 at once (BEP 52)
     #[arg(long, group = "format")]
     pub hybrid: bool,
     /// Print the result as JSON, and one line a second while hashing

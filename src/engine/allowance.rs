@@ -113,6 +113,11 @@ impl Asks {
         self.credit_bytes = self.credit_bytes.saturating_sub(ASK_COST_BYTES);
     }
 
+    /// It was answered otherwise than by payload, which no limit of payload holds.
+    pub const fn note_answer(&mut self, bytes: u64) {
+        self.credit_bytes = self.credit_bytes.saturating_sub(bytes);
+    }
+
     /// Payload left for the peer.
     pub const fn note_sent(&mut self, bytes: u64) {
         let sum = self.credit_bytes.saturating_add(bytes);

@@ -17,7 +17,8 @@ use super::session::{PeerMisbehaved, idle};
 use super::torrent::Torrent;
 use super::*;
 use crate::base::limits::{
-    HASH_ANSWERS_WAITING_BYTES_MAX, HASH_PATIENCE, LEAF_ASKS_MAX, LEAF_PIECE_BYTES_MAX, STRIKES_MAX,
+    HASH_ANSWERS_WAITING_BYTES_MAX, HASH_PATIENCE, LEAF_ASKS_MAX, LEAF_BYTES_PER_ASK_BYTE,
+    LEAF_PIECE_BYTES_MAX, STRIKES_MAX,
 };
 use crate::hash::merkle::{Hash, HashRange, Shape, Tree};
 use crate::proto::wire::hashes::HashRequest;
@@ -58,9 +59,12 @@ impl Engine {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return Ok(()) };
         match answer(torrent, &request) {
             Answer::Now(hashes) if peer.out.frames.len() <= HASH_ANSWERS_WAITING_BYTES_MAX => {
+                peer.asks.note_answer(hashes.as_flattened().len() as u64);
                 Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames);
             }
             Answer::OfPiece(piece) if may_wait(torrent, conn) => {
+                let bytes = u64::from(torrent.shared.meta.wanted_piece_len(piece));
+                peer.asks.note_answer(bytes / LEAF_BYTES_PER_ASK_BYTE);
                 torrent.leaf_asks.push(LeafAsk { conn, piece, request, since: now, hashing: false });
                 self.bring_leaves(id, piece);
             }

@@ -61,7 +61,6 @@ mod tests {
     use crate::storage::layout::{FileSpan, Layout};
 
     fn meta(lengths: &[(u64, bool)], piece_bytes: u32) -> TorrentMeta {
-        info: Default::default(),
         let layout = Layout::new(lengths.iter().map(|&(length, pad)| FileSpan { length, pad }));
         TorrentMeta {
             info: Default::default(),

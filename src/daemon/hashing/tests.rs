@@ -289,8 +289,8 @@ fn aligned(lengths: &[u64], piece_bytes: u32) -> (tempfile::TempDir, Vec<SourceF
 
 #[test]
 fn leaves_are_of_real_bytes_and_sha1_of_the_padding_too() {
-    for piece_bytes in [16 << 10, 32 << 10, 256 << 10, 1 << 20, 4 << 20] {
-        let lengths = [1, 0, 16_384, 16_385, 300_001, 1_048_576, 2_500_000, 5_000_000, 0, 7];
+    for piece_bytes in [16 << 10, 256 << 10, 2 << 20] {
+        let lengths = [1, 0, 16_384, 16_385, 300_001, 2_097_153, 0, 7];
         let (dir, sources, pieces) = aligned(&lengths, piece_bytes);
         let total = sources.iter().map(|source| source.length).sum();
         let source = HashSource::new(dir.path(), Geometry::new(total, piece_bytes), sources);

@@ -1,7 +1,9 @@
 //! BitTorrent v2 against one engine with virtual time (BEP 52).
 
 use super::*;
-use crate::base::limits::{HASH_PATIENCE, LEAF_ASKS_MAX};
+use crate::base::limits::{
+    ASK_COST_BYTES, ASK_GRANT_BYTES, HASH_PATIENCE, LEAF_ASKS_MAX, LEAF_BYTES_PER_ASK_BYTE,
+};
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::action::Leaves;
 use crate::hash::merkle::{self, Hash, HashRange};
@@ -188,6 +190,23 @@ fn p32_each_peer_waits_for_one_piece_and_so_many_peers_wait() {
     // They are answered all the same, once each.
     assert_eq!(answers(&mut rig, conns[0]), [Some(2 + 5)]);
     assert_eq!(answers(&mut rig, conns[LEAF_ASKS_MAX - 1]), [Some(2 + 5)]);
+}
+
+#[test]
+fn p16_p32_who_has_pieces_hashed_over_and_over_is_read_from_at_the_rate_of_requests() {
+    let mut rig = rig(Kind::V2, 3, true);
+    let conn = rig.peer(true);
+    let leaves = asks(&rig, 0, 0, 2, HEIGHT - 1);
+    let cost = u64::from(PIECE_BYTES) / LEAF_BYTES_PER_ASK_BYTE + ASK_COST_BYTES;
+    for asked in 1..=ASK_GRANT_BYTES / cost {
+        assert!(rig.engine.listens(conn), "{asked}");
+        rig.say(conn, Message::HashRequest(leaves)).unwrap();
+        assert_eq!(answers(&mut rig, conn), [Some(2 + 5)]);
+    }
+    rig.say(conn, Message::HashRequest(leaves)).unwrap();
+    assert!(!rig.engine.listens(conn));
+    rig.pass(Span::from_secs(1));
+    assert!(rig.engine.listens(conn));
 }
 
 /// Lands what `conn` was asked for.

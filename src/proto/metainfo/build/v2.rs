@@ -98,10 +98,10 @@ fn insert<'a>(tree: &mut BTreeMap<&'a [u8], Item<'a>>, path: &'a [String], leaf:
 }
 
 /// `files` of the torrent `name` as the v1 part of a hybrid lists them: padding behind each that does not end
-/// with a piece, the last one, too (as libtorrent does), unless there is only the one file that names the torrent.
+/// with a piece, the last one, too, unless it is the only one (as libtorrent does).
 pub fn aligned(name: &str, files: &[FileEntry], piece_bytes: u32) -> Vec<FileEntry> {
     let piece_bytes = u64::from(piece_bytes);
-    let lone = matches!(files, [file] if file.path.len() == 1);
+    let lone = files.len() == 1;
     let pad = |file: &FileEntry| match file.length % piece_bytes {
         0 => None,
         used => (!lone).then(|| FileEntry::padding(name, piece_bytes - used)),
