@@ -541,7 +541,6 @@ fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer) {
         your_ip: Some(peer.address.ip()),
         port: config.listen_port,
         upload_only: shared.is_complete(),
-        ..ExtensionHandshake::default()
     };
     let mut payload = Vec::with_capacity(128);
     ours.encode(&mut payload);
