@@ -187,7 +187,7 @@ fn what_comes_later_says_not_yet() {
     data(dir.path());
     good(dir.path(), &["create", "data", "-o", "data.torrent"]);
     let magnet = &format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32));
-    for words in [] {
+    for words in [&["get", magnet, "-o", "d"][..], &["relay", magnet, "--dir", "data"]] {
         assert!(bad(dir.path(), words, 2).starts_with("not yet: "), "{words:?}");
     }
 }

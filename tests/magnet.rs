@@ -1,6 +1,8 @@
 //! Magnet links with the real program: found by what the link names, by a tracker alone, by what was kept,
 //! and among peers that lie.
 
+#![allow(clippy::disallowed_methods, reason = "a liar on the wire has a thread")]
+
 mod support;
 
 use std::io::{Read, Write};

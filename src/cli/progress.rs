@@ -171,6 +171,8 @@ fn row(torrent: &TorrentStatus) -> Row {
     if let Some(problem) = problem {
         text = format!("{text}  ({})", Escaped(problem));
     }
+    // Nobody knows its size yet: that is no reason to show it as done.
+    let total = if torrent.state == TorrentState::Metadata { 1 } else { total };
     Row { name: Escaped(&torrent.name).to_string(), done, total, text }
 }
 
@@ -451,6 +453,12 @@ mod tests {
         );
         let many = rows(&status(BARS_MAX + 1));
         assert_eq!((many.len(), many[0].name.as_str()), (1, "9 torrents"));
+        let mut link = status(1);
+        (link.torrents[0].state, link.torrents[0].total_bytes) = (TorrentState::Metadata, 0);
+        (link.torrents[0].verified_bytes, link.torrents[0].tracker_error) = (0, None);
+        let row = rows(&link)[0].line();
+        assert!(row.contains(": 0.0% looking for metadata, 3 peers"), "{row}");
+        assert!(json_line(&link).contains(r#""state":"metadata","error":null"#));
         let mut trouble = status(1);
         trouble.torrents[0].tracker_error = Some("go\naway".to_owned());
         assert!(rows(&trouble)[0].line().ends_with("(go\\u{a}away)"));

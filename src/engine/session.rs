@@ -564,7 +564,6 @@ fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer, exchang
         your_ip: Some(peer.address.ip()),
         port: config.listen_port,
         upload_only: shared.is_satisfied(),
-        ..ExtensionHandshake::default()
     };
     let mut payload = Vec::with_capacity(128);
     ours.encode(&mut payload);

@@ -123,7 +123,7 @@ impl Control<'_> {
                     let library = state.library(&dir);
                     let torrent = found.to_torrent();
                     let known = library.and_then(|mut library| library.remember(link.info_hash, &torrent));
-                    kept = kept.and(known.map(|_| ()));
+                    kept = kept.and_then(|()| known.map(|_| ()));
                 }
                 if let Err(error) = kept {
                     tracing::warn!("the next start has to find this metadata again: {error}");
