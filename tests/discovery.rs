@@ -155,20 +155,6 @@ fn a_node_is_learnt_of_by_a_peer_that_has_one() {
     wait_nodes(&mut second, 1);
 }
 
-#[test]
-fn tmp_mainline_tid() {
-    let network = Network::of(1);
-    let us = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    us.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
-    let id = "a".repeat(20);
-    for tid in ["2:xy", "4:wxyz"] {
-        us.send_to(format!("d1:ad2:id20:{id}e1:q4:ping1:t{tid}1:y1:qe").as_bytes(), network.bootstrap)
-            .expect("sent");
-        let mut buffer = [0; 2048];
-        println!("TID {tid}: {:?}", us.recv_from(&mut buffer).is_ok());
-    }
-}
-
 /// BEP 27. The bootstrap node is a socket that sees each query.
 #[test]
 fn d4_a_private_torrent_never_appears_in_the_hash_table() {
