@@ -10,6 +10,7 @@ mod identity;
 mod limits;
 mod lost;
 mod metadata;
+mod nodes;
 mod random;
 mod relief;
 mod requests;

@@ -137,7 +137,11 @@ fn ids_fit_the_addresses_of_bep_42() {
 
 proptest! {
     #[test]
-    fn d1_no_datagram_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..300, flip: u8) {
+    fn d1_no_datagram_panics(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        cut in 0usize..300,
+        flip: u8,
+    ) {
         let _ = parse(&bytes, Family::V4);
         let mut real = reply_with(3, 8).encode(Family::V4);
         let at = cut % real.len();
