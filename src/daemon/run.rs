@@ -43,10 +43,8 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let state = StateDir::open(&config.state_dir)?;
     state.check_outside(&config.dir)?;
     let cpus = cpus(&config);
-    let listeners = match config.listen {
-        Some(address) => sockets::listen(address, cpus.len())?,
-        None => Vec::new(),
-    };
+    let listeners = config.listen.map(|address| sockets::listen(address, cpus.len()));
+    let listeners = listeners.transpose()?.unwrap_or_default();
     let listen = listeners.first().and_then(|listener| listener.local_addr().ok());
     let cache_size = cache_size(&config);
     let arena = Arc::new(Arena::new(cache_size.bytes)?);
@@ -64,8 +62,7 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         seed: engine.seed,
         listen,
     };
-    let hashes = config.torrents.iter().map(|torrent| torrent.info_hash);
-    let sleepers = Arc::new(Sleepers::new(hashes));
+    let sleepers = Arc::new(Sleepers::new(config.torrents.iter().map(|torrent| torrent.info_hash)));
     let counters: Vec<_> = cpus.iter().map(|_| Arc::new(CoreCounters::new())).collect();
     let sources = Sources {
         cores: counters.clone(),
@@ -94,13 +91,12 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
         exchange: config.exchange,
         control: Arc::clone(&mailbox),
     };
-    let random_secret = self::random()?;
     let runtime = runtime()?;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
     let mut control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
-    control = control.with_tracker(tracker, random_secret);
+    control = control.with_tracker(tracker);
     let outcome = runtime.block_on(control.run());
     drop(control);
     if !matches!(outcome, Err(NodeError::Killed)) {
