@@ -177,7 +177,7 @@ fn libtorrent_finds_troc_and_is_found() {
 #[test]
 fn transmission_finds_troc_and_is_found() {
     finds_troc(Kind::Transmission, "http");
-    is_found(Kind::Transmission, "udp");
+    is_found(Kind::Transmission, "http");
 }
 
 #[test]

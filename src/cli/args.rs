@@ -357,7 +357,7 @@ pub struct TrackerArgs {
     /// How often peers are to announce, from 5s to 24h [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = human::parse_duration)]
     pub interval: Option<Span>,
-    /// Only these torrents: an info-hash, a .torrent file, or a file with an info-hash a line; may be repeated
+    /// Only these torrents: an info-hash, a .torrent file, or a file with a hash a line; may be repeated
     #[arg(long, value_name = "HASH|FILE", value_hint = ValueHint::FilePath)]
     pub allow: Vec<String>,
     /// A network of your own machines, each of which counts for itself; may be repeated

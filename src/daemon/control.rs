@@ -605,7 +605,7 @@ impl<'a> Control<'a> {
             uptime_ns: now.since(self.started_at).0,
             listen: self.shared.listen,
             metrics: self.metrics.as_ref().map(|metrics| metrics.address),
-            tracker: self.tracking.server.as_ref().map(|(server, _)| server.address),
+            tracker: self.tracking.server.as_ref().map(|server| server.address),
             cache: self.memory.status(),
             dht: self.finding.status(),
             torrents,

@@ -48,10 +48,8 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     state.check_outside(&config.dir)?;
     state.recall_links(&mut config.torrents);
     let cpus = cpus(&config);
-    let listeners = match config.listen {
-        Some(address) => sockets::listen(address, cpus.len())?,
-        None => Vec::new(),
-    };
+    let listeners = config.listen.map(|address| sockets::listen(address, cpus.len()));
+    let listeners = listeners.transpose()?.unwrap_or_default();
     let listen = listeners.first().and_then(|listener| listener.local_addr().ok());
     let cache_size = cache_size(&config);
     let arena = Arc::new(Arena::new(cache_size.bytes)?);
@@ -103,7 +101,6 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
         exchange: config.exchange,
         control: Arc::clone(&mailbox),
     };
-    let random_secret = self::random()?;
     let runtime = runtime()?;
     let encryption = config.encryption;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
@@ -115,7 +112,7 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
     let control = control.with_encryption(mse);
     let mut control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
-    control = control.with_tracker(tracker, random_secret).with_dht(dht);
+    control = control.with_tracker(tracker).with_dht(dht);
     let outcome = runtime.block_on(control.run());
     drop(control);
     if !matches!(outcome, Err(NodeError::Killed)) {

@@ -33,8 +33,8 @@ const PORT_TRIES: u32 = 16;
 /// There is no tracker, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot serve a tracker on {address}: {error}; give another address or port (`ss -lntup` names who listens \
-     there)"
+    "cannot serve a tracker on {address}: {error}; give another address or port (`ss -lntup` names who \
+     listens there)"
 )]
 pub struct TrackerServerError {
     address: SocketAddr,
@@ -58,6 +58,8 @@ pub struct TrackerServer {
     /// Where, the kernel's choice of port included.
     pub address: SocketAddr,
     sockets: Option<(TcpListener, UdpSocket)>,
+    /// Of connection ids.
+    secret: [u8; 32],
     desk: Option<Rc<Desk>>,
 }
 
@@ -71,10 +73,14 @@ impl TrackerServer {
     /// Opens the port for TCP and UDP; 0 takes one that is free for both.
     pub fn open(address: SocketAddr) -> Result<Self, TrackerServerError> {
         let failed = |error| TrackerServerError { address, error };
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
         let mut tries = 1;
         loop {
             match Self::bind(address) {
-                Ok((address, sockets)) => return Ok(Self { address, sockets: Some(sockets), desk: None }),
+                Ok((address, sockets)) => {
+                    return Ok(Self { address, sockets: Some(sockets), secret, desk: None });
+                }
                 Err(_) if address.port() == 0 && tries < PORT_TRIES => tries += 1,
                 Err(error) => return Err(failed(error)),
             }
@@ -90,20 +96,19 @@ impl TrackerServer {
         Ok((chosen, (listener, socket)))
     }
 
-    /// Serves from now on, on the calling thread's runtime, by `rules`. `secret` is nobody else's. `on_peer`
+    /// Serves from now on, on the calling thread's runtime, by `rules`. `on_peer`
     /// hears of each peer; `our_port` is where this process accepts peers of all torrents of the rules.
     pub fn start(
         &mut self,
         rules: Rules,
-        secret: &[u8; 32],
         our_port: Option<u16>,
         on_peer: impl Fn(InfoHash, SocketAddr) + 'static,
     ) {
         let Some((listener, socket)) = self.sockets.take() else { return };
-        let (seed, _) = secret.split_at(8);
-        let rng = Rng::new(u64::from_be_bytes(seed.try_into().unwrap_or_default()));
+        // Nobody gains from guessing whom it names.
+        let rng = Rng::new(clock::now().0);
         let tracker = RefCell::new(Tracker::new(rules, rng));
-        let (ids, on_peer) = (ConnectionIds::new(secret), Box::new(on_peer));
+        let (ids, on_peer) = (ConnectionIds::new(&self.secret), Box::new(on_peer));
         let desk = Rc::new(Desk { tracker, ids, on_peer, our_port });
         tokio_uring::spawn(http::serve(listener, Rc::clone(&desk)));
         tokio_uring::spawn(udp::serve(socket, self.address.ip(), Rc::clone(&desk)));

@@ -12,21 +12,21 @@ use crate::engine::tracker::Rules;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Tracking {
-    pub(super) server: Option<(TrackerServer, [u8; 32])>,
+    pub(super) server: Option<TrackerServer>,
     /// Peers that announced and that the loop has not heard of; at most `SERVED_MET_MAX`.
     waiting: Rc<Cell<usize>>,
 }
 
 impl Control<'_> {
-    /// The same with a tracker, which serves while it runs, and its secret.
-    pub fn with_tracker(mut self, server: Option<TrackerServer>, secret: [u8; 32]) -> Self {
-        self.tracking.server = server.map(|server| (server, secret));
+    /// The same with a tracker, which serves while it runs.
+    pub fn with_tracker(mut self, server: Option<TrackerServer>) -> Self {
+        self.tracking.server = server;
         self
     }
 
     /// Serves the torrents of this node and no others.
     pub(super) fn start_tracking(&mut self) {
-        let Some((server, secret)) = &mut self.tracking.server else { return };
+        let Some(server) = &mut self.tracking.server else { return };
         let ids: HashMap<_, _> = self
             .config
             .torrents
@@ -45,7 +45,7 @@ impl Control<'_> {
                 let _ = tell.send(Event::Met(id, peer));
             }
         };
-        server.start(rules, secret, self.shared.listen.map(|listen| listen.port()), on_peer);
+        server.start(rules, self.shared.listen.map(|listen| listen.port()), on_peer);
     }
 
     /// A peer announced itself to us.

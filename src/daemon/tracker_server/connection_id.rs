@@ -1,4 +1,4 @@
-//! Connection ids of BEP 15 that nobody has to remember: a keyed hash of the client's address and of the time.
+//! Connection ids of BEP 15 that nobody has to remember: a keyed hash of the client's address and the time.
 
 use std::net::IpAddr;
 

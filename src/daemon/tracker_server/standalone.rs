@@ -27,9 +27,6 @@ pub enum TrackerError {
     /// No port.
     #[error(transparent)]
     Server(#[from] TrackerServerError),
-    /// No random numbers for the secret of connection ids.
-    #[error("the kernel gives no random numbers: {0}")]
-    Random(String),
     /// No runtime or signals.
     #[error("cannot start: {0}; see troc doctor")]
     Runtime(#[from] std::io::Error),
@@ -41,15 +38,13 @@ pub fn run(
     config: TrackerConfig,
     on_status: &mut dyn FnMut(SocketAddr, Figures),
 ) -> Result<(), TrackerError> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|error| TrackerError::Random(error.to_string()))?;
     let mut server = TrackerServer::open(config.listen)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        server.start(config.rules, &secret, None, |_, _| {});
+        server.start(config.rules, None, |_, _| {});
         let mut looks = tokio::time::interval(Duration::from_nanos(config.status_interval.0));
         loop {
             tokio::select! {
