@@ -17,8 +17,8 @@ use crate::io::uring::SetupError;
 pub enum NodeError {
     /// A torrent that only v2 can transfer.
     #[error(
-        "{name} is a torrent of BitTorrent v2 alone, which is not transferred yet: use a v1 or hybrid torrent of \
-         the same data"
+        "{name} is a torrent of BitTorrent v2 alone, which is not transferred yet: use a v1 or hybrid \
+         torrent of the same data"
     )]
     OnlyV2 {
         /// The torrent, escaped.
