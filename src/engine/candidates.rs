@@ -131,7 +131,7 @@ impl Candidates {
 
     /// How an address is to be dialled that `poll_dial` named.
     pub fn manner(&self, address: SocketAddr) -> Manner {
-        self.known.get(&address).map_or(self.encryption.first(), |candidate| candidate.manner)
+        self.known.get(&address).map_or_else(|| self.encryption.first(), |candidate| candidate.manner)
     }
 
     /// How addresses are dialled that are named from now on.

@@ -48,6 +48,9 @@ fn d4_nothing_is_said_of_nodes_about_a_private_torrent() {
     let mut rig = Rig::new(3, true);
     rig.engine.config.dht_port = Some(4242);
     let meta = TorrentMeta {
+        info: Default::default(),
+        trees: None,
+        v2_hash: None,
         id: TorrentId(1),
         info_hash: InfoHash([9; 20]),
         geometry: rig.shared.meta.geometry,
