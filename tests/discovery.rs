@@ -15,6 +15,7 @@ use support::clients::python;
 use support::node::{Node, get, relay, troc};
 use support::process::Process;
 use support::torrent::Torrent;
+use support::tracker::Tracker;
 use support::{PATIENCE, poll, skip};
 use tempfile::TempDir;
 
@@ -77,15 +78,20 @@ impl Scene {
         self.temp.path().join(name)
     }
 
+    /// Listens on the host of its bootstrap node.
     fn relay(&self, bootstrap: SocketAddr) -> Node {
-        let mut command = relay(&self.file, &self.path("source"), self.temp.path());
-        command.args(["--status-interval-ms", "10", "--dht-bootstrap", &bootstrap.to_string()]);
+        let listen = SocketAddr::new(bootstrap.ip(), 0).to_string();
+        let mut command = troc("relay", self.temp.path());
+        command.arg(&self.file).arg("--dir").arg(self.path("source")).args(["--listen", &listen, "--json"]);
+        command.args(["--cache", "64MiB", "--status-interval-ms", "10"]);
+        command.args(["--dht-bootstrap", &bootstrap.to_string()]);
         Node::spawn("relay", &mut command, self.temp.path())
     }
 
     fn get(&self, dir: &str, bootstrap: SocketAddr) -> Node {
         let mut command = get(&self.file, &self.path(dir), &self.path(&format!("{dir}-scratch")));
-        command.args(["--listen", "127.0.0.1:0", "--dht-bootstrap", &bootstrap.to_string()]);
+        let listen = SocketAddr::new(bootstrap.ip(), 0).to_string();
+        command.args(["--listen", &listen, "--dht-bootstrap", &bootstrap.to_string()]);
         Node::spawn("get", &mut command, self.temp.path())
     }
 }
@@ -111,10 +117,9 @@ fn get_finds_a_relay_by_the_hash_table_alone() {
 }
 
 /// Both know nothing but a third node of ours, which has another torrent.
-#[test]
-fn nodes_of_ours_alone_are_a_hash_table() {
-    let (other, scene) = (Scene::new(2), Scene::new(3));
-    let nobody = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("its address");
+fn find_by_a_third(host: &str, seed: u64) {
+    let (other, scene) = (Scene::new(seed), Scene::new(seed + 1));
+    let nobody = UdpSocket::bind((host, 0)).expect("a socket").local_addr().expect("its address");
     let mut first = other.relay(nobody);
     let bootstrap = dht_address(&mut first);
     let mut relay = scene.relay(bootstrap);
@@ -122,6 +127,32 @@ fn nodes_of_ours_alone_are_a_hash_table() {
     first.wait("an announce", |status| status.0["dht"][0]["stored_peers"].as_u64() >= Some(1));
     scene.get("fetched", bootstrap).expect_done();
     scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
+}
+
+#[test]
+fn nodes_of_ours_alone_are_a_hash_table() {
+    find_by_a_third("127.0.0.1", 20);
+}
+
+/// BEP 32.
+#[test]
+fn nodes_with_ipv6_alone_are_a_hash_table() {
+    find_by_a_third("::1", 22);
+}
+
+/// BEP 5 `port`: the second relay's bootstrap node answers nothing, but its peer has a node.
+#[test]
+fn a_node_is_learnt_of_by_a_peer_that_has_one() {
+    let scene = Scene::new(24);
+    let nobody = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let bootstrap = nobody.local_addr().expect("its address");
+    let mut first = scene.relay(bootstrap);
+    let peer = first.wait_seeding();
+    let mut command = get(&scene.file, &scene.path("fetched"), &scene.path("get-scratch"));
+    command.args(["--listen", "127.0.0.1:0", "--peer", &peer.to_string(), "--seed"]);
+    command.args(["--dht-bootstrap", &bootstrap.to_string()]);
+    let mut second = Node::spawn("get", &mut command, scene.temp.path());
+    wait_nodes(&mut second, 1);
 }
 
 /// BEP 27. The bootstrap node is a socket that sees each query.
@@ -199,7 +230,12 @@ fn d1_datagrams_that_are_bombs_do_not_harm_a_node() {
     assert!(buffer[..len].windows(6).any(|window| window == b"1:t2:x"), "{:?}", &buffer[..len]);
 }
 
-fn libtorrent(scene: &Scene, dir: &Path, bootstrap: Option<SocketAddr>, seed: bool) -> Option<(Process, u16)> {
+fn libtorrent(
+    scene: &Scene,
+    dir: &Path,
+    bootstrap: Option<SocketAddr>,
+    seed: bool,
+) -> Option<(Process, u16)> {
     let found = Command::new(python()).args(["-c", "import libtorrent"]).output();
     if !found.is_ok_and(|output| output.status.success()) {
         skip("libtorrent", "the client is not installed (run scripts/setup)");
@@ -349,4 +385,71 @@ fn d8_two_hosts_find_each_other_on_their_wire_and_nowhere_else() {
     println!("two hosts found each other after {:?}", began.elapsed());
     node.expect_done();
     scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
+}
+
+/// A tracker that answers one scrape by HTTP; where it is asked for announces.
+fn scraped_tracker(hash: [u8; 20]) -> (String, std::thread::JoinHandle<String>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let url = format!("http://{}/announce", listener.local_addr().expect("its address"));
+    let answering = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a request");
+            head.extend_from_slice(&byte);
+        }
+        let counts = b"d8:completei7e10:downloadedi42e10:incompletei3ee";
+        let body = [&b"d5:filesd20:"[..], &hash, counts, b"ee"].concat();
+        let length = body.len();
+        let start = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        stream.write_all(&[start.as_bytes(), &body].concat()).expect("an answer");
+        String::from_utf8_lossy(&head).into_owned()
+    });
+    (url, answering)
+}
+
+#[test]
+fn show_asks_trackers_for_their_counts() {
+    let scene = Scene::new(14);
+    let (url, answering) = scraped_tracker(scene.torrent.info_hash);
+    let file = scene.torrent.write(&scene.path("tracked.torrent"), Some(&url));
+    let shown = troc("show", scene.temp.path()).arg(&file).args(["--scrape", "--json"]).output();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.expect("troc show").stdout).expect("JSON");
+    let counts = &shown["scrape"][0];
+    assert_eq!(counts["seeds"].as_u64(), Some(7), "{shown}");
+    assert_eq!((counts["peers"].as_u64(), counts["completed"].as_u64()), (Some(3), Some(42)));
+    assert!(answering.join().expect("the tracker").starts_with("GET /scrape?info_hash="));
+    // It is gone now: a refusal is told, and the rest is shown.
+    let shown = troc("show", scene.temp.path()).arg(&file).arg("--scrape").output().expect("troc show");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success() && text.contains("cannot be reached"), "{text}");
+}
+
+#[test]
+fn all_tiers_hear_of_a_torrent_where_that_is_asked_for() {
+    let scene = Scene::new(15);
+    let trackers = [Tracker::start(), Tracker::start()];
+    let made = troc("create", scene.temp.path())
+        .arg(scene.path("source/payload.bin"))
+        .args([
+            "--piece-size",
+            "256KiB",
+            "--tracker",
+            &trackers[0].url(),
+            "--tracker",
+            &trackers[1].url(),
+            "-o",
+        ])
+        .arg(scene.path("tiers.torrent"))
+        .output()
+        .expect("troc create");
+    assert!(made.status.success(), "{made:?}");
+    let mut command = relay(&scene.path("tiers.torrent"), &scene.path("source"), scene.temp.path());
+    let mut relay = Node::spawn("relay", command.arg("--announce-all"), scene.temp.path());
+    let port = relay.wait_seeding().port();
+    for tracker in &trackers {
+        tracker.wait_announced(scene.torrent.info_hash, port);
+    }
 }

@@ -417,7 +417,7 @@ fn every_script_explains_itself() {
 /// The rows of docs/threats.md that a test's name begins with: `p9_p28_what_it_proves`.
 fn hazards(name: &str) -> impl Iterator<Item = String> {
     let is_row = |word: &&str| {
-        let number = word.strip_prefix(['e', 'n', 'p', 's', 't']).unwrap_or_default();
+        let number = word.strip_prefix(['d', 'e', 'n', 'p', 's', 't']).unwrap_or_default();
         !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
     };
     name.split('_').take_while(is_row).map(str::to_uppercase)

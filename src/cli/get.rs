@@ -39,13 +39,8 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
             "cannot make directory, {shown}: {error}: check the path and its permissions"
         ))
     })?;
-    let plan = Plan {
-        role,
-        torrents: vec![metainfo],
-        dir: &args.output,
-        listen,
-        sequential: args.sequential,
-    };
+    let plan =
+        Plan { role, torrents: vec![metainfo], dir: &args.output, listen, sequential: args.sequential };
     node::run(plan, &args.node)
 }
 

@@ -62,8 +62,8 @@ fn uses_dht(args: &NodeArgs, listen: SocketAddr, torrents: &[Arc<Metainfo>]) -> 
     if AddressClass::of(listen.ip()) == AddressClass::Loopback {
         return match args.dht {
             true => Err(CliError::Usage(format!(
-                "--dht reaches nobody from {listen}: give --dht-bootstrap HOST:PORT of a node on this host, or \
-                 --dht-listen 0.0.0.0:0"
+                "--dht reaches nobody from {listen}: give --dht-bootstrap HOST:PORT of a node on this host, \
+                 or --dht-listen 0.0.0.0:0"
             ))),
             false => Ok(false),
         };

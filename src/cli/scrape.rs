@@ -1,6 +1,6 @@
 //! `troc show --scrape`: what the trackers of a torrent count (BEP 48), asked side by side.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use serde_json::json;
 
@@ -38,10 +38,10 @@ pub fn ask(source: &Source) -> Result<Vec<Counted>, CliError> {
 }
 
 async fn ask_all(trackers: Vec<String>, info_hash: InfoHash, origin: TrackerOrigin) -> Vec<Counted> {
-    let client = Arc::new(TrackerClient::new(TrackerSettings::default()));
+    let client = Rc::new(TrackerClient::new(TrackerSettings::default()));
     let tasks = tokio::task::LocalSet::new();
     let ask = |url: String| {
-        let client = Arc::clone(&client);
+        let client = Rc::clone(&client);
         tasks.spawn_local(async move {
             let tracker = TrackerUrl::parse(&url).map(|url| url.to_string()).unwrap_or_default();
             Counted { tracker, outcome: client.scrape(&url, info_hash, origin).await }

@@ -53,10 +53,8 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let arena = Arc::new(Arena::new(cache_size.bytes)?);
     let cache = Arc::new(Cache::with_regions(arena.slot_count(), arena.slots_per_region()));
     let random = random()?;
-    let port = listen.map(|address| address.port());
     let dht = bind_dht(&config, listen)?;
-    let mut engine = engine_config(&config, &random, state.party_secret(), cpus.len(), port);
-    engine.dht_port = dht.first().map(|bound| bound.address.port());
+    let mut engine = engine_config(&config, &random, state.party_secret(), cpus.len(), (listen, &dht));
     engine.identity = identity(&config, &state)?;
     let ledger = Arc::new(Ledger::new(LEDGER_ACCOUNTS));
     let accounts = Accounts::open(&state, Arc::clone(&ledger), config.role, clock::wall_s(), clock::now());
@@ -99,7 +97,8 @@ pub fn run(config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Result
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
-    let mut control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger).with_dht(dht);
+    let mut control =
+        control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger).with_dht(dht);
     let outcome = runtime.block_on(control.run());
     drop(control);
     if !matches!(outcome, Err(NodeError::Killed)) {
@@ -144,7 +143,7 @@ fn engine_config(
     random: &[u8; 32],
     party_secret: u64,
     cores: usize,
-    listen_port: Option<u16>,
+    (listen, dht): (Option<SocketAddr>, &[BoundDht]),
 ) -> EngineConfig {
     let mut id = [0; 12];
     id.copy_from_slice(&random[..12]);
@@ -153,8 +152,8 @@ fn engine_config(
         core: CoreId(0),
         cores,
         peer_id: peer_id(id),
-        listen_port,
-        dht_port: None,
+        listen_port: listen.map(|address| address.port()),
+        dht_port: dht.first().map(|bound| bound.address.port()),
         sequential: config.sequential,
         seed: xxh3_64_with_seed(random, 1),
         secret: party_secret,

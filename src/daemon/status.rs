@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::seeding::Seeding;
 pub use super::discovery::DhtStatus;
+use super::seeding::Seeding;
 use crate::base::ids::InfoHash;
 
 /// Where a torrent stands.

@@ -8,6 +8,7 @@ mod held;
 mod identity;
 mod limits;
 mod lost;
+mod nodes;
 mod random;
 mod relief;
 mod requests;

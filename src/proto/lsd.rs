@@ -93,11 +93,10 @@ mod tests {
         let mut one = announce(1);
         one.hashes[0] = InfoHash([0xab; 20]);
         let hash = "ab".repeat(20);
-        for (family, host) in
-            [(Family::V4, "239.192.152.143:6771"), (Family::V6, "[ff15::efc0:988f]:6771")]
-        {
+        for (family, host) in [(Family::V4, "239.192.152.143:6771"), (Family::V6, "[ff15::efc0:988f]:6771")] {
             let want = format!(
-                "BT-SEARCH * HTTP/1.1\r\nHost: {host}\r\nPort: 6881\r\nInfohash: {hash}\r\ncookie: abc\r\n\r\n\r\n"
+                "BT-SEARCH * HTTP/1.1\r\nHost: {host}\r\nPort: 6881\r\nInfohash: {hash}\r\n\
+                 cookie: abc\r\n\r\n\r\n"
             );
             assert_eq!(String::from_utf8(one.encode(family)).unwrap(), want);
         }

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::daemon::discovery::{BoundDht, Discovery, Need, News, Privacy, Wanted};
-use crate::daemon::status::DhtStatus;
 use crate::base::ids::InfoHash;
 use crate::base::limits::PEERS_ENOUGH;
+use crate::daemon::discovery::{BoundDht, Discovery, Need, News, Privacy, Wanted};
+use crate::daemon::status::DhtStatus;
 
 /// What the loop knows of discovery.
 #[derive(Debug, Default)]

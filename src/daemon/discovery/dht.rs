@@ -177,7 +177,8 @@ impl<F: Fn(News)> Part<F> {
             self.look_after(now);
             self.send().await;
             let due = self.dht.poll_timeout().min(self.save_at);
-            let due = self.schedule.poll_timeout().into_iter().chain(self.paused_until).fold(due, Instant::min);
+            let due =
+                self.schedule.poll_timeout().into_iter().chain(self.paused_until).fold(due, Instant::min);
             tokio::select! {
                 received = self.socket.recv_from(&mut buffer), if self.paused_until.is_none() => {
                     self.received(received, &buffer);
@@ -297,7 +298,8 @@ pub(super) async fn resolve(named: Vec<String>, parts: Vec<UnboundedSender<Comma
     if !addresses.is_empty() && !tell(addresses) {
         return;
     }
-    let mut names: Vec<String> = named.into_iter().filter(|text| text.parse::<SocketAddr>().is_err()).collect();
+    let mut names: Vec<String> =
+        named.into_iter().filter(|text| text.parse::<SocketAddr>().is_err()).collect();
     let jobs = Arc::new(BlockingJobs::new("troc-dns", DHT_BOOTSTRAP_MAX));
     while !names.is_empty() {
         let mut rest = Vec::new();

@@ -69,9 +69,7 @@ impl Group {
             }
             let socket = SockRef::from(&self.socket);
             let joined = match self.family {
-                Family::V4 => {
-                    socket.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index))
-                }
+                Family::V4 => socket.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index)),
                 Family::V6 => socket.join_multicast_v6(&GROUP_V6, index),
             };
             if joined.is_ok() || joined.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
@@ -103,11 +101,14 @@ pub(super) async fn run(
     mut inbox: UnboundedReceiver<Command>,
     tell: impl Fn(News),
 ) {
-    let open = |family| Group::open(family).inspect_err(|error| {
-        tracing::warn!("no local discovery in {family:?}: port {PORT}: {error}");
-    });
+    let open = |family| {
+        Group::open(family).inspect_err(|error| {
+            tracing::warn!("no local discovery in {family:?}: port {PORT}: {error}");
+        })
+    };
     let (mut v4, mut v6) = (open(Family::V4).ok(), open(Family::V6).ok());
-    let cookie = random().map_or(0, |[a, b, c, d, e, f, g, h, ..]| u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    let cookie =
+        random().map_or(0, |[a, b, c, d, e, f, g, h, ..]| u64::from_le_bytes([a, b, c, d, e, f, g, h]));
     let port = listen.map_or(0, |address| address.port());
     let mut lsd = Lsd::new(port, cookie, clock::now());
     let mut found = Vec::new();

@@ -191,7 +191,7 @@ impl Call<'_> {
         Ok((udp::ask(&addresses, question, first_wait, self.deadline).await?, class))
     }
 
-    /// GETs `full`, an URL of the tracker at `url`, and follows redirects. Also returns where whoever answered
+    /// GETs `full`, an URL of the tracker at `url`, and follows redirects. Also returns where who answered
     /// lies.
     async fn get<T: Send + 'static>(
         &self,

@@ -5,8 +5,8 @@ use crate::base::ids::InfoHash;
 use crate::proto::tracker::scrape::{Scrape, parse_scrape, scrape_url};
 
 impl TrackerClient {
-    /// Asks the tracker at `url`, which `origin` has named, how many peers it counts of a torrent. Waits for a
-    /// place as an announce does, and may be dropped at any time.
+    /// Asks the tracker at `url`, which `origin` has named, how many peers it counts of a torrent. Waits for
+    /// a place as an announce does, and may be dropped at any time.
     pub async fn scrape(
         &self,
         url: &str,

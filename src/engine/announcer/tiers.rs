@@ -154,7 +154,10 @@ mod tests {
             assert_eq!(announcers.handle_reply(NOW, announce.tracker, &reply), TrackerChange::Same);
         }
         let later = due(&mut announcers, NOW + Span::from_secs(250));
-        assert_eq!(later.iter().map(|announce| &announce.url).collect::<Vec<_>>(), [&next[0].url, &asked[1].url]);
+        assert_eq!(
+            later.iter().map(|announce| &announce.url).collect::<Vec<_>>(),
+            [&next[0].url, &asked[1].url]
+        );
         later.iter().for_each(|again| announcers.handle_failure(NOW, again.tracker));
         announcers.handle_stop();
         let byes = due(&mut announcers, NOW);
@@ -168,8 +171,7 @@ mod tests {
     fn n11_no_more_trackers_are_asked_in_all_tiers_than_the_limit() {
         for count in [TRACKERS_MAX - 1, TRACKERS_MAX, TRACKERS_MAX + 1] {
             let all: Vec<Vec<String>> = (0..count).map(|n| vec![format!("http://{n}/")]).collect();
-            let mut announcers =
-                Announcers::new(&all, Reach::AllTiers, TrackerOrigin::Operator, Rng::new(1));
+            let mut announcers = Announcers::new(&all, Reach::AllTiers, TrackerOrigin::Operator, Rng::new(1));
             assert_eq!(due(&mut announcers, NOW).len(), count.min(TRACKERS_MAX));
         }
     }

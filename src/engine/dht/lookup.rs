@@ -103,7 +103,8 @@ impl Lookup {
             return;
         }
         let distance = contact.id.distance(self.target);
-        let place = self.candidates.partition_point(|known| known.contact.id.distance(self.target) < distance);
+        let place =
+            self.candidates.partition_point(|known| known.contact.id.distance(self.target) < distance);
         self.candidates.insert(place, Candidate { contact, state: State::Known });
         let known = self.candidates.iter().filter(|known| known.state == State::Known).count();
         if known > DHT_LOOKUP_KNOWN_MAX
@@ -119,7 +120,7 @@ impl Lookup {
             return None;
         }
         // While nobody has answered, half of the questions go to the bootstrap nodes: all others may be gone.
-        let to_stranger = self.answers == 0 && self.asked % 2 == 0 && !self.strangers.is_empty();
+        let to_stranger = self.answers == 0 && self.asked.is_multiple_of(2) && !self.strangers.is_empty();
         let asked = match self.next_known().filter(|_| !to_stranger) {
             Some(at) => {
                 self.candidates[at].state = State::Asked;

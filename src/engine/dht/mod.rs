@@ -30,7 +30,9 @@ use crate::base::limits::{
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
 use crate::hash::sha1::Sha1;
-use crate::proto::krpc::{Contact, NodeId, Packet, Query, Reply, Request, encode_error, fits, fitting_id, parse};
+use crate::proto::krpc::{
+    Contact, NodeId, Packet, Query, Reply, Request, encode_error, fits, fitting_id, parse,
+};
 use crate::proto::tracker::compact::Family;
 
 use guard::{Bucket, Guard};
@@ -188,14 +190,14 @@ impl Dht {
                 self.bootstrap.push(address);
             }
         }
-        if self.table.len() < BUCKET {
+        if self.table.count() < BUCKET {
             self.refresh_at = self.refresh_at.min(now);
         }
     }
 
     /// A peer says that it has a node at this address (BEP 5 `port`). It is pinged; beyond the limit, not.
     pub fn handle_hint(&mut self, address: SocketAddr, now: Instant) {
-        if family_of(address) == self.family && self.table.len() < DHT_SAVED_NODES_MAX {
+        if family_of(address) == self.family && self.table.count() < DHT_SAVED_NODES_MAX {
             self.hint(address);
             self.ping_hints(now);
         }
@@ -271,7 +273,7 @@ impl Dht {
 
     /// Nodes that are known to answer.
     pub fn node_count(&self) -> usize {
-        self.table.len()
+        self.table.count()
     }
 
     /// Nodes to be kept over a restart, the farthest first.
@@ -281,11 +283,11 @@ impl Dht {
 
     /// Peers that others have announced.
     pub const fn stored(&self) -> usize {
-        self.store.len()
+        self.store.count()
     }
 
     fn refresh(&mut self, now: Instant) {
-        let few = self.table.len() < BUCKET;
+        let few = self.table.count() < BUCKET;
         let wait = if few { self.refresh_wait } else { REFRESH };
         self.refresh_wait = if few { Span((2 * wait.0).min(REFRESH_EMPTY.1.0)) } else { REFRESH_EMPTY.0 };
         self.refresh_at = now + wait;
@@ -303,7 +305,7 @@ impl Dht {
         } else {
             self.cold.clear();
         }
-        let few = self.table.len() < BUCKET;
+        let few = self.table.count() < BUCKET;
         let strangers = if few { self.bootstrap.as_slice() } else { &[] };
         self.walks_begun = self.walks_begun.wrapping_add(1);
         let walk = Lookup::new(aim, target, &contacts, strangers);
@@ -407,7 +409,11 @@ impl Dht {
     /// Somebody asks.
     fn requested(&mut self, from: SocketAddr, request: Request, now: Instant) {
         let class = AddressClass::of(from.ip());
-        if self.mode == Mode::ReadOnly || from.port() == 0 || !class.is_host() || !self.askers.admits(from, now) {
+        if self.mode == Mode::ReadOnly
+            || from.port() == 0
+            || !class.is_host()
+            || !self.askers.admits(from, now)
+        {
             return;
         }
         if !request.read_only && self.table.wants(Contact { id: request.id, address: from }) {

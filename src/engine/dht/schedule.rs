@@ -123,7 +123,8 @@ impl Schedule {
         if self.walking >= DHT_LOOKUPS_MAX {
             return None;
         }
-        let is_due = |queue: &BTreeSet<(Instant, InfoHash)>| queue.first().filter(|(at, _)| *at <= now).copied();
+        let is_due =
+            |queue: &BTreeSet<(Instant, InfoHash)>| queue.first().filter(|(at, _)| *at <= now).copied();
         let hungry = is_due(&self.hungry).filter(|_| self.walking_hungry < DHT_LOOKUPS_HUNGRY_MAX);
         let (due, info_hash) = hungry.or_else(|| is_due(&self.present))?;
         let entry = self.entries.get_mut(&info_hash)?;
@@ -262,8 +263,7 @@ mod tests {
 
     #[test]
     fn while_nobody_answers_it_is_tried_again_soon_and_then_seldom() {
-        let times: Vec<u64> =
-            walks(Need::Peers, 0, Span::from_secs(900)).iter().map(|(at, _)| *at).collect();
+        let times: Vec<u64> = walks(Need::Peers, 0, Span::from_secs(900)).iter().map(|(at, _)| *at).collect();
         assert_eq!(times, [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 811]);
     }
 
@@ -291,11 +291,12 @@ mod tests {
         let mut schedule = Schedule::new(1);
         (0..10_000).for_each(|n| schedule.want(hash(n), Some(1), Need::Presence, NOW));
         let poll_all = |schedule: &mut Schedule, now| {
-            std::iter::from_fn(|| schedule.poll(now)).map(|aim| match aim {
-                Aim::Peers { info_hash, .. } => info_hash,
-                Aim::Nodes => unreachable!(),
-            })
-            .collect::<Vec<_>>()
+            std::iter::from_fn(|| schedule.poll(now))
+                .map(|aim| match aim {
+                    Aim::Peers { info_hash, .. } => info_hash,
+                    Aim::Nodes => unreachable!(),
+                })
+                .collect::<Vec<_>>()
         };
         let walking = poll_all(&mut schedule, NOW);
         assert_eq!((walking.len(), schedule.poll_timeout()), (DHT_LOOKUPS_MAX, None));

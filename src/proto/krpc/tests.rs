@@ -32,7 +32,8 @@ fn queries_have_the_bytes_of_bep_5() {
         1:q13:announce_peer1:t2:aa1:v4:tC\x00\x011:y1:qe";
     let query = Query::Announce { info_hash: hash, port: Some(6881), token: b"aoeusnth".to_vec() };
     assert_eq!(request_of(query).encode(), text);
-    let get = b"d1:ad2:id20:abcdefghij01234567899:info_hash20:mnopqrstuvwxyz123456e1:q9:get_peers1:t2:aa1:y1:qe";
+    let get =
+        b"d1:ad2:id20:abcdefghij01234567899:info_hash20:mnopqrstuvwxyz123456e1:q9:get_peers1:t2:aa1:y1:qe";
     let parsed = parse(get, Family::V4).unwrap();
     assert_eq!(parsed, Packet::Request(request_of(Query::GetPeers(hash))));
 }
@@ -136,7 +137,11 @@ fn ids_fit_the_addresses_of_bep_42() {
 
 proptest! {
     #[test]
-    fn d1_no_datagram_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..300, flip: u8) {
+    fn d1_no_datagram_panics(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        cut in 0usize..300,
+        flip: u8,
+    ) {
         let _ = parse(&bytes, Family::V4);
         let mut real = reply_with(3, 8).encode(Family::V4);
         let at = cut % real.len();
