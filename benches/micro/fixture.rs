@@ -69,6 +69,7 @@ impl Node {
             cores: 1,
             peer_id: PeerId([1; 20]),
             listen_port: None,
+            dht_port: None,
             sequential: false,
             seed: 1,
             secret: 1,
