@@ -1,6 +1,6 @@
 //! BitTorrent v2 and hybrid torrents with the built program (BEP 52): made, passed on, fetched, checked; with
-//! libtorrent in both directions, and with peers that know v1 alone. (Transmission 3.00 reads no hybrid torrent,
-//! whoever made it: it takes the empty key of a file tree for none.)
+//! libtorrent in both directions, and with peers that know v1 alone. (Transmission 3.00 reads no hybrid
+//! torrent, whoever made it: it takes the empty key of a file tree for none.)
 
 mod support;
 #[path = "hostile/wire.rs"]
@@ -173,7 +173,8 @@ fn libtorrent_fetches_a_hybrid_torrent() {
     to_libtorrent("--hybrid");
 }
 
-/// A hybrid torrent as a peer knows it that knows v1 alone: by its first name, with padding between the files.
+/// A hybrid torrent as a peer knows it that knows v1 alone: by its first name, with padding between the
+/// files.
 fn by_v1(scene: &Scene) -> Arc<Payload> {
     let metainfo = scene.metainfo();
     let mut bytes = Vec::new();
