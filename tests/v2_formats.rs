@@ -1,5 +1,5 @@
-//! Torrents of BitTorrent v2 and hybrid ones (BEP 52) through `create`, `show` and `verify`, against the torrents
-//! that libtorrent makes of the same files.
+//! Torrents of BitTorrent v2 and hybrid ones (BEP 52) through `create`, `show` and `verify`, against the
+//! torrents that libtorrent makes of the same files.
 
 mod support;
 
@@ -16,7 +16,8 @@ type File = (&'static str, usize);
 
 const PIECE: usize = 32 << 10;
 
-/// libtorrent sorts whole paths for v1 and directories for v2, and then does not read the hybrid that it made.
+/// libtorrent sorts whole paths for v1 and directories for v2, and then does not read the hybrid that it
+/// made.
 const OTHERWISE: &str = "names that sort across directories";
 
 /// Trees that are hard to get right.

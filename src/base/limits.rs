@@ -9,7 +9,8 @@ use super::time::Span;
 
 /// Largest .torrent file that is read: room for `PIECES_MAX` hashes (40 MiB) and `FILES_MAX` files.
 pub const METAINFO_BYTES_MAX: usize = 64 << 20;
-/// Deepest nesting of lists and dictionaries in a .torrent file: room for a tree of the longest paths (BEP 52).
+/// Deepest nesting of lists and dictionaries in a .torrent file: room for a tree of the longest paths (BEP
+/// 52).
 pub const METAINFO_DEPTH_MAX: usize = PATH_ELEMENTS_MAX + 4;
 /// Most bencode tokens in a .torrent file.
 pub const METAINFO_TOKENS_MAX: usize = 2_000_000;

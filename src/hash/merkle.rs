@@ -1,8 +1,8 @@
-//! The hash tree of a file (BEP 52): leaves are the SHA-256 of its blocks of 16 KiB, the last block as long as it
-//! is; leaves that are missing to a power of two are zero.
+//! The hash tree of a file (BEP 52): leaves are the SHA-256 of its blocks of 16 KiB, the last block as long
+//! as it is; leaves that are missing to a power of two are zero.
 //!
-//! Layers count from the leaves up. Nodes over no real leaf are not kept anywhere: [`pad`] says what they are.
-//! Nothing here panics whatever it is given; what does not fit is `None`.
+//! Layers count from the leaves up. Nodes over no real leaf are not kept anywhere: [`pad`] says what they
+//! are. Nothing here panics whatever it is given; what does not fit is `None`.
 
 mod request;
 
@@ -81,8 +81,8 @@ pub fn pad(layer: u32) -> Hash {
     (0..layer.min(HEIGHT_MAX)).fold([0; 32], |pad, _| parent(&pad, &pad))
 }
 
-/// The node `height` layers above `nodes`, which are the first on `layer` below it and are overwritten; what is
-/// missing is padding. `None` if there are more than it covers, or the tree is too high.
+/// The node `height` layers above `nodes`, which are the first on `layer` below it and are overwritten;
+/// what is missing is padding. `None` if there are more than it covers, or the tree is too high.
 pub fn root(nodes: &mut [Hash], layer: u32, height: u32) -> Option<Hash> {
     let top = layer.checked_add(height).filter(|&top| top <= HEIGHT_MAX)?;
     if nodes.len() as u64 > 1 << height {

@@ -1,8 +1,8 @@
 //! SHA-256, by which BEP 52 names blocks, files and torrents.
 //!
-//! What is digested is short, a block of 16 KiB or two digests, and there are many of it: [`digest_many`] takes
-//! them side by side where the processor has SHA instructions. Elsewhere the `sha2` crate's compression takes
-//! one input at a time.
+//! What is digested is short, a block of 16 KiB or two digests, and there are many of it: [`digest_many`]
+//! takes them side by side where the processor has SHA instructions. Elsewhere the `sha2` crate's
+//! compression takes one input at a time.
 
 mod lanes;
 
@@ -32,8 +32,8 @@ pub fn digest(bytes: &[u8]) -> Hash {
     digest
 }
 
-/// The digest of each of `inputs`, in order, as far as `out` has room; [`LANES`] are side by side, best when they
-/// are of one length.
+/// The digest of each of `inputs`, in order, as far as `out` has room; [`LANES`] are side by side, best
+/// when they are of one length.
 pub fn digest_many(inputs: &[&[u8]], out: &mut [Hash]) {
     for (inputs, out) in inputs.chunks(LANES).zip(out.chunks_mut(LANES)) {
         match (inputs, out) {

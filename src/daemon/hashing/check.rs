@@ -1,7 +1,7 @@
 //! A check by fingerprints: what was verified before is only compared, the rest is hashed.
 //!
-//! A fingerprint that fits says that the bytes are what was verified by digest, since nobody but this node knows
-//! its secret. One that does not fit says nothing: digests alone tell whether a piece is bad.
+//! A fingerprint that fits says that the bytes are what was verified by digest, since nobody but this node
+//! knows its secret. One that does not fit says nothing: digests alone tell whether a piece is bad.
 
 use std::ops::ControlFlow;
 

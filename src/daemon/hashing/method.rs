@@ -23,8 +23,8 @@ pub enum Digests {
     Sha1,
     /// The leaves of its hash tree (BEP 52).
     Leaves,
-    /// Both, for a hybrid: either is enough against accidents, but a torrent may lie, and what is right by one of
-    /// them only would be served to those who go by the other.
+    /// Both, for a hybrid: either is enough against accidents, but a torrent may lie, and what is right by
+    /// one of them only would be served to those who go by the other.
     Both,
 }
 
@@ -59,8 +59,8 @@ impl Digests {
 }
 
 impl PieceDigest {
-    /// Whether it is that of piece `piece`: by all that the torrent tells of it (a hybrid from a magnet link may
-    /// lack its piece layers), and by something at least.
+    /// Whether it is that of piece `piece`: by all that the torrent tells of it (a hybrid from a magnet
+    /// link may lack its piece layers), and by something at least.
     pub fn fits(&self, metainfo: &Metainfo, piece: u32) -> bool {
         let sha1 = metainfo.piece_hashes.get(piece as usize).map(|wanted| self.sha1 == Some(*wanted));
         let tree = metainfo.v2.as_ref().and_then(|v2| v2.piece(piece)).filter(|tree| tree.root.is_some());

@@ -112,7 +112,8 @@ impl Job {
         Some(Unit { piece: run.first, begin: begin as u32, len: left.min(u64::from(UNIT_BYTES)) as u32 })
     }
 
-    /// Bytes of piece `piece` that lie in files. In torrents whose pieces are each of one file they come first.
+    /// Bytes of piece `piece` that lie in files. In torrents whose pieces are each of one file they come
+    /// first.
     pub(super) fn real_len(&self, piece: u32) -> u32 {
         let whole = self.geometry.piece_len(piece);
         let extents = self.layout.extents(self.geometry.piece_start(piece), whole);

@@ -1,10 +1,10 @@
 //! Parts of a tree that peers ask for, and the proofs that come with them (BEP 52: hash request, hashes).
 //!
-//! What is asked for is a run of nodes of one layer, aligned so that it fills a subtree, and the uncles on the way
-//! from that subtree's root towards the file's: one for each layer, but those which follow from the run. The layer
-//! right above the run counts as a proof layer, too, although none of its hashes is sent if the run has
-//! two nodes; so a proof of `proof_layers` ends `proof_layers + 1` layers above the run, where the hash that was
-//! computed is compared with a known one.
+//! What is asked for is a run of nodes of one layer, aligned so that it fills a subtree, and the uncles on
+//! the way from that subtree's root towards the file's: one for each layer, but those which follow from the
+//! run. The layer right above the run counts as a proof layer, too, although none of its hashes is sent if
+//! the run has two nodes; so a proof of `proof_layers` ends `proof_layers + 1` layers above the run, where
+//! the hash that was computed is compared with a known one.
 
 use super::{HEIGHT_MAX, Hash, Shape, pad, parent, root};
 use crate::base::limits::HASHES_PER_REQUEST_MAX;
@@ -65,8 +65,8 @@ impl HashRange {
         self.length as usize + self.uncles() as usize
     }
 
-    /// The answer: the nodes, then the uncles from below to above. `None` if the request does not fit the tree, or
-    /// `node` (layer, place) does not know all of it; of padding it is not asked.
+    /// The answer: the nodes, then the uncles from below to above. `None` if the request does not fit the
+    /// tree, or `node` (layer, place) does not know all of it; of padding it is not asked.
     pub fn answer(&self, shape: Shape, node: impl Fn(u32, u64) -> Option<Hash>) -> Option<Vec<Hash>> {
         if !self.fits(shape) {
             return None;
@@ -86,8 +86,8 @@ impl HashRange {
         Some(hashes)
     }
 
-    /// Where `hashes`, the answer of a peer, lead. The caller compares with the node that it knows at that place:
-    /// nothing is proved before. `None` if they are not as many as the request asks for.
+    /// Where `hashes`, the answer of a peer, lead. The caller compares with the node that it knows at that
+    /// place: nothing is proved before. `None` if they are not as many as the request asks for.
     pub fn climb(&self, shape: Shape, hashes: &[Hash]) -> Option<Reached> {
         if !self.fits(shape) || hashes.len() != self.hashes() {
             return None;

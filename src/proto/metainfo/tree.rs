@@ -19,8 +19,8 @@ pub(super) struct FileTree {
 }
 
 impl FileTree {
-    /// Reads the tree of the torrent `name`, whose files lie below a directory of that name, unless the tree is
-    /// one file. In a hybrid that file lies in a directory, too, if v1 says so.
+    /// Reads the tree of the torrent `name`, whose files lie below a directory of that name, unless the
+    /// tree is one file. In a hybrid that file lies in a directory, too, if v1 says so.
     pub(super) fn read(info: Value<'_>, name: &str) -> Result<Self, MetainfoError> {
         let root = info.get(b"file tree").ok_or(MetainfoError::Missing { key: TREE })?;
         let mut tree = Self::default();
@@ -36,8 +36,8 @@ impl FileTree {
         let malformed = |path: &[String]| MetainfoError::FileTree { path: paths::shown(path) };
         let mut last: &[u8] = b"";
         for (key, value) in dir.as_dict().ok_or_else(|| malformed(path))? {
-            // The order of the files is that of the pieces: no two readers may disagree about it. An empty key
-            // makes a file of what has other entries, too, or of the whole tree.
+            // The order of the files is that of the pieces: no two readers may disagree about it. An empty
+            // key makes a file of what has other entries, too, or of the whole tree.
             if key <= last {
                 return Err(malformed(path));
             }

@@ -1,4 +1,5 @@
-//! What a torrent says for BitTorrent v2 (BEP 52), checked against itself and, in a hybrid, against its v1 part.
+//! What a torrent says for BitTorrent v2 (BEP 52), checked against itself and, in a hybrid, against its v1
+//! part.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -38,8 +39,8 @@ pub struct V2File {
     pub shape: Shape,
     /// The layer of the tree of which `layer` holds the nodes.
     pub layer_height: u32,
-    /// The root of the subtree of each piece, checked against `pieces_root`; empty while it is still to be had
-    /// from peers. Of a file of one piece it is the file's root.
+    /// The root of the subtree of each piece, checked against `pieces_root`; empty while it is still to be
+    /// had from peers. Of a file of one piece it is the file's root.
     pub layer: Vec<Hash>,
 }
 
@@ -66,7 +67,8 @@ pub(super) enum Layers {
 }
 
 impl super::Metainfo {
-    /// By what peers, trackers and the DHT know it: a hybrid torrent has two names (BEP 52), and a swarm by each.
+    /// By what peers, trackers and the DHT know it: a hybrid torrent has two names (BEP 52), and a swarm by
+    /// each.
     pub fn names(&self) -> impl Iterator<Item = InfoHash> {
         let second = self.v2.as_ref().filter(|_| self.has_v1()).map(V2::short_info_hash);
         std::iter::once(self.info_hash).chain(second)
@@ -143,7 +145,8 @@ impl PieceTree {
     }
 }
 
-/// Puts together what the tree and the piece layers say about `files`: those of the v1 part, or the tree's own.
+/// Puts together what the tree and the piece layers say about `files`: those of the v1 part, or the tree's
+/// own.
 pub(super) fn read(
     (root, info): (Value<'_>, Value<'_>),
     tree: &FileTree,
@@ -184,8 +187,11 @@ fn shown(tree: &FileTree, pieces_root: Hash) -> String {
     at.and_then(|at| tree.files.get(at)).map(|file| paths::shown(&file.path)).unwrap_or_default()
 }
 
-/// The piece layers by the root that they belong to, none of them used yet.
-fn layers_by_root<'a>(root: Value<'a>) -> Result<HashMap<&'a [u8], (&'a [u8], bool)>, MetainfoError> {
+/// Piece layers by the root that they belong to, and whether they have been used.
+type LayersByRoot<'a> = HashMap<&'a [u8], (&'a [u8], bool)>;
+
+/// The piece layers, none of them used yet.
+fn layers_by_root<'a>(root: Value<'a>) -> Result<LayersByRoot<'a>, MetainfoError> {
     let malformed = MetainfoError::Malformed { key: LAYERS };
     let Some(layers) = root.get(LAYERS.as_bytes()) else { return Ok(HashMap::new()) };
     let entries = layers.as_dict().ok_or_else(|| malformed.clone())?;
@@ -195,8 +201,8 @@ fn layers_by_root<'a>(root: Value<'a>) -> Result<HashMap<&'a [u8], (&'a [u8], bo
     entries.map(entry).collect()
 }
 
-/// Where the files of `tree` lie among `files`, which must be the same ones in the same order, each non-empty one at
-/// the piece that follows the one before.
+/// Where the files of `tree` lie among `files`, which must be the same ones in the same order, each
+/// non-empty one at the piece that follows the one before.
 fn place(tree: &FileTree, files: &[FileEntry], geometry: Geometry) -> Result<Vec<V2File>, MetainfoError> {
     let mut leaves = tree.files.iter().zip(&tree.roots);
     let mut placed = Vec::new();

@@ -9,8 +9,8 @@ use crate::proto::metainfo::{FileEntry, Metainfo, MetainfoError};
 /// All that goes into a .torrent file for v2, or for both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct V2Builder {
-    /// What v1 has, too: files sorted by path and without padding, a piece length that is a power of two. With
-    /// the SHA-1 of the pieces of [`aligned`] files it becomes a hybrid, without any of v2 alone.
+    /// What v1 has, too: files sorted by path and without padding, a piece length that is a power of two.
+    /// With the SHA-1 of the pieces of [`aligned`] files it becomes a hybrid, without any of v2 alone.
     pub common: MetainfoBuilder,
     /// The hashes of each file of `common`, in order; `None` for empty ones.
     pub hashes: Vec<Option<FileHashes>>,
@@ -26,14 +26,14 @@ pub struct FileHashes {
 }
 
 impl FileHashes {
-    /// The root over the `leaves` (overwritten) of one piece of a file of `length` bytes. `None` if they are more
-    /// than a piece has.
+    /// The root over the `leaves` (overwritten) of one piece of a file of `length` bytes. `None` if they
+    /// are more than a piece has.
     pub fn piece_root(length: u64, piece_bytes: u32, leaves: &mut [Hash]) -> Option<Hash> {
         merkle::root(leaves, 0, merkle::piece_layer(piece_bytes).min(Shape::of_file(length)?.height))
     }
 
-    /// Of a file of `length` bytes, from the roots of all its pieces. `None` for an empty file, or if they are not
-    /// as many as it has.
+    /// Of a file of `length` bytes, from the roots of all its pieces. `None` for an empty file, or if they
+    /// are not as many as it has.
     pub fn new(length: u64, piece_bytes: u32, roots: Vec<Hash>) -> Option<Self> {
         let shape = Shape::of_file(length)?;
         if roots.len() as u64 != length.div_ceil(piece_bytes.into()) {
@@ -86,8 +86,8 @@ impl V2Builder {
     }
 }
 
-/// Puts `leaf` at `path`, which is as deep as the walk that found it, below `tree`. What is in its way gives way:
-/// no two files of one directory are in each other's.
+/// Puts `leaf` at `path`, which is as deep as the walk that found it, below `tree`. What is in its way
+/// gives way: no two files of one directory are in each other's.
 fn insert<'a>(tree: &mut BTreeMap<&'a [u8], Item<'a>>, path: &'a [String], leaf: Item<'a>) {
     let [name, rest @ ..] = path else { return };
     let entry = tree.entry(name.as_bytes()).or_insert_with(|| Item::Dict(BTreeMap::new()));

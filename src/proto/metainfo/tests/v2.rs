@@ -244,7 +244,8 @@ fn t21_a_malformed_tree_is_refused_with_the_place() {
     for (names, good) in [(["a", "b"], true), (["b", "a"], false)] {
         let tree: String = names.iter().map(|name| leaf(name)).collect();
         let bytes = format!(
-            "d4:infod9:file treed{tree}e12:meta versioni2e4:name3:dir12:piece lengthi16384ee12:piece layersdee"
+            "d4:infod9:file treed{tree}e12:meta versioni2e4:name3:dir\
+             12:piece lengthi16384ee12:piece layersdee"
         );
         let result = Metainfo::parse(bytes.as_bytes());
         assert_eq!((result.is_ok(), is_tree_error(&result)), (good, !good), "{result:?}");
@@ -364,6 +365,9 @@ fn t9_t21_lengths_beyond_the_limits_are_refused() {
     }
 }
 
+/// What befalls a layer.
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 /// A torrent of the file `a` with `pieces` pieces of one block, whose layer `change` has been at.
 fn with_layer(pieces: u8, change: impl Fn(&mut Vec<u8>)) -> Result<Metainfo, MetainfoError> {
     let nodes: Vec<Hash> = (0..pieces).map(|n| [n + 1; 32]).collect();
@@ -378,7 +382,7 @@ fn with_layer(pieces: u8, change: impl Fn(&mut Vec<u8>)) -> Result<Metainfo, Met
 fn t21_piece_layers_are_whole_and_lead_to_the_root() {
     for pieces in 2..=9 {
         assert!(with_layer(pieces, |_| {}).is_ok());
-        let changes: [&dyn Fn(&mut Vec<u8>); 7] = [
+        let changes: [Change<'_>; 7] = [
             &|layer| layer.truncate(layer.len() - 32),
             &|layer| layer.truncate(layer.len() - 1),
             &|layer| layer.push(0),
@@ -519,13 +523,12 @@ proptest! {
             damaged(made(&FILES[..count], is_hybrid).build().unwrap().0)
         }),
     ) {
-        for result in [Metainfo::parse(&bytes), Metainfo::parse_without_layers(&bytes)] {
-            if let Ok(metainfo) = result {
-                paths::check_safe(&metainfo)?;
-                check_pieces(&metainfo);
-                let wanted = if metainfo.has_v1() { metainfo.geometry.piece_count() as usize } else { 0 };
-                prop_assert_eq!(metainfo.piece_hashes.len(), wanted);
-            }
+        let both = [Metainfo::parse(&bytes), Metainfo::parse_without_layers(&bytes)];
+        for metainfo in both.into_iter().flatten() {
+            paths::check_safe(&metainfo)?;
+            check_pieces(&metainfo);
+            let wanted = if metainfo.has_v1() { metainfo.geometry.piece_count() as usize } else { 0 };
+            prop_assert_eq!(metainfo.piece_hashes.len(), wanted);
         }
     }
 
@@ -534,7 +537,7 @@ proptest! {
         lengths in prop::collection::vec(0usize..3 * PIECE as usize, 1..5), is_hybrid in any::<bool>(),
     ) {
         let names: Vec<String> = (0..lengths.len()).map(|n| n.to_string()).collect();
-        let files: Vec<(&str, usize)> = names.iter().map(String::as_str).zip(lengths.iter().copied()).collect();
+        let files: Vec<_> = names.iter().map(String::as_str).zip(lengths.iter().copied()).collect();
         // One file in a directory is no v2 torrent, and nothing is none.
         prop_assume!((lengths.len() > 1 || is_hybrid) && lengths.iter().any(|&length| length > 0));
         let (_, metainfo) = made(&files, is_hybrid).build().unwrap();
