@@ -18,8 +18,8 @@ use crate::io::uring::SetupError;
 pub enum NodeError {
     /// A v2 torrent by whose metadata alone no piece can be verified.
     #[error(
-        "{name} is a torrent of BitTorrent v2 without its piece layers, which a magnet link does not bring: use its \
-         .torrent file, or a v1 or hybrid torrent of the same data"
+        "{name} is a torrent of BitTorrent v2 without its piece layers, which a magnet link does not bring: \
+         use its .torrent file, or a v1 or hybrid torrent of the same data"
     )]
     NoLayers {
         /// The torrent, escaped.

@@ -1,10 +1,11 @@
 //! Inquests: which blocks of a failed v2 piece are wrong, and who gave them (BEP 52).
 //!
-//! A peer that speaks v2 and has the piece is asked for its leaves, preferably one that gave nothing of it. What it
-//! answers must lead to the hash of the piece, which we know, so nobody can lie: neither to shield itself nor to
-//! blame others. Then our own leaves are compared: the givers of blocks that differ are banned and nobody else,
-//! good blocks stay, and the others are collected again. Nothing waits for ever: after `HASH_PATIENCE` the
-//! next peer is asked, and without one the piece is fetched again as of old (`parole.rs`).
+//! A peer that speaks v2 and has the piece is asked for its leaves, preferably one that gave nothing of it.
+//! What it answers must lead to the hash of the piece, which we know, so nobody can lie: neither to shield
+//! itself nor to blame others. Then our own leaves are compared: the givers of blocks that differ are banned
+//! and nobody else, good blocks stay, and the others are collected again. Nothing waits for ever: after
+//! `HASH_PATIENCE` the next peer is asked, and without one the piece is fetched again as of old
+//! (`parole.rs`).
 //!
 //! ```text
 //! failed -> asked (part by part) -> Action::Leaves -> compared -> collected again where it is wrong
@@ -220,7 +221,8 @@ impl Engine {
         self.food = true;
     }
 
-    /// Blocks of a chunk are to be collected again: by whoever takes the chunk over, or anew if none was good.
+    /// Blocks of a chunk are to be collected again: by whoever takes the chunk over, or anew if none was
+    /// good.
     fn reopen(&mut self, id: TorrentId, chunk: u32, bad: u16) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let shared = Arc::clone(&torrent.shared);

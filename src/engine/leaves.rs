@@ -1,7 +1,8 @@
-//! Hash requests of peers (BEP 52): nodes of a file's tree, from what the metainfo has or from the bytes of a piece.
+//! Hash requests of peers (BEP 52): nodes of a file's tree, from what the metainfo has or from the bytes of a
+//! piece.
 //!
-//! Nodes that stand for pieces or more are answered at once. Lower ones are hashed anew from the chunks of the
-//! piece, which are read where they are not in memory and pinned meanwhile:
+//! Nodes that stand for pieces or more are answered at once. Lower ones are hashed anew from the chunks of
+//! the piece, which are read where they are not in memory and pinned meanwhile:
 //!
 //! ```text
 //! Wanted -> Action::Leaves -> handle_leaves -> Message::Hashes
@@ -9,8 +10,9 @@
 //!    +--+ given up after HASH_PATIENCE: Message::HashReject
 //! ```
 //!
-//! A peer waits for one such answer at a time, and asks so often; whatever does not fit is rejected, since who
-//! asks can ask others. It would ask in vain for a torrent without trees, or for a piece that is not here.
+//! A peer waits for one such answer at a time, and asks so often; whatever does not fit is rejected, since
+//! who asks can ask others. It would ask in vain for a torrent without trees, or for a piece that is not
+//! here.
 
 use super::action::Leaves;
 use super::session::{PeerMisbehaved, idle};

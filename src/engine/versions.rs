@@ -1,7 +1,7 @@
 //! Which BitTorrent a connection speaks (BEP 52).
 //!
-//! A v2 torrent has one name, the front of its SHA-256. A hybrid has two and is in two swarms: who knows it by v1
-//! alone shakes hands by the first name, and whoever can goes on with v2 by answering with the second.
+//! A v2 torrent has one name, the front of its SHA-256. A hybrid has two and is in two swarms: who knows it
+//! by v1 alone shakes hands by the first name, and whoever can goes on with v2 by answering with the second.
 
 use super::EngineConfig;
 use super::peer::{Origin, Version};
@@ -10,8 +10,8 @@ use crate::base::ids::InfoHash;
 use crate::proto::wire::handshake::Handshake;
 use crate::shared::torrent::TorrentMeta;
 
-/// Our handshake when we open a connection: by the first name of the torrent. Of a hybrid one we offer to go on
-/// with v2, and who accepts answers by the second name (BEP 52).
+/// Our handshake when we open a connection: by the first name of the torrent. Of a hybrid one we offer to go
+/// on with v2, and who accepts answers by the second name (BEP 52).
 pub(super) fn our_offer(config: &EngineConfig, meta: &TorrentMeta) -> Handshake {
     let ours = our_handshake(config, meta.info_hash);
     if meta.v2_hash.is_some() { ours.with_v2() } else { ours }

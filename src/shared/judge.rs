@@ -25,8 +25,8 @@ pub enum Verdict {
     Right,
     /// It is something else.
     Wrong,
-    /// The two halves of a hybrid torrent describe different pieces, and this is one of them. Nobody who gave it
-    /// is to blame, and no bytes will ever do (threat T22).
+    /// The two halves of a hybrid torrent describe different pieces, and this is one of them. Nobody who gave
+    /// it is to blame, and no bytes will ever do (threat T22).
     Torn,
 }
 

@@ -1,7 +1,8 @@
-//! The hash trees of a v2 or hybrid torrent (BEP 52), as far as its metainfo has them: from the layer of pieces up.
+//! The hash trees of a v2 or hybrid torrent (BEP 52), as far as its metainfo has them: from the layer of
+//! pieces up.
 //!
-//! Files begin with a piece each, so the pieces of a file are nodes of its tree that follow one another. Built when
-//! the torrent starts, away from the data path, since a peer may ask for any node.
+//! Files begin with a piece each, so the pieces of a file are nodes of its tree that follow one another.
+//! Built when the torrent starts, away from the data path, since a peer may ask for any node.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -48,8 +49,8 @@ impl FileTree {
 }
 
 impl Trees {
-    /// The trees of files, each by its first piece, its length and the hashes of its pieces in order. `None` if
-    /// they do not fit.
+    /// The trees of files, each by its first piece, its length and the hashes of its pieces in order. `None`
+    /// if they do not fit.
     pub fn new(geometry: Geometry, files: impl Iterator<Item = (u32, u64, Vec<Hash>)>) -> Option<Self> {
         let piece_layer = piece_layer(geometry.piece_bytes);
         let (mut trees, mut by_root, mut end) = (Vec::new(), HashMap::new(), 0);

@@ -140,8 +140,8 @@ impl<I: Io> Worker<I> {
         bytes
     }
 
-    /// What was hashed of the piece so far. Headers go in before the chunk can be published and served, and so
-    /// does padding, which nobody sends.
+    /// What was hashed of the piece so far. Headers go in before the chunk can be published and served, and
+    /// so does padding, which nobody sends.
     fn begin_hash(&mut self, job: HashJob) -> PieceHash {
         let Some(torrent) = self.engine.torrent(job.torrent) else { return PieceHash::default() };
         let shared = &torrent.shared;

@@ -84,11 +84,6 @@ impl Torrent {
         Self { name: name.to_owned(), info_hash, total_bytes, source: source.to_owned(), files: made, info }
     }
 
-    /// The same payload by another info dictionary, say that of a hybrid torrent.
-    pub fn with_info(self, info: &[u8]) -> Self {
-        Self { info: info.to_owned(), info_hash: Sha1::digest(info).into(), ..self }
-    }
-
     /// Writes a .torrent file with at most one tracker.
     pub fn write(&self, path: &Path, tracker: Option<&str>) -> PathBuf {
         let announce = tracker.map(|url| [string("announce"), string(url)].concat()).unwrap_or_default();

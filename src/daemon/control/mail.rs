@@ -144,8 +144,8 @@ impl Control<'_> {
 
 fn torn_advice(piece: u32) -> String {
     format!(
-        "the v1 and v2 halves of this hybrid torrent describe different data (piece {piece}): nothing can be right \
-         by both; get the torrent from somewhere else"
+        "the v1 and v2 halves of this hybrid torrent describe different data (piece {piece}): nothing can be \
+         right by both; get the torrent from somewhere else"
     )
 }
 

@@ -85,7 +85,8 @@ fn hash_leaves(rig: &mut Rig, bad: &[u32]) {
     }
 }
 
-/// What `conn` is told of hashes: how many, or that they do not come; and whether they prove what they should.
+/// What `conn` is told of hashes: how many, or that they do not come; and whether they prove what they
+/// should.
 fn answers(rig: &mut Rig, conn: ConnId) -> Vec<Option<usize>> {
     rig.perform();
     hash_leaves(rig, &[]);

@@ -67,7 +67,8 @@ pub(super) enum Layers {
 }
 
 impl super::Metainfo {
-    /// By what peers, trackers and the DHT know it: a hybrid torrent has two names (BEP 52), and a swarm by each.
+    /// By what peers, trackers and the DHT know it: a hybrid torrent has two names (BEP 52), and a swarm by
+    /// each.
     pub fn names(&self) -> impl Iterator<Item = InfoHash> {
         let second = self.v2.as_ref().filter(|_| self.has_v1()).map(V2::short_info_hash);
         std::iter::once(self.info_hash).chain(second)

@@ -1,7 +1,7 @@
 //! Hash requests and their answers (BEP 52): nodes of a file's merkle tree, and what proves them.
 //!
-//! A request names a run of nodes in one layer, and how many layers above it the proof is to reach. The answer
-//! repeats it and carries the nodes, then their proof. `hash::merkle` says what it proves.
+//! A request names a run of nodes in one layer, and how many layers above it the proof is to reach. The
+//! answer repeats it and carries the nodes, then their proof. `hash::merkle` says what it proves.
 
 /// Length of a digest.
 pub const HASH_BYTES: usize = 32;
