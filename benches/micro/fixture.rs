@@ -49,6 +49,8 @@ impl Node {
     pub fn new(pieces: u32, have: Have) -> Self {
         let geometry = Geometry::new(u64::from(pieces) * u64::from(CHUNK_BYTES), CHUNK_BYTES);
         let meta = TorrentMeta {
+            trees: None,
+            v2_hash: None,
             id: TORRENT,
             info_hash: INFO_HASH,
             geometry,
@@ -124,7 +126,7 @@ impl Node {
             match action {
                 Action::Send(conn) => self.send(conn),
                 Action::Hash { torrent, chunk, last, .. } => {
-                    self.engine.handle_hashed(torrent, chunk, last.then_some(PIECE_HASH));
+                    self.engine.handle_hashed(torrent, chunk, last.then_some(PIECE_HASH.into()));
                 }
                 Action::Write { torrent, chunk } => self.engine.handle_written(torrent, chunk, Ok(())),
                 _ => {}
