@@ -187,7 +187,12 @@ fn what_comes_later_says_not_yet() {
     data(dir.path());
     good(dir.path(), &["create", "data", "-o", "data.torrent"]);
     let magnet = &format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32));
-    for words in [&["get", magnet, "-o", "d"][..], &["relay", magnet, "--dir", "data"]] {
+    let v1 = "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&x.pe=127.0.0.1:9";
+    for words in [
+        &["get", magnet, "-o", "d"][..],
+        &["relay", magnet, "--dir", "data"],
+        &["get", v1, "-o", "d", "--encryption", "require"],
+    ] {
         assert!(bad(dir.path(), words, 2).starts_with("not yet: "), "{words:?}");
     }
 }

@@ -388,7 +388,7 @@ const PEERS_COLUMNS: &str = "\
 Columns: DIR in (it came to us), out, or web (a web seed); HAS of the torrent; DOWN and UP of the last
 seconds; GAVE what came from it, GOT what went to it; ASKED requests of ours that wait for their
 blocks, QUEUED requests of its that wait to be served, SENDING what is under way to it; CLASS in the order
-of service, with its place while it waits (#0 is first); WHY it stands there. Nothing is encrypted.
+of service, with its place while it waits (#0 is first); WHY it stands there.
 FLAGS: D we take from it, d we would but it chokes us, K it would give but we want nothing; U it
 takes from us, u it would but we choke it, ? we would give but it wants nothing; S it fell silent; I
 it came to us.";
