@@ -8,6 +8,7 @@ mod support;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mainline::{Dht, Id};
@@ -88,8 +89,16 @@ impl Scene {
         Node::spawn("relay", &mut command, self.temp.path())
     }
 
+    fn link(&self) -> PathBuf {
+        format!("magnet:?xt=urn:btih:{}", self.torrent.info_hash_hex()).into()
+    }
+
     fn get(&self, dir: &str, bootstrap: SocketAddr) -> Node {
-        let mut command = get(&self.file, &self.path(dir), &self.path(&format!("{dir}-scratch")));
+        self.get_by(&self.file, dir, bootstrap)
+    }
+
+    fn get_by(&self, source: &Path, dir: &str, bootstrap: SocketAddr) -> Node {
+        let mut command = get(source, &self.path(dir), &self.path(&format!("{dir}-scratch")));
         let listen = SocketAddr::new(bootstrap.ip(), 0).to_string();
         command.args(["--listen", &listen, "--dht-bootstrap", &bootstrap.to_string()]);
         Node::spawn("get", &mut command, self.temp.path())
@@ -113,6 +122,17 @@ fn get_finds_a_relay_by_the_hash_table_alone() {
     let listen = relay.wait_seeding();
     assert_eq!(network.wait_announced(scene.torrent.info_hash), listen);
     scene.get("fetched", network.bootstrap).expect_done();
+    scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
+}
+
+/// The metadata is looked for in the table, too.
+#[test]
+fn a_magnet_link_and_the_hash_table_are_enough() {
+    let (network, scene) = (Network::of(10), Scene::new(30));
+    let mut relay = scene.relay(network.bootstrap);
+    relay.wait_seeding();
+    network.wait_announced(scene.torrent.info_hash);
+    scene.get_by(&scene.link(), "fetched", network.bootstrap).expect_done();
     scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
 }
 
@@ -331,7 +351,9 @@ fn ip(words: &[&str]) -> bool {
 impl Wire {
     /// `None` where namespaces cannot be made, which is a failure under `CI=true`.
     fn new() -> Option<Self> {
-        let names = ["a", "b"].map(|end| format!("troc-lsd-{}-{end}", std::process::id()));
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let names = ["a", "b"].map(|end| format!("troc-lsd-{}-{number}{end}", std::process::id()));
         if !rustix::process::geteuid().is_root() || !ip(&["netns", "add", &names[0]]) {
             skip("local discovery", "network namespaces need root and iproute2");
             return None;
@@ -370,14 +392,22 @@ impl Drop for Wire {
 /// The second host comes later and hears nothing of the first announce: its own brings the first one to dial.
 #[test]
 fn d8_two_hosts_find_each_other_on_their_wire_and_nowhere_else() {
+    find_on_a_wire(&Scene::new(13), |scene| scene.file.clone());
+}
+
+#[test]
+fn a_magnet_link_and_a_neighbour_are_enough() {
+    find_on_a_wire(&Scene::new(31), Scene::link);
+}
+
+fn find_on_a_wire(scene: &Scene, source: fn(&Scene) -> PathBuf) {
     let Some(wire) = Wire::new() else { return };
-    let scene = Scene::new(13);
     let mut command = troc("relay", scene.temp.path());
     command.arg(&scene.file).arg("--dir").arg(scene.path("source"));
     command.args(["--listen", "0.0.0.0:0", "--lsd", "--no-dht", "--json", "--cache", "64MiB"]);
     let mut relay = Node::spawn("relay", &mut wire.within(0, &command), scene.temp.path());
     relay.wait_seeding();
-    let mut command = get(&scene.file, &scene.path("fetched"), &scene.path("get-scratch"));
+    let mut command = get(&source(scene), &scene.path("fetched"), &scene.path("get-scratch"));
     command.args(["--listen", "10.77.0.2:0", "--no-dht"]);
     let began = Instant::now();
     let mut node = Node::spawn("get", &mut wire.within(1, &command), scene.temp.path());

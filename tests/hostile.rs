@@ -129,6 +129,8 @@ fn fits(id: u8, payload: usize, bitfield: usize) -> bool {
         7 => payload > 8,
         9 => payload == 2,
         20 => payload > 0,
+        21 | 23 => payload == 48,
+        22 => payload >= 48 && (payload - 48).is_multiple_of(32),
         _ => true,
     }
 }
@@ -146,9 +148,10 @@ fn p8_every_id_with_every_length_up_to_64_is_taken_or_the_end() {
             if id == 16 && length == 12 {
                 bytes = words(0, 0, BLOCK);
             } else if id == 20 && length > 0 {
-                bytes[0] = 9;
+                // An extension that nobody has.
+                bytes[0] = 200;
             }
-            let known = matches!(id, 0..=9 | 13..=17 | 20);
+            let known = matches!(id, 0..=9 | 13..=17 | 20..=23);
             if !known {
                 strange.send(&message(id, &bytes));
                 unknown += 1;

@@ -123,6 +123,27 @@ fn a_restart_with_the_same_link_needs_no_peer_for_what_was_kept() {
     assert!(line.starts_with("troc: no metadata for 1 s, ") && line.contains("--peer"), "{line}");
 }
 
+/// BEP 53, by peers and by what was kept.
+#[test]
+fn only_the_files_that_a_link_names_are_fetched_the_second_time_too() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let files = [("a.bin", 100_003), ("b.bin", 200_001), ("c.bin", 100_007)];
+    let torrent = Torrent::multi(&temp.path().join("source"), "top", &files, 32 << 10, 5);
+    let scene = Scene { temp, torrent };
+    let (seed, addr) = scene.seed(None);
+    let link = scene.link(&format!("&so=1&x.pe={addr}"));
+    let fetched = scene.path("fetched").join("top");
+    let names = || -> Vec<_> {
+        let entries = std::fs::read_dir(&fetched).expect("the directory").flatten();
+        entries.map(|entry| entry.file_name()).collect()
+    };
+    Node::spawn("get", &mut scene.get(&link), scene.temp.path()).expect_done();
+    assert_eq!(names(), ["b.bin"]);
+    drop(seed);
+    Node::spawn("again", &mut scene.get(&link), scene.temp.path()).expect_done();
+    assert_eq!(names(), ["b.bin"]);
+}
+
 #[test]
 fn a_relay_fetches_by_a_link_beside_others_and_knows_it_without_being_told_again() {
     let scene = Scene::new();

@@ -147,6 +147,25 @@ fn a_web_seed_and_a_peer_give_what_the_other_lacks() {
     assert!(last.bytes("downloaded_bytes") >= 2 << 20);
 }
 
+/// The pieces of the wanted file have bytes of others, which lie apart on this disk and where they belong on
+/// the server.
+#[test]
+fn of_some_files_a_web_seed_gives_the_pieces_that_they_are_in() {
+    if !has_nginx() {
+        return skip("web seed", "nginx is not installed");
+    }
+    let files = [("a.bin", 100_003), ("b.bin", 200_001), ("c.bin", 100_007)];
+    let scene = Scene::of(|source| Torrent::multi(source, "top", &files, PIECE, 4));
+    let nginx = Nginx::start(scene.temp.path(), "nginx", &scene.torrent.source, "");
+    let mut command = scene.get(&[url(nginx.addr, "")]);
+    Node::spawn("get", command.args(["--files", "b.bin"]), scene.temp.path()).expect_done();
+    let fetched = scene.path("got").join("top");
+    let same = |name: &str| {
+        fs::read(fetched.join(name)).ok() == fs::read(scene.torrent.source.join("top").join(name)).ok()
+    };
+    assert!(same("b.bin") && !fetched.join("a.bin").exists() && !fetched.join("c.bin").exists());
+}
+
 #[test]
 fn n10_https_needs_a_certificate_that_the_operator_trusts() {
     if !has_nginx() {

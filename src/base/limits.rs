@@ -5,10 +5,16 @@
 
 use super::time::Span;
 
+mod bench;
+mod cache;
 mod discovery;
+mod mse;
 mod web_seed;
 
+pub use bench::*;
+pub use cache::*;
 pub use discovery::*;
+pub use mse::*;
 pub use web_seed::*;
 
 // ---- Metainfo (threats T1 to T26) ----
@@ -57,6 +63,9 @@ pub const METADATA_COPIES_SPAN: Span = Span::from_secs(600);
 pub const METADATA_REJECTS_WAITING_MAX: u32 = 64;
 /// Peers that are connected at a time to find the metadata of one link.
 pub const METADATA_PEERS_MAX: usize = 8;
+/// Turns of a peer that does not come to an end, each twice as long as the one before, while all of those
+/// places are taken.
+pub const METADATA_TURNS_MAX: u32 = 4;
 /// The same over all links.
 pub const METADATA_CONNECTIONS_MAX: usize = 128;
 /// Peers that give the metadata of one link at a time, each a copy of its own, in memory until it is whole.
@@ -260,6 +269,8 @@ pub const HASH_THREADS_MAX: usize = 16;
 pub const HASH_BUFFERS_BYTES_MAX: usize = 160 << 20;
 /// Addresses remembered per torrent.
 pub const CANDIDATES_MAX: usize = 2_000;
+/// Ports of one public address that anybody but the operator has us dial.
+pub const CANDIDATE_PORTS_MAX: usize = 8;
 /// Banned addresses remembered.
 pub const BANS_MAX: usize = 4_096;
 
@@ -454,19 +465,6 @@ pub const UNKNOWN_MESSAGE_BYTES_MAX: u32 = 1 << 10;
 /// Longest client name of a peer that is kept, once escaped.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 
-// ---- Encrypted handshakes (threat P33) ----
-
-/// Longest padding in a handshake of message stream encryption, each time that there may be some.
-pub const MSE_PAD_BYTES_MAX: usize = 512;
-/// Most that the side that begins may say with its offer: a BitTorrent handshake is 68 bytes.
-pub const MSE_INITIAL_BYTES_MAX: usize = 4 << 10;
-/// Encrypted handshakes under way at once; who comes beyond is hung up on. Each costs two exponentiations.
-pub const MSE_HANDSHAKES_MAX: usize = 64;
-/// Time for one.
-pub const MSE_TIMEOUT: Span = Span::from_secs(10);
-/// Connections under RC4 at once; beyond, only handshakes are had and the stream has to be plain.
-pub const MSE_CONNECTIONS_MAX: usize = 1024;
-
 // ---- More of metainfo and magnet links ----
 
 /// Most web seeds of a torrent that are used.
@@ -568,67 +566,9 @@ pub const CONTROL_NODES_MAX: usize = 256;
 /// Places of a worker's table of connections that one turn shows: ten thousand connections take eighty turns.
 pub const VIEW_PLACES_PER_TURN: usize = 128;
 
-// ---- Load tests (`troc bench`) ----
-
-/// Connections of one load generator or source.
-pub const BENCH_CONNECTIONS_MAX: u32 = 16_384;
-/// Requests outstanding on one connection of a load generator; what a source queues.
-pub const BENCH_DEPTH_MAX: u32 = 2_048;
-/// Longest measurement, in seconds.
-pub const BENCH_SECONDS_MAX: u32 = 3_600;
-/// Connections of a load generator that check hashes; pieces that a source checks.
-pub const BENCH_SAMPLES_MAX: u32 = 64;
-/// A connection that checks hashes skips so many pieces, less one, between two that it checks.
-pub const BENCH_SAMPLE_INTERVAL: u32 = 64;
-/// Memory for pieces that wait to be checked, in bytes, unless one piece needs more.
-pub const BENCH_SAMPLE_BYTES_MAX: u64 = 64 << 20;
-/// Largest payload that a source holds in memory.
-pub const BENCH_PAYLOAD_BYTES_MAX: u64 = 64 << 30;
-/// Addresses on which one source listens.
-pub const BENCH_LISTENERS_MAX: usize = 256;
-/// Requests that a source takes in one read of a connection, in bytes: 481 of 17 bytes each.
-pub const BARE_INBOX_BYTES: usize = 8 << 10;
-/// Time for all connections to be made, and for all to have a block.
-pub const BENCH_START_TIMEOUT: Span = Span::from_secs(30);
-
 // ---- Written, not yet on disk ----
 
 /// Chunks being written from which on a worker claims no more to be fetched; what it has claimed may still
 /// add to them. 8 MiB keep a disk of 2.8 GB/s busy through 3 ms of latency, and more would only touch more
 /// memory.
 pub const CHUNKS_WRITING_MAX: u32 = 32;
-
-// ---- The cache's memory ----
-
-/// Smallest cache that is of use: the chunks of a few fast peers. A host without room for it gets it all
-/// the same, with a warning: memory is taken only as chunks come.
-pub const CACHE_BYTES_MIN: u64 = 64 << 20;
-/// Pieces of the longest kind that the cache holds at least: one half may be promised to begun ones.
-pub const CACHED_PIECES_MIN: u64 = 4;
-/// Without `--cache` it takes at most one part in so many of the memory that is available.
-pub const CACHE_DEFAULT_PART: u64 = 4;
-/// One part in so many of the available memory stays out of any cache: it is for socket buffers, tables
-/// and other programs.
-pub const CACHE_SPARED_PART: u64 = 8;
-/// When less than one part in so many of the memory, or of a control group's limit, is left, the cache
-/// gives some back until twice that is left.
-pub const MEMORY_LOW_PART: u64 = 32;
-/// What counts as little at least: what programs take at once, in a second or two.
-pub const MEMORY_LOW_BYTES_MIN: u64 = 32 << 20;
-/// And at most: large machines have room for everybody long before.
-pub const MEMORY_LOW_BYTES_MAX: u64 = 1 << 30;
-/// When tasks have waited for memory for so much of the last ten seconds, in thousandths, the cache gives
-/// memory back as soon as less than twice that is left.
-pub const MEMORY_STALLED_PERMILLE: u32 = 100;
-/// Between two looks at how much memory is left.
-pub const MEMORY_LOOK_INTERVAL: Span = Span::from_secs(1);
-/// Memory was plentiful for so long when the cache begins to grow again.
-pub const CACHE_GROWS_AFTER: Span = Span::from_secs(30);
-/// Between two steps in which it grows.
-pub const CACHE_GROWS_EVERY: Span = Span::from_secs(5);
-/// It grows by one part in so many of its full size, or by one region.
-pub const CACHE_GROWS_PART: u32 = 64;
-/// Between two looks at a region of the cache that is leaving.
-pub const CACHE_LEAVING_INTERVAL: Span = Span::from_ms(100);
-/// Taken for available where the kernel does not say how much there is.
-pub const MEMORY_BYTES_ASSUMED: u64 = 1 << 30;

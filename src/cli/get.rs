@@ -27,10 +27,10 @@ pub fn run(args: &GetArgs) -> Result<(), CliError> {
     let named = Named::read(&args.source)?;
     let listen = args.node.listen.unwrap_or(LISTEN);
     let role = Role::Get { seed: seed_goal(args) };
-    let link_peers = named.link_peers().collect();
+    let link_peers: Vec<_> = named.link_peers().collect();
     let link_files = named.link_files().collect();
     let torrents = vec![Arc::new(named.metainfo.clone())];
-    let discovery = peer_sources::discovery(&args.node, role, listen, &torrents)?;
+    let discovery = peer_sources::discovery(&args.node, role, listen, &torrents, &link_peers)?;
     if !peer_sources::is_any(&discovery) {
         check_peer_sources(args, &named)?;
     }

@@ -126,7 +126,7 @@ fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
     let bar_interval = Span(BAR_INTERVAL.0.saturating_mul(slower).min(BAR_INTERVAL_MAX.0));
     let json_interval = Span::from_ms(args.status_interval_ms.into());
     let status_interval = if args.json { json_interval } else { bar_interval };
-    let discovery = discovery(args, plan.role, plan.listen, &plan.torrents)?;
+    let discovery = discovery(args, plan.role, plan.listen, &plan.torrents, &plan.link_peers)?;
     Ok(NodeConfig {
         role: plan.role,
         torrents: plan.torrents,

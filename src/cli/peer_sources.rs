@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::base::address::AddressClass;
+use crate::base::ids::InfoHash;
 use crate::base::limits::DHT_BOOTSTRAP_MAX;
 use crate::daemon::config::Role;
 use crate::daemon::discovery::{DhtSetup, DiscoveryConfig, LocalDiscovery};
@@ -21,6 +22,7 @@ pub fn discovery(
     role: Role,
     listen: SocketAddr,
     torrents: &[Arc<Metainfo>],
+    link_peers: &[(InfoHash, SocketAddr)],
 ) -> Result<DiscoveryConfig, CliError> {
     for node in &args.dht_bootstrap {
         let port = node.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
@@ -37,7 +39,7 @@ pub fn discovery(
         // A `get` is soon gone: nobody should remember it as a node.
         mode: if role == Role::Relay { Mode::Serving } else { Mode::ReadOnly },
     };
-    let uses_dht = uses_dht(args, listen, torrents)?;
+    let uses_dht = uses_dht(args, listen, torrents, link_peers)?;
     let class = AddressClass::of(listen.ip());
     let on_lan = matches!(class, AddressClass::Private | AddressClass::LinkLocal);
     let lsd = if args.lsd || on_lan && !args.no_lsd { LocalDiscovery::On } else { LocalDiscovery::Off };
@@ -51,7 +53,12 @@ pub const fn is_any(config: &DiscoveryConfig) -> bool {
 
 /// A closed network never asks the public one: neither a node that listens on this host alone, nor one that
 /// was told of nothing but local addresses, unless it is asked to.
-fn uses_dht(args: &NodeArgs, listen: SocketAddr, torrents: &[Arc<Metainfo>]) -> Result<bool, CliError> {
+fn uses_dht(
+    args: &NodeArgs,
+    listen: SocketAddr,
+    torrents: &[Arc<Metainfo>],
+    link_peers: &[(InfoHash, SocketAddr)],
+) -> Result<bool, CliError> {
     if args.no_dht {
         return Ok(false);
     }
@@ -69,12 +76,13 @@ fn uses_dht(args: &NodeArgs, listen: SocketAddr, torrents: &[Arc<Metainfo>]) -> 
         };
     }
     let public = torrents.iter().any(|torrent| !torrent.private);
-    Ok(args.dht || public && !is_closed(args, torrents))
+    Ok(args.dht || public && !is_closed(args, torrents, link_peers))
 }
 
 /// Whether peers and trackers are named, and all of them by local addresses.
-fn is_closed(args: &NodeArgs, torrents: &[Arc<Metainfo>]) -> bool {
+fn is_closed(args: &NodeArgs, torrents: &[Arc<Metainfo>], link_peers: &[(InfoHash, SocketAddr)]) -> bool {
     let peers = args.peers.iter().map(|peer| peer.parse().ok().map(|peer: SocketAddr| peer.ip()));
+    let peers = peers.chain(link_peers.iter().map(|(_, peer)| Some(peer.ip())));
     let trackers = torrents.iter().flat_map(|torrent| torrent.trackers.iter().flatten());
     let trackers = trackers.map(|url| TrackerUrl::parse(url).ok().and_then(|url| url.host().parse().ok()));
     let is_local = |address: &Option<IpAddr>| {
@@ -100,11 +108,20 @@ mod tests {
     }
 
     fn config(flags: &str, listen: &str, torrent: Arc<Metainfo>) -> Result<DiscoveryConfig, CliError> {
+        config_with(flags, listen, torrent, &[])
+    }
+
+    fn config_with(
+        flags: &str,
+        listen: &str,
+        torrent: Arc<Metainfo>,
+        link_peers: &[(InfoHash, SocketAddr)],
+    ) -> Result<DiscoveryConfig, CliError> {
         let line = format!("troc relay x --dir d {flags}");
         let Verb::Relay(args) = Cli::try_parse_from(line.split_whitespace()).unwrap().verb else {
             panic!("no relay")
         };
-        discovery(&args.node, Role::Relay, listen.parse().unwrap(), &[torrent])
+        discovery(&args.node, Role::Relay, listen.parse().unwrap(), &[torrent], link_peers)
     }
 
     #[test]
@@ -130,6 +147,11 @@ mod tests {
             assert_eq!(got.dht.is_some(), used, "{flags} {listen} {trackers:?}");
         }
         assert!(config("", "0.0.0.0:1", torrent(&[], true)).unwrap().dht.is_none(), "only private torrents");
+        for (peer, used) in [("127.0.0.1:5", false), ("10.0.0.1:5", false), ("8.8.8.8:5", true)] {
+            let named = [(InfoHash([1; 20]), peer.parse().unwrap())];
+            let got = config_with("", "0.0.0.0:1", torrent(&[], false), &named).unwrap();
+            assert_eq!(got.dht.is_some(), used, "a link that names {peer}");
+        }
         let error = config("--dht", "127.0.0.1:1", torrent(&[], false)).unwrap_err();
         assert!(error.to_string().contains("--dht-bootstrap"), "{error}");
         for bad in ["10.0.0.1", "10.0.0.1:0", "a:70000"] {

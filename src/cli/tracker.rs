@@ -78,7 +78,7 @@ fn allowed(given: &[String]) -> Result<Option<HashSet<InfoHash>>, CliError> {
     for one in given {
         match InfoHash::from_hex(&one.to_ascii_lowercase()) {
             Some(hash) => _ = all.insert(hash),
-            None if one.ends_with(".torrent") => _ = all.insert(read_file(Path::new(one))?.info_hash),
+            None if one.ends_with(".torrent") => all.extend(read_file(Path::new(one))?.names()),
             None => all.extend(read_list(one)?),
         }
     }

@@ -126,3 +126,13 @@ pub struct NodeConfig {
     /// A `get` without any peer for so long gives up.
     pub no_peers_timeout: Span,
 }
+
+impl NodeConfig {
+    /// What is wanted of a torrent that was found by its link: what the command line says, else what the link
+    /// names (BEP 53). The error is one line.
+    pub fn choose_files(&self, metainfo: &Metainfo) -> Result<Option<Arc<[Priority]>>, String> {
+        let named = self.link_files.iter().find(|(of, _)| *of == metainfo.info_hash);
+        let chosen = self.selection.choose(metainfo, named.map(|(_, files)| files));
+        chosen.map(|chosen| chosen.map(Arc::from)).map_err(|error| error.to_string())
+    }
+}

@@ -1,6 +1,7 @@
 //! The control thread's loop: one task that decides, and small ones that wait for things.
 
 mod accounts;
+mod announcing;
 mod discovery;
 mod exchange;
 mod inquiry;
@@ -71,9 +72,6 @@ const GOOD_BYE_TIMEOUT: Span = Span::from_secs(3);
 
 /// Events handled before the loop looks elsewhere.
 const EVENTS_PER_ROUND: usize = 1024;
-
-/// A worker that carries so many more connections than the least loaded gets no new ones.
-const LOAD_SLACK: u32 = 4;
 
 /// What the control thread knows of the process.
 #[derive(Clone, Copy, Debug)]
@@ -278,13 +276,17 @@ impl<'a> Control<'a> {
         for (index, metainfo) in self.config.torrents.clone().into_iter().enumerate() {
             let id = TorrentId(index as u32);
             let rng = Rng::new(self.shared.seed ^ index as u64);
-            let reach = if metainfo.private { Reach::FirstTier } else { self.config.announce };
+            // Of a link nobody knows yet whether it is private.
+            let one = metainfo.private || metainfo.is_awaited();
+            let reach = if one { Reach::FirstTier } else { self.config.announce };
             let announcer = Announcers::new(&metainfo.trackers, reach, TrackerOrigin::Operator, rng);
             let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, self.shared.peer_id, now);
             self.know_own_address(&mut swarm, None);
             swarm.wanted = self.config.wanted.get(index).cloned().flatten();
             swarm.file_progress = self.config.file_progress;
-            swarm.roster.candidates.set_encryption(self.config.encryption);
+            if !metainfo.is_awaited() {
+                swarm.roster.candidates.set_encryption(self.config.encryption);
+            }
             self.mse.iter().for_each(|mse| metainfo.names().for_each(|name| mse.know(name)));
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
@@ -441,80 +443,6 @@ impl<'a> Control<'a> {
         }
     }
 
-    fn dial(&mut self, id: TorrentId, now: Instant) {
-        let swarm = &mut self.swarms[id.0 as usize];
-        let Some(live) = swarm.live.as_ref().filter(|_| self.phase == Phase::Running) else { return };
-        let loads: Vec<u32> =
-            live.shared.stats.iter().map(|stats| stats.peers.load(Ordering::Relaxed)).collect();
-        while let Some(address) = swarm.roster.candidates.poll_dial(now) {
-            let core = place(address, &loads);
-            match &self.mse {
-                Some(mse) if swarm.roster.candidates.manner(address) == Manner::Encrypted => {
-                    mse.dial(id, swarm.metainfo.info_hash, address, core);
-                }
-                _ => self.workers[core].send(ToWorker::Dial { torrent: id, address }),
-            }
-        }
-    }
-
-    /// Announces what is due, or has it wait until fewer announces are under way.
-    fn announce_due(&mut self, id: TorrentId, now: Instant) {
-        while self.announcing < TRACKER_ANNOUNCES_MAX {
-            let Some(announce) = self.swarms[id.0 as usize].announcer.poll_announce(now) else { return };
-            self.announce(id, announce);
-        }
-        let swarm = &mut self.swarms[id.0 as usize];
-        let due = swarm.announcer.poll_timeout().is_some_and(|at| at <= now);
-        if due && !std::mem::replace(&mut swarm.announce_queued, true) {
-            self.announces_queued.push_back(id);
-        }
-    }
-
-    fn announce(&mut self, id: TorrentId, announce: Announce) {
-        self.announcing += 1;
-        let port = self.shared.listen.map_or(0, |address| address.port());
-        let swarm = &self.swarms[id.0 as usize];
-        let request = swarm.request(announce.event, self.shared.peer_id, port, self.shared.key);
-        // A hybrid has a swarm by each of its names; the first answers for both.
-        let second = swarm.metainfo.names().nth(1);
-        let (trackers, tell) = (Rc::clone(&self.trackers), self.tell.clone());
-        tokio_uring::spawn(async move {
-            let mut result = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
-            if let (Ok(reply), Some(info_hash)) = (&mut result, second) {
-                let request = AnnounceRequest { info_hash, ..request };
-                let more = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
-                reply.peers.extend(more.into_iter().flat_map(|more| more.peers));
-            }
-            let _ = tell.send(Event::Announced(id, announce.tracker, result));
-        });
-    }
-
-    fn announced(
-        &mut self,
-        id: TorrentId,
-        tracker: TrackerIndex,
-        result: Result<AnnounceReply, AnnounceError>,
-    ) {
-        let now = clock::now();
-        self.announcing -= 1;
-        let swarm = &mut self.swarms[id.0 as usize];
-        match result {
-            Ok(reply) => {
-                swarm.tracker_error = reply.warning.clone();
-                let change = swarm.announcer.handle_reply(now, tracker, &reply);
-                let me = self.shared.listen;
-                let peers = reply.peers.into_iter().filter(|&peer| !is_self(peer, me));
-                let strangers = swarm.note_reply(change, peers, now);
-                self.close(strangers);
-            }
-            Err(error) => {
-                tracing::warn!("{error}");
-                swarm.tracker_error = Some(error.to_string());
-                swarm.announcer.handle_failure(now, tracker);
-            }
-        }
-    }
-
     fn fail(&mut self, error: NodeError) {
         self.failure.get_or_insert(error);
         self.stop();
@@ -619,13 +547,6 @@ async fn stop_asked(interrupt: &mut Signal, terminate: &mut Signal) {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-}
-
-/// The core for a dialled connection: by the hash of its address, unless that core is busier.
-fn place(address: SocketAddr, loads: &[u32]) -> usize {
-    let core = xxh3_64(address.to_string().as_bytes()) as usize % loads.len();
-    let least = (0..loads.len()).min_by_key(|&core| loads[core]).unwrap_or(0);
-    if loads[core] > loads[least] + LOAD_SLACK { least } else { core }
 }
 
 /// A tracker names us to ourselves; told apart only where the address is sure to be ours.

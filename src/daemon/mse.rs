@@ -5,9 +5,10 @@
 //! One that stays under RC4 is carried: the core gets one end of a pair of Unix sockets, this thread the other,
 //! and the network's. So no core encrypts, no payload is sent without a copy, and the engine knows nothing of it.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,8 +19,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::LocalSet;
 
+use crate::base::address::{AddressClass, canonical};
 use crate::base::ids::{InfoHash, TorrentId};
-use crate::base::limits::{MSE_CONNECTIONS_MAX, MSE_HANDSHAKES_MAX, MSE_PAD_BYTES_MAX, MSE_TIMEOUT};
+use crate::base::limits::{
+    MSE_CONNECTIONS_MAX, MSE_DIALS_MAX, MSE_HANDSHAKES_MAX, MSE_HANDSHAKES_OF_ONE_MAX, MSE_PAD_BYTES_MAX,
+    MSE_TIMEOUT,
+};
 use crate::engine::action::{Farewell, Report};
 use crate::engine::encryption::Encryption;
 use crate::io::uring::{Uring, UringSocket};
@@ -100,10 +105,13 @@ struct Desk {
     control: Arc<Mailbox<ToControl>>,
     cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
     /// Torrents by what a handshake says of them.
-    torrents: std::cell::RefCell<HashMap<[u8; 20], InfoHash>>,
+    torrents: RefCell<HashMap<[u8; 20], InfoHash>>,
     handshakes: Arc<Semaphore>,
+    dials: Arc<Semaphore>,
+    /// Whose handshakes are under way; an address stands here once for each.
+    coming: RefCell<Vec<IpAddr>>,
     carried: Arc<Semaphore>,
-    next_core: std::cell::Cell<usize>,
+    next_core: Cell<usize>,
 }
 
 async fn attend(
@@ -112,15 +120,7 @@ async fn attend(
     control: Arc<Mailbox<ToControl>>,
     cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
 ) {
-    let desk = Rc::new(Desk {
-        methods,
-        control,
-        cores,
-        torrents: std::cell::RefCell::default(),
-        handshakes: Arc::new(Semaphore::new(MSE_HANDSHAKES_MAX)),
-        carried: Arc::new(Semaphore::new(MSE_CONNECTIONS_MAX)),
-        next_core: std::cell::Cell::new(0),
-    });
+    let desk = Rc::new(Desk::new(methods, control, cores));
     while let Some(order) = orders.recv().await {
         match order {
             Order::Know(info_hash) => {
@@ -128,7 +128,7 @@ async fn attend(
             }
             Order::Accept(encrypted) => {
                 // Who comes beyond the limit is hung up on.
-                if let Ok(place) = Arc::clone(&desk.handshakes).try_acquire_owned() {
+                if let Some(place) = desk.enter(encrypted.address.ip()) {
                     tokio::task::spawn_local(accept(Rc::clone(&desk), encrypted, place));
                 }
             }
@@ -145,7 +145,23 @@ async fn attend(
     }
 }
 
-async fn accept(desk: Rc<Desk>, encrypted: Encrypted<UringSocket>, place: OwnedSemaphorePermit) {
+/// A handshake of somebody who came to us takes a place until this is dropped.
+struct Coming {
+    desk: Rc<Desk>,
+    host: IpAddr,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        let mut coming = self.desk.coming.borrow_mut();
+        if let Some(at) = coming.iter().position(|&host| host == self.host) {
+            coming.swap_remove(at);
+        }
+    }
+}
+
+async fn accept(desk: Rc<Desk>, encrypted: Encrypted<UringSocket>, place: Coming) {
     let Encrypted { socket, address, heard } = encrypted;
     let stream = std::net::TcpStream::from(OwnedFd::from(socket));
     let Ok(mut stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else {
@@ -156,10 +172,42 @@ async fn accept(desk: Rc<Desk>, encrypted: Encrypted<UringSocket>, place: OwnedS
     let Some(established) = in_time(handshake).await.flatten() else { return };
     drop(place);
     let core = desk.next_core.replace(desk.next_core.get() + 1) % desk.cores.len();
-    desk.pass_on(stream, established, address, Opened::ByPeer, core).await;
+    // Who cannot be passed on is hung up on.
+    let _ = desk.pass_on(stream, established, address, Opened::ByPeer, core).await;
 }
 
 impl Desk {
+    fn new(
+        methods: Methods,
+        control: Arc<Mailbox<ToControl>>,
+        cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
+    ) -> Self {
+        Self {
+            methods,
+            control,
+            cores,
+            torrents: RefCell::default(),
+            handshakes: Arc::new(Semaphore::new(MSE_HANDSHAKES_MAX)),
+            dials: Arc::new(Semaphore::new(MSE_DIALS_MAX)),
+            coming: RefCell::default(),
+            carried: Arc::new(Semaphore::new(MSE_CONNECTIONS_MAX)),
+            next_core: Cell::new(0),
+        }
+    }
+
+    /// A place for somebody who came to us, if there is one and no stranger takes too many.
+    fn enter(self: &Rc<Self>, host: IpAddr) -> Option<Coming> {
+        let host = canonical(host);
+        let mut coming = self.coming.borrow_mut();
+        let many = coming.iter().filter(|&&other| other == host).count() >= MSE_HANDSHAKES_OF_ONE_MAX;
+        if many && AddressClass::of(host).is_stranger() {
+            return None;
+        }
+        let place = Arc::clone(&self.handshakes).try_acquire_owned().ok()?;
+        coming.push(host);
+        Some(Coming { desk: Rc::clone(self), host, _place: place })
+    }
+
     async fn dial(
         self: &Rc<Self>,
         torrent: TorrentId,
@@ -167,7 +215,7 @@ impl Desk {
         address: SocketAddr,
         core: usize,
     ) -> Result<(), Farewell> {
-        let place = Arc::clone(&self.handshakes).acquire_owned().await.map_err(|_| Farewell::Useless)?;
+        let place = Arc::clone(&self.dials).acquire_owned().await.map_err(|_| Farewell::Useless)?;
         let connected = in_time(TcpStream::connect(address)).await;
         let mut stream = connected.and_then(Result::ok).ok_or(Farewell::DialFailed)?;
         let entropy = entropy().map_err(|_| Farewell::DialFailed)?;
@@ -176,8 +224,8 @@ impl Desk {
         let established = in_time(self.shake(&mut stream, handshaker, Vec::new())).await;
         let established = established.ok_or(Farewell::TimedOut)?.ok_or(Farewell::Gone)?;
         drop(place);
-        self.pass_on(stream, established, address, Opened::ByUs(torrent), core).await;
-        Ok(())
+        let passed = self.pass_on(stream, established, address, Opened::ByUs(torrent), core).await;
+        passed.map_err(|_| Farewell::DialFailed)
     }
 
     /// Has the handshake; `None` if the other side fails it or leaves.
@@ -216,24 +264,25 @@ impl Desk {
         address: SocketAddr,
         opened: Opened,
         core: usize,
-    ) {
+    ) -> io::Result<()> {
         let Established { method, heard, sealing, opening, .. } = established;
         if method == Method::Plain {
-            let Ok(stream) = stream.into_std() else { return };
+            let stream = stream.into_std()?;
             // A ring waits for a socket only if that blocks.
-            if stream.set_nonblocking(false).is_ok() {
-                self.give(OwnedFd::from(stream), address, opened, heard, core).await;
-            }
-            return;
+            stream.set_nonblocking(false)?;
+            self.give(OwnedFd::from(stream), address, opened, heard, core).await;
+            return Ok(());
         }
-        let Ok(place) = Arc::clone(&self.carried).try_acquire_owned() else { return };
-        let Ok((ours, theirs)) = std::os::unix::net::UnixStream::pair() else { return };
-        let Ok(ours) = ours.set_nonblocking(true).and_then(|()| UnixStream::from_std(ours)) else { return };
+        let place = Arc::clone(&self.carried).try_acquire_owned().map_err(io::Error::other)?;
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let ours = UnixStream::from_std(ours)?;
         self.give(OwnedFd::from(theirs), address, opened, heard, core).await;
         tokio::task::spawn_local(async move {
             let _place = place;
             carry(stream, ours, sealing, opening).await;
         });
+        Ok(())
     }
 
     async fn give(&self, fd: OwnedFd, address: SocketAddr, opened: Opened, heard: Vec<u8>, core: usize) {
@@ -293,4 +342,24 @@ fn entropy() -> Result<Entropy, getrandom::Error> {
     pad.drain(..2);
     pad.truncate(length);
     Ok(Entropy { private, pad })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p33_one_stranger_takes_so_many_places_and_neighbours_any() {
+        let desk = Rc::new(Desk::new(Methods::Both, Arc::new(Mailbox::new()), Vec::new()));
+        let stranger: IpAddr = "8.8.8.8".parse().unwrap();
+        let taken: Vec<_> = (0..MSE_HANDSHAKES_OF_ONE_MAX).map(|_| desk.enter(stranger).unwrap()).collect();
+        assert!(desk.enter(stranger).is_none());
+        let neighbours: Vec<_> = (taken.len()..MSE_HANDSHAKES_MAX)
+            .map(|_| desk.enter(IpAddr::from([127, 0, 0, 1])).unwrap())
+            .collect();
+        assert!(desk.enter(IpAddr::from([9, 9, 9, 9])).is_none(), "all places are taken");
+        drop(neighbours);
+        drop(taken);
+        assert!(desk.enter(stranger).is_some() && desk.coming.borrow().is_empty());
+    }
 }

@@ -35,7 +35,7 @@ use crate::shared::cache::Cache;
 use crate::shared::counters::CoreCounters;
 use crate::shared::ledger::Ledger;
 use crate::shared::sleepers::Sleepers;
-use crate::worker::mesh::Mailbox;
+use crate::worker::mesh::{Mailbox, ToControl};
 
 /// Runs a node until it is done or told to stop (SIGINT, SIGTERM). `on_status` hears how it goes, at
 /// the configured interval and once more at the end; the last status is returned.
@@ -46,7 +46,7 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     sockets::raise_nofile();
     let state = StateDir::open(&config.state_dir)?;
     state.check_outside(&config.dir)?;
-    state.recall_links(&mut config.torrents);
+    recall_links(&state, &mut config)?;
     let cpus = cpus(&config);
     let listeners = config.listen.map(|address| sockets::listen(address, cpus.len()));
     let listeners = listeners.transpose()?.unwrap_or_default();
@@ -62,14 +62,8 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     let ledger = Arc::new(Ledger::new(LEDGER_ACCOUNTS));
     let accounts = Accounts::open(&state, Arc::clone(&ledger), config.role, clock::wall_s(), clock::now());
     let mailbox = Arc::new(Mailbox::new());
-    let shared = Shared {
-        peer_id: engine.peer_id,
-        key: u32::from_le_bytes([random[12], random[13], random[14], random[15]]),
-        seed: engine.seed,
-        listen,
-    };
-    let hashes = config.torrents.iter().map(|torrent| torrent.names());
-    let sleepers = Arc::new(Sleepers::new(hashes));
+    let shared = shared(&engine, &random, listen);
+    let sleepers = Arc::new(Sleepers::new(config.torrents.iter().map(|torrent| torrent.names())));
     let counters: Vec<_> = cpus.iter().map(|_| Arc::new(CoreCounters::new())).collect();
     let sources = Sources {
         cores: counters.clone(),
@@ -104,10 +98,7 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     let runtime = runtime()?;
     let encryption = config.encryption;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
-    let mse = encrypted.map(|(mse, inbox)| {
-        mse::start(inbox, encryption, Arc::clone(&mailbox), workers.mailboxes.clone()).map(|()| mse)
-    });
-    let mse = mse.transpose().map_err(NodeError::Control)?;
+    let mse = start_mse(encrypted, encryption, &mailbox, &workers)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
     let control = control.with_encryption(mse);
@@ -119,6 +110,39 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
         workers.join();
     }
     outcome
+}
+
+/// What the control thread knows of the process.
+fn shared(engine: &EngineConfig, random: &[u8; 32], listen: Option<SocketAddr>) -> Shared {
+    let key = u32::from_le_bytes([random[12], random[13], random[14], random[15]]);
+    Shared { peer_id: engine.peer_id, key, seed: engine.seed, listen }
+}
+
+/// Puts what is known in place of links, and chooses of it what is wanted.
+fn recall_links(state: &StateDir, config: &mut NodeConfig) -> Result<(), NodeError> {
+    for index in state.recall_links(&mut config.torrents) {
+        let metainfo = &config.torrents[index];
+        let wanted = config.choose_files(metainfo).map_err(|why| NodeError::Metadata {
+            name: crate::proto::text::escape(metainfo.name.as_bytes(), 255),
+            why,
+        })?;
+        config.wanted.resize(config.torrents.len(), None);
+        config.wanted[index] = wanted;
+    }
+    Ok(())
+}
+
+/// Starts who has encrypted handshakes, if they are spoken.
+fn start_mse(
+    encrypted: Option<(Mse, mse::Inbox)>,
+    encryption: Encryption,
+    control: &Arc<Mailbox<ToControl>>,
+    workers: &Workers,
+) -> Result<Option<Mse>, NodeError> {
+    let Some((mse, inbox)) = encrypted else { return Ok(None) };
+    mse::start(inbox, encryption, Arc::clone(control), workers.mailboxes.clone())
+        .map_err(NodeError::Control)?;
+    Ok(Some(mse))
 }
 
 /// The sockets of the distributed hash table, if it is used.

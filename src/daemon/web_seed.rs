@@ -26,6 +26,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::LocalSet;
 
 use super::clock;
+use super::files::layout_of;
 use super::tracker::SystemResolver;
 use crate::base::ids::{TorrentId, WebSeedId};
 use crate::base::limits::{
@@ -36,7 +37,7 @@ use crate::io::uring::{Uring, UringSocket};
 use crate::proto::metainfo::Metainfo;
 use crate::proto::web_url::WebUrl;
 use crate::shared::torrent::SharedTorrent;
-use crate::storage::layout::FileIndex;
+use crate::storage::layout::{FileIndex, Layout};
 use crate::worker::mesh::{Mailbox, ToControl, ToWorker};
 
 use fault::Fault;
@@ -158,6 +159,8 @@ struct Seed {
     url: WebUrl,
     named_by: NamedBy,
     metainfo: Arc<Metainfo>,
+    /// As servers have the files, whatever lies apart on this disk.
+    layout: Layout,
     shared: Arc<SharedTorrent>,
     source: RefCell<Source>,
     /// Whether one more connection may be opened is to be looked at again.
@@ -219,6 +222,7 @@ impl Sources {
                 url,
                 named_by,
                 metainfo: Arc::clone(&self.metainfo),
+                layout: layout_of(&self.metainfo),
                 shared: Arc::clone(&self.shared),
                 source: RefCell::new(Source::new(clock::now())),
                 look: Notify::new(),
@@ -308,8 +312,7 @@ impl Seed {
     }
 
     fn ended(&self, ended: Ended) {
-        let meta = &self.shared.meta;
-        let place = (meta.geometry, &meta.layout);
+        let place = (self.shared.meta.geometry, &self.layout);
         let wait = self.source.borrow_mut().handle_ended(ended.end, place, clock::now());
         match (ended.fault, wait) {
             (Some(fault), Some(wait)) => {

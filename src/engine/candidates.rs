@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use super::action::Farewell;
 use super::encryption::{Encryption, Manner};
 use super::priority::Rank;
-use crate::base::limits::CANDIDATES_MAX;
+use crate::base::address::AddressClass;
+use crate::base::limits::{CANDIDATE_PORTS_MAX, CANDIDATES_MAX};
 use crate::base::time::{Instant, Span};
 
 /// Who named an address.
@@ -87,10 +88,10 @@ pub struct Candidates {
 impl Candidates {
     /// An address was named. Hints beyond the limit are dropped.
     pub fn add(&mut self, address: SocketAddr, source: Source, now: Instant) {
-        let room = self.known.len() < CANDIDATES_MAX || source == Source::Operator;
         if address.port() == 0 || address.ip().is_unspecified() {
             return;
         }
+        let room = source == Source::Operator || self.has_room(address, source);
         match self.known.get_mut(&address) {
             Some(candidate) if source == Source::Operator => candidate.source = source,
             None if room => {
@@ -102,6 +103,17 @@ impl Candidates {
             }
             _ => {}
         }
+    }
+
+    /// Whether a hint is taken: not everything that anybody can say leaves room for what trackers say, and
+    /// nobody has us dial many ports of a stranger.
+    fn has_room(&self, address: SocketAddr, source: Source) -> bool {
+        let most =
+            if source.may_name_private() { CANDIDATES_MAX } else { CANDIDATES_MAX - CANDIDATES_MAX / 4 };
+        let of_host = |port| SocketAddr::new(address.ip(), port);
+        let ports = self.known.range(of_host(0)..=of_host(u16::MAX)).take(CANDIDATE_PORTS_MAX).count();
+        let stranger = AddressClass::of(address.ip()).is_stranger();
+        self.known.len() < most && (!stranger || ports < CANDIDATE_PORTS_MAX)
     }
 
     /// Others see us at `own`: by that peers are ranked (BEP 40).
@@ -264,7 +276,6 @@ const fn waits(source: Source) -> (Span, Span) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::address::AddressClass;
 
     fn address(n: u32) -> SocketAddr {
         SocketAddr::from(([10, (n >> 16) as u8, (n >> 8) as u8, n as u8], 6881))
@@ -335,6 +346,23 @@ mod tests {
         let before = candidates.manner(address(1));
         candidates.handle_gone(address(1), Farewell::DialFailed, now);
         assert_eq!(candidates.manner(address(1)), before);
+    }
+
+    #[test]
+    fn p31_so_many_ports_of_a_stranger_are_dialled_and_so_much_of_the_list_is_anybodys() {
+        for (host, all) in [("8.8.8.8", false), ("192.168.0.1", true)] {
+            let mut candidates = Candidates::default();
+            for port in 1..=CANDIDATE_PORTS_MAX as u16 + 1 {
+                let address = SocketAddr::new(host.parse().unwrap(), port);
+                candidates.add(address, Source::Dht, Instant(0));
+                assert_eq!(candidates.knows(address), all || usize::from(port) <= CANDIDATE_PORTS_MAX);
+            }
+        }
+        let mut candidates = Candidates::default();
+        (0..CANDIDATES_MAX as u32).for_each(|n| candidates.add(address(n), Source::Dht, Instant(0)));
+        assert_eq!(candidates.len(), CANDIDATES_MAX - CANDIDATES_MAX / 4);
+        candidates.add(address(1 << 20), Source::Tracker, Instant(0));
+        assert!(candidates.knows(address(1 << 20)));
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl Engine {
         }
         let message = PexMessage::parse(payload).map_err(|_| PeerMisbehaved::BadExtension)?;
         let from = peer.address;
-        let complete = self.torrent(torrent).is_some_and(|torrent| torrent.shared.is_complete());
+        let complete = self.torrent(torrent).is_some_and(|torrent| torrent.shared.is_satisfied());
         // A seed has nothing to gain from seeds.
         let wanted = message.added.iter().filter(|(_, flags)| !(complete && flags.has(PexFlags::SEED)));
         let peers: Vec<SocketAddr> =

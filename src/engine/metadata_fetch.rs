@@ -13,7 +13,8 @@ use sha1::{Digest, Sha1};
 
 use crate::base::ids::InfoHash;
 use crate::base::limits::{
-    METADATA_GIVERS_MAX, METADATA_REQUESTS_OUT, METADATA_SILENCE, METADATA_TURN, METAINFO_BYTES_MAX,
+    METADATA_GIVERS_MAX, METADATA_PEERS_MAX, METADATA_REQUESTS_OUT, METADATA_SILENCE, METADATA_TURN,
+    METADATA_TURNS_MAX, METAINFO_BYTES_MAX,
 };
 use crate::base::time::{Instant, Span};
 use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, piece_range};
@@ -200,9 +201,14 @@ impl MetadataFetch {
         let others = self.waiting.len();
         for peer in self.givers(|giver, copy| now.since(copy.since) >= giver.turn()).into_iter().take(others)
         {
-            if let Some(giver) = self.peers.get_mut(&peer) {
-                giver.copy = None;
-                giver.turns += 1;
+            let crowded = self.peers.len() >= METADATA_PEERS_MAX;
+            let Some(giver) = self.peers.get_mut(&peer) else { continue };
+            giver.copy = None;
+            giver.turns += 1;
+            if crowded && giver.turns >= METADATA_TURNS_MAX {
+                // There is no place for anybody else, and it had its chances.
+                self.part(peer, Fault::Silent, now);
+            } else {
                 self.waiting.push_back(peer);
             }
         }

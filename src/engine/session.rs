@@ -121,7 +121,12 @@ impl Engine {
         }
         peer.stage = Stage::Handshaking;
         peer.since = now;
-        let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else { return };
+        let known = |id: TorrentId| self.torrents.get(id.0 as usize)?.as_ref();
+        let Some(torrent) = peer.torrent.and_then(known) else {
+            // An encrypted dial may be over before the torrent is known on this core.
+            self.close(conn, Farewell::DialFailed);
+            return;
+        };
         let offer = our_offer(&self.config, &torrent.shared.meta);
         peer.out.frames.extend_from_slice(&offer.encode());
         self.make_ready(conn);
@@ -130,6 +135,9 @@ impl Engine {
     /// A peer's handshake came.
     pub fn handle_handshake(&mut self, conn: ConnId, theirs: &Handshake, now: Instant) -> Admission {
         let Some(peer) = self.peers.get(conn) else { return Admission::Refused };
+        if peer.stage == Stage::Closing {
+            return Admission::Refused;
+        }
         if !self.may_shake(peer) {
             self.close(conn, Farewell::Useless);
             return Admission::Refused;

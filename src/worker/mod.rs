@@ -317,9 +317,7 @@ impl<I: Io> Worker<I> {
                     }
                 }
                 ToWorker::Decrypted { socket, address, opened, heard } => {
-                    if let Ok(conn) = self.io.attach(socket) {
-                        self.go_on(conn, address, opened, &heard, now);
-                    }
+                    self.go_on(socket, address, opened, &heard, now);
                 }
                 ToWorker::Close { conn } => self.engine.handle_unwanted(conn),
                 ToWorker::Tell { conn, tale, payload } => self.engine.handle_tale(conn, tale, &payload),

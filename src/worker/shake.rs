@@ -56,12 +56,18 @@ impl<I: Io> Worker<I> {
     /// Goes on with a connection whose encrypted handshake is over: BitTorrent's own is to come.
     pub(super) fn go_on(
         &mut self,
-        conn: ConnId,
+        socket: I::Socket,
         address: std::net::SocketAddr,
         opened: Opened,
         heard: &[u8],
         now: Instant,
     ) {
+        let Ok(conn) = self.io.attach(socket) else {
+            if let Opened::ByUs(torrent) = opened {
+                self.engine.handle_dial_refused(address, torrent);
+            }
+            return;
+        };
         self.place_inbound(conn);
         match opened {
             Opened::ByPeer => self.engine.handle_decrypted(conn, address, now),

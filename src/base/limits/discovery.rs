@@ -87,3 +87,5 @@ pub const LSD_READ_PER_SEC: u32 = 5;
 pub const LSD_NEIGHBOURS_MAX: usize = 1024;
 /// Interfaces on which it is done.
 pub const LSD_INTERFACES_MAX: usize = 32;
+/// Between two changes of the address at which others are believed to see us.
+pub const DHT_MOVE_INTERVAL: Span = Span::from_secs(600);

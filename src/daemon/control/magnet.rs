@@ -7,7 +7,6 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::base::human::format_size;
 use crate::base::limits::METADATA_CONNECTIONS_MAX;
-use crate::base::priority::Priority;
 use crate::daemon::cache_size::least_bytes;
 use crate::daemon::magnet::{Call, Said, converse};
 use crate::daemon::seeking::{Line, Seeking, farewell};
@@ -142,7 +141,7 @@ impl Control<'_> {
         swarm.seeking = None;
         let found = found.and_then(|metainfo| {
             self.check_cache(&metainfo)?;
-            let wanted = self.choose_files(&metainfo)?;
+            let wanted = self.config.choose_files(&metainfo)?;
             Ok((metainfo, wanted))
         });
         let swarm = &mut self.swarms[id.0 as usize];
@@ -151,6 +150,7 @@ impl Control<'_> {
                 swarm.wanted = wanted;
                 self.memory.keep_room_for(least_bytes(metainfo.geometry.chunks_per_piece()));
                 tracing::info!("found the metadata of {}", metainfo.name.escape_debug());
+                swarm.roster.candidates.set_encryption(self.config.encryption);
                 swarm.begin_found(metainfo, clock::now());
                 if self.phase == Phase::Running {
                     self.begin_start(id, true);
@@ -161,13 +161,6 @@ impl Control<'_> {
                 self.torrent_failed(id, NodeError::Metadata { name, why });
             }
         }
-    }
-
-    /// What the command line says is wanted of it, else what its link names (BEP 53).
-    fn choose_files(&self, metainfo: &Metainfo) -> Result<Option<Arc<[Priority]>>, String> {
-        let named = self.config.link_files.iter().find(|(of, _)| *of == metainfo.info_hash);
-        let chosen = self.config.selection.choose(metainfo, named.map(|(_, files)| files));
-        chosen.map(|chosen| chosen.map(Arc::from)).map_err(|error| error.to_string())
     }
 
     /// The cache was made before anybody knew how long the pieces are.

@@ -152,8 +152,12 @@ impl Discovery {
     /// Peers of a torrent are wanted, or it is to be found by others. Said again when something has changed;
     /// costs nothing if nothing has.
     pub fn want(&mut self, wanted: Wanted) {
-        let private = wanted.privacy == Privacy::Private;
-        if private || self.parts.is_empty() || self.wanted.get(&wanted.info_hash) == Some(&wanted) {
+        if wanted.privacy == Privacy::Private {
+            // It may have been a link of which nobody knew.
+            self.forget(wanted.info_hash);
+            return;
+        }
+        if self.parts.is_empty() || self.wanted.get(&wanted.info_hash) == Some(&wanted) {
             return;
         }
         self.wanted.insert(wanted.info_hash, wanted);
@@ -236,6 +240,11 @@ mod tests {
             })
             .collect();
         assert_eq!(told, [Need::Peers, Need::Presence]);
+        // A link that turns out to name a private torrent.
+        discovery.want(wanted(Privacy::Private, Need::Peers));
+        assert!(matches!(inbox.try_recv(), Ok(Command::Forget(InfoHash([1, ..])))));
+        discovery.want(wanted(Privacy::Private, Need::Presence));
+        assert!(inbox.try_recv().is_err());
     }
 
     #[test]

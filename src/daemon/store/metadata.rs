@@ -31,15 +31,21 @@ impl StateDir {
         written.map_err(at)
     }
 
-    /// Puts what is known in place of the links among `torrents`. What is damaged is set aside, with a
+    /// Puts what is known in place of the links among `torrents`, and says of which. What is damaged is set aside, with a
     /// warning: it will be found again.
-    pub fn recall_links(&self, torrents: &mut [Arc<Metainfo>]) {
-        for torrent in torrents.iter_mut().filter(|torrent| torrent.is_awaited()) {
+    pub fn recall_links(&self, torrents: &mut [Arc<Metainfo>]) -> Vec<usize> {
+        let mut recalled = Vec::new();
+        for (index, torrent) in torrents.iter_mut().enumerate().filter(|(_, torrent)| torrent.is_awaited()) {
             match self.kept_info(torrent) {
-                Ok(found) => found.into_iter().for_each(|found| *torrent = Arc::new(found)),
+                Ok(Some(found)) => {
+                    *torrent = Arc::new(found);
+                    recalled.push(index);
+                }
+                Ok(None) => {}
                 Err(error) => tracing::warn!("{error}; the metadata is looked for among peers instead"),
             }
         }
+        recalled
     }
 
     fn kept_info(&self, link: &Metainfo) -> Result<Option<Metainfo>, StoreError> {

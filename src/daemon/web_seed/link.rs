@@ -127,7 +127,7 @@ impl Link<'_> {
 
     async fn greet(&self) -> io::Result<()> {
         let meta = &self.seed.shared.meta;
-        let bits = self.seed.source.borrow().bits(meta.geometry, &meta.layout);
+        let bits = self.seed.source.borrow().bits(meta.geometry, &self.seed.layout);
         let mut hello = Handshake::new(meta.info_hash, NAME).with_fast().encode().to_vec();
         match bits.is_full() {
             true => Message::HaveAll.encode(&mut hello),
@@ -140,7 +140,7 @@ impl Link<'_> {
     /// Waits for something to fetch.
     async fn next_part(&self) -> io::Result<Part> {
         loop {
-            if let Some(part) = self.feed.borrow_mut().poll_part(&self.seed.shared.meta.layout) {
+            if let Some(part) = self.feed.borrow_mut().poll_part(&self.seed.layout) {
                 return Ok(part);
             }
             if timeout(std_duration(KEEPALIVE_INTERVAL), self.asked.notified()).await.is_err() {
@@ -157,7 +157,7 @@ impl Link<'_> {
         part: Part,
     ) -> Result<io::Result<()>, Fault> {
         let url = self.seed.url_of(file)?;
-        let file_len = self.seed.shared.meta.layout.file_len(file);
+        let file_len = self.seed.layout.file_len(file);
         let ask = Ask { offset: part.offset, len: part.len, file_len };
         let mut body: Body = session.fetch(file, &url, ask).await?;
         while let Some(data) = body.next().await? {

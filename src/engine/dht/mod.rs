@@ -24,8 +24,8 @@ use std::net::{IpAddr, SocketAddr};
 use crate::base::address::{AddressClass, canonical};
 use crate::base::ids::InfoHash;
 use crate::base::limits::{
-    DHT_ASKERS_MAX, DHT_BOOTSTRAP_MAX, DHT_HINTS_MAX, DHT_QUERIES_MAX, DHT_QUERIES_PER_SEC, DHT_QUERY_SLOW,
-    DHT_QUERY_TIMEOUT, DHT_REPLY_BYTES_PER_SEC, DHT_SAVED_NODES_MAX,
+    DHT_ASKERS_MAX, DHT_BOOTSTRAP_MAX, DHT_HINTS_MAX, DHT_MOVE_INTERVAL, DHT_QUERIES_MAX,
+    DHT_QUERIES_PER_SEC, DHT_QUERY_SLOW, DHT_QUERY_TIMEOUT, DHT_REPLY_BYTES_PER_SEC, DHT_SAVED_NODES_MAX,
 };
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
@@ -134,6 +134,8 @@ pub struct Dht {
     /// Addresses to be pinged.
     hints: VecDeque<SocketAddr>,
     votes: HashMap<IpAddr, HashSet<IpAddr>>,
+    /// Where others see us, and since when that is known.
+    seen: Option<(IpAddr, Instant)>,
     store: Store,
     tokens: Tokens,
     askers: Guard,
@@ -164,6 +166,7 @@ impl Dht {
             pending: BTreeMap::new(),
             hints: VecDeque::new(),
             votes: HashMap::new(),
+            seen: None,
             store: Store::default(),
             tokens: Tokens::new(config.secret),
             askers: Guard::new(DHT_QUERIES_PER_SEC, DHT_ASKERS_MAX),
@@ -495,12 +498,17 @@ impl Dht {
             return;
         }
         self.votes.clear();
+        let now = self.tick_at;
+        // A few hosts that agree could have us move about: not again for a while.
+        if self.seen.is_some_and(|(ip, since)| ip == seen || now.since(since) < DHT_MOVE_INTERVAL) {
+            return;
+        }
+        self.seen = Some((seen, now));
         self.events.push_back(DhtEvent::External(seen));
         if !fits(self.id(), seen) {
             let own = fitting_id(NodeId(self.draw()), seen);
             let before: Vec<Contact> = self.table.contacts().collect();
             self.table = Table::new(own);
-            let now = self.tick_at;
             before.into_iter().for_each(|contact| self.table.handle_answer(contact, now));
         }
     }

@@ -1,0 +1,89 @@
+//! Who is dialled, and what trackers are told and tell.
+
+use super::*;
+
+/// A worker that carries so many more connections than the least loaded gets no new ones.
+const LOAD_SLACK: u32 = 4;
+
+impl Control<'_> {
+    pub(super) fn dial(&mut self, id: TorrentId, now: Instant) {
+        let swarm = &mut self.swarms[id.0 as usize];
+        let Some(live) = swarm.live.as_ref().filter(|_| self.phase == Phase::Running) else { return };
+        let loads: Vec<u32> =
+            live.shared.stats.iter().map(|stats| stats.peers.load(Ordering::Relaxed)).collect();
+        while let Some(address) = swarm.roster.candidates.poll_dial(now) {
+            let core = place(address, &loads);
+            match &self.mse {
+                Some(mse) if swarm.roster.candidates.manner(address) == Manner::Encrypted => {
+                    mse.dial(id, swarm.metainfo.info_hash, address, core);
+                }
+                _ => self.workers[core].send(ToWorker::Dial { torrent: id, address }),
+            }
+        }
+    }
+
+    /// Announces what is due, or has it wait until fewer announces are under way.
+    pub(super) fn announce_due(&mut self, id: TorrentId, now: Instant) {
+        while self.announcing < TRACKER_ANNOUNCES_MAX {
+            let Some(announce) = self.swarms[id.0 as usize].announcer.poll_announce(now) else { return };
+            self.announce(id, announce);
+        }
+        let swarm = &mut self.swarms[id.0 as usize];
+        let due = swarm.announcer.poll_timeout().is_some_and(|at| at <= now);
+        if due && !std::mem::replace(&mut swarm.announce_queued, true) {
+            self.announces_queued.push_back(id);
+        }
+    }
+
+    fn announce(&mut self, id: TorrentId, announce: Announce) {
+        self.announcing += 1;
+        let port = self.shared.listen.map_or(0, |address| address.port());
+        let swarm = &self.swarms[id.0 as usize];
+        let request = swarm.request(announce.event, self.shared.peer_id, port, self.shared.key);
+        // A hybrid has a swarm by each of its names; the first answers for both.
+        let second = swarm.metainfo.names().nth(1);
+        let (trackers, tell) = (Rc::clone(&self.trackers), self.tell.clone());
+        tokio_uring::spawn(async move {
+            let mut result = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
+            if let (Ok(reply), Some(info_hash)) = (&mut result, second) {
+                let request = AnnounceRequest { info_hash, ..request };
+                let more = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
+                reply.peers.extend(more.into_iter().flat_map(|more| more.peers));
+            }
+            let _ = tell.send(Event::Announced(id, announce.tracker, result));
+        });
+    }
+
+    pub(super) fn announced(
+        &mut self,
+        id: TorrentId,
+        tracker: TrackerIndex,
+        result: Result<AnnounceReply, AnnounceError>,
+    ) {
+        let now = clock::now();
+        self.announcing -= 1;
+        let swarm = &mut self.swarms[id.0 as usize];
+        match result {
+            Ok(reply) => {
+                swarm.tracker_error = reply.warning.clone();
+                let change = swarm.announcer.handle_reply(now, tracker, &reply);
+                let me = self.shared.listen;
+                let peers = reply.peers.into_iter().filter(|&peer| !is_self(peer, me));
+                let strangers = swarm.note_reply(change, peers, now);
+                self.close(strangers);
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                swarm.tracker_error = Some(error.to_string());
+                swarm.announcer.handle_failure(now, tracker);
+            }
+        }
+    }
+}
+
+/// The core for a dialled connection: by the hash of its address, unless that core is busier.
+fn place(address: SocketAddr, loads: &[u32]) -> usize {
+    let core = xxh3_64(address.to_string().as_bytes()) as usize % loads.len();
+    let least = (0..loads.len()).min_by_key(|&core| loads[core]).unwrap_or(0);
+    if loads[core] > loads[least] + LOAD_SLACK { least } else { core }
+}
