@@ -1,5 +1,5 @@
-//! Peer exchange (BEP 11) with other clients, both directions: a fetcher that knows one peer, which has next to
-//! nothing, and a seed that only that peer knows.
+//! Peer exchange (BEP 11) with other clients, both directions: a fetcher that knows one peer, which has next
+//! to nothing, and a seed that only that peer knows.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! `troc tracker` and `troc relay --tracker`: real nodes and other clients announce themselves, by HTTP and by
-//! UDP, and find one another. And `troc` with another tracker, opentracker.
+//! `troc tracker` and `troc relay --tracker`: real nodes and other clients announce themselves, by HTTP and
+//! by UDP, and find one another. And `troc` with another tracker, opentracker.
 
 mod support;
 

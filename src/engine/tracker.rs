@@ -1,8 +1,8 @@
 //! A tracker's memory: who is in which swarm, and who is told of whom (BEP 3, 7, 15, 23, 48). Sans-io.
 //!
 //! Everything is bounded, and of too much the oldest goes: entries of one group of strangers' addresses, so
-//! that nobody fills it alone; peers of a torrent; torrents; peers of all. A peer that does not announce again
-//! is forgotten after twice the interval.
+//! that nobody fills it alone; peers of a torrent; torrents; peers of all. A peer that does not announce
+//! again is forgotten after twice the interval.
 
 mod swarm;
 

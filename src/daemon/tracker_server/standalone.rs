@@ -32,8 +32,8 @@ pub enum TrackerError {
     Runtime(#[from] std::io::Error),
 }
 
-/// Serves until told to stop (SIGINT, SIGTERM). `on_status` hears where it serves and how it goes, at once and
-/// then at the configured interval.
+/// Serves until told to stop (SIGINT, SIGTERM). `on_status` hears where it serves and how it goes, at once
+/// and then at the configured interval.
 pub fn run(
     config: TrackerConfig,
     on_status: &mut dyn FnMut(SocketAddr, Figures),

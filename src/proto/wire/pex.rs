@@ -122,8 +122,8 @@ mod tests {
         let message = PexMessage { added: message.added, dropped: vec!["[2a00::1]:7".parse().unwrap()] };
         assert_eq!(
             message.encode(),
-            b"d5:added12:\x01\x02\x03\x04\x1a\xe1\x05\x06\x07\x08\x00\x017:added.f2:\x02\x106:added60:8:added6.f0:\
-              7:dropped0:8:dropped618:\x2a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x07e"
+            b"d5:added12:\x01\x02\x03\x04\x1a\xe1\x05\x06\x07\x08\x00\x017:added.f2:\x02\x10\
+              6:added60:8:added6.f0:7:dropped0:8:dropped618:\x2a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x07e"
         );
     }
 
@@ -166,7 +166,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(peers in proptest::collection::vec((any::<[u8; 18]>(), any::<bool>(), any::<u8>()), 0..50)) {
+        fn what_is_written_is_read(
+            peers in proptest::collection::vec((any::<[u8; 18]>(), any::<bool>(), any::<u8>()), 0..50)
+        ) {
             let of = |(bytes, v6, flags): ([u8; 18], bool, u8)| {
                 let v4 = of_v4(bytes.first_chunk().unwrap());
                 (if v6 { of_v6(&bytes) } else { v4 }, PexFlags(flags))

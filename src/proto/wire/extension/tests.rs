@@ -35,8 +35,8 @@ fn example() -> ExtensionHandshake {
 #[test]
 fn the_bytes_are_canonical_and_come_back() {
     let bytes = encoded(&example());
-    let text = "d1:md7:troc_idi2e12:ut_holepunchi4e11:ut_metadatai3e6:ut_pexi1ee13:metadata_sizei31235e1:pi6881e4:reqqi250e\
-                11:upload_onlyi1e1:v10:troc 0.1.06:yourip4:\x7f\0\0\x01e";
+    let text = "d1:md7:troc_idi2e12:ut_holepunchi4e11:ut_metadatai3e6:ut_pexi1ee13:metadata_sizei31235e\
+                1:pi6881e4:reqqi250e11:upload_onlyi1e1:v10:troc 0.1.06:yourip4:\x7f\0\0\x01e";
     assert_eq!(String::from_utf8(bytes.clone()).unwrap(), text);
     assert_eq!(ExtensionHandshake::parse(&bytes), Ok(example()));
     assert_eq!(encoded(&ExtensionHandshake::default()), b"d1:mdee");
