@@ -302,7 +302,7 @@ fn links_that_nobody_can_use_are_refused_at_once() {
     let v2 = PathBuf::from(format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32)));
     let (line, status) = error_of(&mut scene.get(&v2));
     assert!(status == Some(2) && line.starts_with("troc: not yet: ") && line.contains("btih"), "{line}");
-    let (line, status) = error_of(&mut scene.get(&scene.link("")));
+    let (line, status) = error_of(scene.get(&scene.link("")).arg("--no-dht"));
     assert!(status == Some(2) && line.starts_with("troc: nobody to fetch from, "), "{line}");
     let mut verify = troc("verify", scene.temp.path());
     let (line, status) = error_of(verify.arg(scene.link("")).arg(scene.path("source")));

@@ -74,6 +74,8 @@ impl Scene {
 
     fn get(&self, peers: &[SocketAddr]) -> Node {
         let mut command = get(&self.file, &self.path("fetched"), &self.path("get"));
+        // The relay would hear of the others and connect to them, too.
+        command.arg("--no-pex");
         for peer in peers {
             command.arg("--peer").arg(peer.to_string());
         }

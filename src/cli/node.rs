@@ -54,7 +54,7 @@ pub struct Plan<'a> {
     pub sequential: bool,
 }
 
-/// Switches that a later version brings. The `--no-...` ones are accepted: they ask for what is so anyway.
+/// What can be found wrong without a look at the host.
 pub fn check_switches(args: &NodeArgs) -> Result<(), CliError> {
     if let Some(url) = args.web_seeds.iter().find(|url| urls::web_seed(url.as_bytes()).is_none()) {
         let remedy = "write it like http://host/path or https://host/path";

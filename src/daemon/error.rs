@@ -102,7 +102,7 @@ pub enum NodeError {
     /// Nobody who has what a magnet link names.
     #[error(
         "no metadata for {seconds} s, {name}: nobody was found who has what the magnet link names; check its \
-         `x.pe` and `tr` parts, --peer, or give the .torrent file{why}"
+         `x.pe` and `tr` parts, --peer, --dht and --lsd, or give the .torrent file{why}"
     )]
     NoMetadata {
         /// For so long.

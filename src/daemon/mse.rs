@@ -2,8 +2,9 @@
 //! the cores.
 //!
 //! Once both sides have agreed on a plain stream the connection itself goes to a core, as fast as any other.
-//! One that stays under RC4 is carried: the core gets one end of a pair of Unix sockets, this thread the other,
-//! and the network's. So no core encrypts, no payload is sent without a copy, and the engine knows nothing of it.
+//! One that stays under RC4 is carried: the core gets one end of a pair of Unix sockets, this thread the
+//! other, and the network's. So no core encrypts, no payload is sent without a copy, and the engine knows
+//! nothing of it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -76,9 +76,8 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     let socket = control_socket(&config);
     // One core alone shares with nobody.
     let shared_regions = if cpus.len() > 1 { uring::SharedRegions::new(&arena) } else { None };
-    let least = least_bytes(longest_piece(&config));
     let parts = (Arc::clone(&arena), Arc::clone(&cache));
-    let memory = CacheMemory::new(parts, shared_regions.clone(), least, cpus.len());
+    let memory = CacheMemory::new(parts, shared_regions.clone(), least(&config), cpus.len());
     let encrypted = (config.encryption != Encryption::Off).then(Mse::new);
     let crew = Crew {
         encryption: config.encryption,
@@ -96,20 +95,24 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
         control: Arc::clone(&mailbox),
     };
     let runtime = runtime()?;
-    let encryption = config.encryption;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
-    let mse = start_mse(encrypted, encryption, &mailbox, &workers)?;
+    let mse = start_mse(encrypted, config.encryption, &mailbox, &workers)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
     let control = control.with_encryption(mse);
-    let mut control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
-    control = control.with_tracker(tracker).with_dht(dht);
+    let control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
+    let mut control = control.with_tracker(tracker).with_dht(dht);
     let outcome = runtime.block_on(control.run());
     drop(control);
     if !matches!(outcome, Err(NodeError::Killed)) {
         workers.join();
     }
     outcome
+}
+
+/// The smallest cache that will do.
+fn least(config: &NodeConfig) -> u64 {
+    least_bytes(longest_piece(config))
 }
 
 /// What the control thread knows of the process.

@@ -170,8 +170,8 @@ impl Candidates {
         let (first, longest) = waits(candidate.source);
         let doubled = Span(first.0.saturating_mul(1 << candidate.failures.min(20)).min(longest.0));
         candidate.failures += 1;
-        // It took the connection and left at our handshake: perhaps it speaks the other kind, and that is tried
-        // at once, before time is given.
+        // It took the connection and left at our handshake: perhaps it speaks the other kind, and that is
+        // tried at once, before time is given.
         let hung_up = candidate.state == State::Dialing && matches!(why, Farewell::Gone | Farewell::TimedOut);
         let manner = if hung_up { self.encryption.after(candidate.manner) } else { candidate.manner };
         let other_kind = manner != candidate.manner && manner != self.encryption.first();

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::encryption::Manner;
 use super::peer::Flags;
 use super::scheduler::view::Outlook;
 use super::*;
@@ -50,6 +51,8 @@ pub struct PeerView {
     pub flags: Flags,
     /// It took too long with what it was asked for.
     pub snubbed: bool,
+    /// It began with an encrypted handshake.
+    pub encrypted: bool,
     /// Pieces that it has, and that there are.
     pub pieces: [u32; 2],
     /// Payload that came.
@@ -102,6 +105,7 @@ impl Engine {
             stage: peer.stage,
             flags: peer.flags,
             snubbed: peer.is_snubbed(),
+            encrypted: peer.manner == Manner::Encrypted,
             pieces: [peer.bits.count(), peer.bits.len()],
             received_bytes: peer.received_bytes,
             sent_bytes: peer.sent_bytes,

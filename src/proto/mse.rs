@@ -12,8 +12,8 @@
 //! B -> A   under RC4: 8 zeros, method chosen, padding
 //! ```
 //!
-//! `S` is the shared secret of a Diffie-Hellman exchange modulo a prime of 768 bits, `SKEY` the info hash: who
-//! does not know it cannot go on. Randomness is an argument, deadlines are the driver's.
+//! `S` is the shared secret of a Diffie-Hellman exchange modulo a prime of 768 bits, `SKEY` the info
+//! hash: who does not know it cannot go on. Randomness is an argument, deadlines are the driver's.
 
 use num_bigint::BigUint;
 use rc4::{KeyInit, Rc4, StreamCipher};
@@ -180,8 +180,8 @@ impl Handshaker {
         (!self.outbox.is_empty()).then(|| std::mem::take(&mut self.outbox))
     }
 
-    /// Bytes came. `find` knows torrents by their [`torrent_tag`]. `None` while more must come. After an error
-    /// or the end nothing more is to be handed in.
+    /// Bytes came. `find` knows torrents by their [`torrent_tag`]. `None` while more must come. After an
+    /// error or the end nothing more is to be handed in.
     pub fn handle_bytes(
         &mut self,
         bytes: &[u8],

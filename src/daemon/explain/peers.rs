@@ -55,7 +55,7 @@ pub struct PeerRow {
     pub flags: String,
     /// It took too long with what it was asked for.
     pub snubbed: bool,
-    /// Always `none`: messages are not encrypted.
+    /// `handshake` if it began with an encrypted one (what follows may be plain), else `none`.
     pub encryption: String,
     /// Our requests that wait for their blocks.
     pub asked: usize,
@@ -143,7 +143,7 @@ fn row(core: u8, peer: &PeerView, torrent: Option<String>, ledger: &Ledger) -> P
         got_bytes: peer.sent_bytes,
         flags: flags(peer),
         snubbed: peer.snubbed,
-        encryption: "none".to_owned(),
+        encryption: if peer.encrypted { "handshake" } else { "none" }.to_owned(),
         asked: peer.asked,
         queued: peer.queued,
         sending_bytes: peer.sending_bytes,

@@ -49,6 +49,7 @@ impl Rig {
             stage: Stage::Open,
             flags: Flags { wants_us: true, unchoked: true, ..Flags::default() },
             snubbed: false,
+            encrypted: false,
             pieces: [1, 4],
             received_bytes: gave_bytes,
             sent_bytes: got_bytes,

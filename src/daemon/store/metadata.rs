@@ -31,8 +31,8 @@ impl StateDir {
         written.map_err(at)
     }
 
-    /// Puts what is known in place of the links among `torrents`, and says of which. What is damaged is set aside, with a
-    /// warning: it will be found again.
+    /// Puts what is known in place of the links among `torrents`, and says of which. What is damaged is
+    /// set aside, with a warning: it will be found again.
     pub fn recall_links(&self, torrents: &mut [Arc<Metainfo>]) -> Vec<usize> {
         let mut recalled = Vec::new();
         for (index, torrent) in torrents.iter_mut().enumerate().filter(|(_, torrent)| torrent.is_awaited()) {
