@@ -5,8 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use troc::base::geometry::Geometry;
 use troc::base::ids::InfoHash;
 use troc::base::limits::LEDGER_STORED_MAX;
-use troc::storage::journal::codec::Subject as JournalSubject;
-use troc::storage::journal::{self, Record};
+use troc::storage::journal::{self, Record, Subject as JournalSubject};
 use troc::storage::ledger::{self, Subject as LedgerSubject};
 
 const PIECES: u32 = 40;
