@@ -73,9 +73,13 @@ impl Scene {
     }
 
     fn get(&self, peers: &[SocketAddr]) -> Node {
+        self.get_by(peers, &[])
+    }
+
+    fn get_by(&self, peers: &[SocketAddr], flags: &[&str]) -> Node {
         let mut command = get(&self.file, &self.path("fetched"), &self.path("get"));
         // The relay would hear of the others and connect to them, too.
-        command.arg("--no-pex");
+        command.arg("--no-pex").args(flags);
         for peer in peers {
             command.arg("--peer").arg(peer.to_string());
         }
@@ -220,7 +224,8 @@ fn p21_p22_one_wrong_block_in_a_v2_swarm_bans_its_giver_and_costs_that_block_alo
     let liar = FakeSeed::start(&payload, Manner::LiesOnce);
     let honest = FakeSeed::start(&payload, Manner::Honest);
     let (_relay, witness) = scene.relay();
-    let mut node = scene.get(&[liar.addr, honest.addr, witness]);
+    // Witnesses are asked on the core that has the piece: on another one the whole of it comes again.
+    let mut node = scene.get_by(&[liar.addr, honest.addr, witness], &["--cores", "1"]);
     let mut wasted = 0;
     while let Some(status) = node.next_status() {
         wasted = status.bytes("wasted_bytes");

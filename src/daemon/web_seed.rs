@@ -300,7 +300,9 @@ impl Seed {
         if self.source.borrow_mut().handle_bytes() {
             self.look.notify_one();
         }
-        if self.in_trouble.replace(false) {
+        // What was on its way from one that is banned does not clear its name.
+        let banned = matches!(self.source.borrow().poll_open(clock::now()), Opening::Never);
+        if !banned && self.in_trouble.replace(false) {
             self.tell(None);
         }
     }
