@@ -54,7 +54,7 @@ impl Node {
             id: TORRENT,
             info_hash: INFO_HASH,
             geometry,
-            piece_hashes: vec![PIECE_HASH; pieces as usize],
+            piece_hashes: vec![PIECE_HASH; pieces as usize].into(),
             info: Default::default(),
             layout: Layout::new([FileSpan { length: geometry.total_bytes, pad: false }].into_iter()),
             private: false,

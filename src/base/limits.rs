@@ -63,9 +63,6 @@ pub const METADATA_COPIES_SPAN: Span = Span::from_secs(600);
 pub const METADATA_REJECTS_WAITING_MAX: u32 = 64;
 /// Peers that are connected at a time to find the metadata of one link.
 pub const METADATA_PEERS_MAX: usize = 8;
-/// Turns of a peer that does not come to an end, each twice as long as the one before, while all of those
-/// places are taken.
-pub const METADATA_TURNS_MAX: u32 = 4;
 /// The same over all links.
 pub const METADATA_CONNECTIONS_MAX: usize = 128;
 /// Peers that give the metadata of one link at a time, each a copy of its own, in memory until it is whole.
@@ -76,6 +73,9 @@ pub const METADATA_REQUESTS_OUT: usize = 8;
 pub const METADATA_SILENCE: Span = Span::from_secs(10);
 /// First turn of a giver while others wait for its place; each later one is twice as long.
 pub const METADATA_TURN: Span = Span::from_secs(10);
+/// Turns after which a giver that comes to no end is parted from, if `METADATA_PEERS_MAX` peers have
+/// metadata.
+pub const METADATA_TURNS_MAX: u32 = 4;
 /// Bytes of other messages that are taken from a peer while the metadata is looked for: a bit field, and a
 /// have for each of `PIECES_MAX` pieces.
 pub const METADATA_OTHER_BYTES_MAX: u64 = 32 << 20;

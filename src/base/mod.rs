@@ -9,6 +9,7 @@ pub mod human;
 pub mod ids;
 pub mod limits;
 pub mod network;
+pub mod piece_hashes;
 pub mod priority;
 pub mod rng;
 pub mod segment;

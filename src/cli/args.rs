@@ -161,7 +161,8 @@ pub struct NodeArgs {
     /// Memory for chunks, within what the host allows [default: a quarter of what is available]
     #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
     pub cache: Option<u64>,
-    /// Journals and locks, outside the payload [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]
+    /// Journals, part files, locks and keys, outside the payload [default: $XDG_STATE_HOME/troc or
+    /// ~/.local/state/troc]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
     /// See [`LimitArgs`].
@@ -268,7 +269,7 @@ pub enum EncryptionArg {
     Accept,
     /// Offered first; the stream stays plain where the other side lets it.
     Prefer,
-    /// Nothing else, and RC4 to the end; no send leaves memory without a copy.
+    /// Nothing else, and RC4 to the end; no send leaves memory without a copy, and no magnet links yet.
     Require,
 }
 

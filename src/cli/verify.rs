@@ -89,9 +89,12 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let mut reason = None;
     let mut on_piece = |piece: u32, outcome: PieceOutcome| {
         match outcome {
-            PieceOutcome::Hashed { digest, .. } if digest.fits(&metainfo, piece) => {}
+            PieceOutcome::Hashed { digest, .. } => {
+                if !digest.fits(&metainfo, piece) {
+                    troubles.push((piece, Trouble::Bad));
+                }
+            }
             PieceOutcome::Fingerprinted { .. } => compared += 1,
-            PieceOutcome::Hashed { .. } => troubles.push((piece, Trouble::Bad)),
             PieceOutcome::Absent { file } if scope.has(file) => troubles.push((piece, Trouble::Missing)),
             PieceOutcome::Absent { .. } => troubles.push((piece, Trouble::Unchecked)),
             PieceOutcome::Failed(error) => {

@@ -287,7 +287,6 @@ impl<'a> Control<'a> {
             if !metainfo.is_awaited() {
                 swarm.roster.candidates.set_encryption(self.config.encryption);
             }
-            self.mse.iter().for_each(|mse| metainfo.names().for_each(|name| mse.know(name)));
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
             }
@@ -375,8 +374,7 @@ impl<'a> Control<'a> {
         for worker in &mut self.workers {
             worker.send(ToWorker::Add { torrent: Arc::clone(&shared), files: Arc::clone(&pairs) });
         }
-        let (metainfo, given) = (Arc::clone(&swarm.metainfo), self.config.web_seeds.clone());
-        self.web_seeds.open(Sources { metainfo, shared, given });
+        self.fetch_from_web(id);
         // While workers drain it stays open like the others.
         if matches!(self.phase, Phase::Closing(_)) {
             self.close_journals();

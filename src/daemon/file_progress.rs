@@ -88,7 +88,7 @@ mod tests {
             id: TorrentId(0),
             info_hash: metainfo.info_hash,
             geometry,
-            piece_hashes: Vec::new(),
+            piece_hashes: Default::default(),
             layout,
             private: false,
         };

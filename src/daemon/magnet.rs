@@ -3,7 +3,6 @@
 //! tells what comes; `engine::metadata_fetch` decides.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::base::ids::{InfoHash, PeerId};
 use crate::base::limits::{HANDSHAKE_TIMEOUT, METADATA_OTHER_BYTES_MAX};
-use crate::base::time::Span;
+use crate::daemon::clock;
 use crate::engine::action::Farewell;
 use crate::proto::wire::WireError;
 use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
@@ -68,10 +67,7 @@ pub async fn converse(call: Call, requests: UnboundedReceiver<u32>, mut say: imp
 }
 
 async fn timeout<T>(work: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
-    const fn duration(span: Span) -> Duration {
-        Duration::from_nanos(span.0)
-    }
-    tokio::time::timeout(duration(HANDSHAKE_TIMEOUT), work).await
+    tokio::time::timeout(clock::duration(HANDSHAKE_TIMEOUT), work).await
 }
 
 /// A connection. Invariant: no more pieces are told than were asked for.

@@ -1,8 +1,9 @@
 //! The process: configuration, supervisor, control thread, trackers, state store.
 //!
-//! The control thread runs on a tokio-uring runtime and does everything that may block or wait:
+//! The control thread runs on a tokio-uring runtime and does what may block or wait:
 //! opening and syncing files, the journal, trackers, signals, status. Payload never passes through
-//! it, but for the edges of chunks that do not fill a page.
+//! it, but for the edges of chunks that do not fill a page. Web seeds (`web_seed.rs`) and encrypted
+//! handshakes (`mse.rs`) have threads of their own.
 
 mod accounts;
 mod agenda;
@@ -10,6 +11,7 @@ pub mod cache_size;
 pub mod clock;
 pub mod config;
 mod control;
+mod deliver;
 pub mod discovery;
 mod error;
 pub mod explain;
@@ -21,6 +23,7 @@ mod magnet;
 mod metrics;
 mod mse;
 pub mod pressure;
+mod random;
 mod run;
 pub mod seeding;
 mod seeking;

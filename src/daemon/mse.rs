@@ -20,6 +20,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::LocalSet;
 
+use super::clock;
+use super::deliver::deliver;
 use crate::base::address::{AddressClass, canonical};
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::base::limits::{
@@ -37,15 +39,8 @@ use crate::worker::mesh::{Encrypted, Mailbox, Opened, ToControl, ToWorker};
 const CARRIED_BYTES: usize = 64 << 10;
 
 enum Order {
-    /// A torrent that may be asked for.
-    Know(InfoHash),
     Accept(Encrypted<UringSocket>),
-    Dial {
-        torrent: TorrentId,
-        info_hash: InfoHash,
-        address: SocketAddr,
-        core: usize,
-    },
+    Dial { torrent: TorrentId, info_hash: InfoHash, address: SocketAddr, core: usize },
 }
 
 /// Where orders are given. Cheap to clone.
@@ -68,23 +63,20 @@ impl Mse {
         Arc::new(move |encrypted| drop(orders.send(Order::Accept(encrypted))))
     }
 
-    /// A torrent may be asked for.
-    pub fn know(&self, info_hash: InfoHash) {
-        let _ = self.0.send(Order::Know(info_hash));
-    }
-
     /// Connects to a peer; if that fails the control thread hears that it is gone.
     pub fn dial(&self, torrent: TorrentId, info_hash: InfoHash, address: SocketAddr, core: usize) {
         let _ = self.0.send(Order::Dial { torrent, info_hash, address, core });
     }
 }
 
-/// Starts the thread. It ends when the process does, or nobody gives orders any more.
+/// Starts the thread, for torrents of these names. It ends when the process does, or nobody gives orders any
+/// more.
 pub fn start(
     Inbox(orders): Inbox,
     encryption: Encryption,
     control: Arc<Mailbox<ToControl>>,
     cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
+    names: Vec<InfoHash>,
 ) -> io::Result<()> {
     let methods = match encryption {
         Encryption::Require => Methods::OnlyRc4,
@@ -93,7 +85,9 @@ pub fn start(
     let body = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         match runtime {
-            Ok(runtime) => LocalSet::new().block_on(&runtime, attend(orders, methods, control, cores)),
+            Ok(runtime) => {
+                LocalSet::new().block_on(&runtime, attend(orders, Desk::new(methods, control, cores, &names)))
+            }
             Err(error) => tracing::error!("no encrypted connections: {error}"),
         }
     };
@@ -106,7 +100,7 @@ struct Desk {
     control: Arc<Mailbox<ToControl>>,
     cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
     /// Torrents by what a handshake says of them.
-    torrents: RefCell<HashMap<[u8; 20], InfoHash>>,
+    torrents: HashMap<[u8; 20], InfoHash>,
     handshakes: Arc<Semaphore>,
     dials: Arc<Semaphore>,
     /// Whose handshakes are under way; an address stands here once for each.
@@ -115,18 +109,10 @@ struct Desk {
     next_core: Cell<usize>,
 }
 
-async fn attend(
-    mut orders: UnboundedReceiver<Order>,
-    methods: Methods,
-    control: Arc<Mailbox<ToControl>>,
-    cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
-) {
-    let desk = Rc::new(Desk::new(methods, control, cores));
+async fn attend(mut orders: UnboundedReceiver<Order>, desk: Desk) {
+    let desk = Rc::new(desk);
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Know(info_hash) => {
-                desk.torrents.borrow_mut().insert(torrent_tag(&info_hash), info_hash);
-            }
             Order::Accept(encrypted) => {
                 // Who comes beyond the limit is hung up on.
                 if let Some(place) = desk.enter(encrypted.address.ip()) {
@@ -138,7 +124,7 @@ async fn attend(
                 tokio::task::spawn_local(async move {
                     if let Err(why) = desk.dial(torrent, info_hash, address, core).await {
                         let report = Report::Disconnected { torrent, conn: None, address, why };
-                        desk.tell(ToControl::Report(report)).await;
+                        deliver(&desk.control, ToControl::Report(report)).await;
                     }
                 });
             }
@@ -182,12 +168,13 @@ impl Desk {
         methods: Methods,
         control: Arc<Mailbox<ToControl>>,
         cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
+        names: &[InfoHash],
     ) -> Self {
         Self {
             methods,
             control,
             cores,
-            torrents: RefCell::default(),
+            torrents: names.iter().map(|name| (torrent_tag(name), *name)).collect(),
             handshakes: Arc::new(Semaphore::new(MSE_HANDSHAKES_MAX)),
             dials: Arc::new(Semaphore::new(MSE_DIALS_MAX)),
             coming: RefCell::default(),
@@ -238,7 +225,7 @@ impl Desk {
     ) -> Option<Established> {
         let mut buffer = vec![0; 2 << 10];
         loop {
-            let find = |tag: &[u8; 20]| self.torrents.borrow().get(tag).copied();
+            let find = |tag: &[u8; 20]| self.torrents.get(tag).copied();
             let outcome = handshaker.handle_bytes(&heard, find);
             if let Some(output) = handshaker.poll_output() {
                 stream.write_all(&output).await.ok()?;
@@ -288,18 +275,7 @@ impl Desk {
 
     async fn give(&self, fd: OwnedFd, address: SocketAddr, opened: Opened, heard: Vec<u8>, core: usize) {
         let socket = UringSocket::new(fd);
-        let mut message = ToWorker::Decrypted { socket, address, opened, heard };
-        while let Err(back) = self.cores[core].push(message) {
-            message = back;
-            tokio::task::yield_now().await;
-        }
-    }
-
-    async fn tell(&self, mut message: ToControl) {
-        while let Err(back) = self.control.push(message) {
-            message = back;
-            tokio::task::yield_now().await;
-        }
+        deliver(&self.cores[core], ToWorker::Decrypted { socket, address, opened, heard }).await;
     }
 }
 
@@ -331,8 +307,7 @@ async fn pump(
 
 /// What comes of `work` before `MSE_TIMEOUT`.
 async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
-    let limit = std::time::Duration::from_nanos(MSE_TIMEOUT.0);
-    tokio::time::timeout(limit, work).await.ok()
+    tokio::time::timeout(clock::duration(MSE_TIMEOUT), work).await.ok()
 }
 
 fn entropy() -> Result<Entropy, getrandom::Error> {
@@ -351,7 +326,7 @@ mod tests {
 
     #[test]
     fn p33_one_stranger_takes_so_many_places_and_neighbours_any() {
-        let desk = Rc::new(Desk::new(Methods::Both, Arc::new(Mailbox::new()), Vec::new()));
+        let desk = Rc::new(Desk::new(Methods::Both, Arc::new(Mailbox::new()), Vec::new(), &[]));
         let stranger: IpAddr = "8.8.8.8".parse().unwrap();
         let taken: Vec<_> = (0..MSE_HANDSHAKES_OF_ONE_MAX).map(|_| desk.enter(stranger).unwrap()).collect();
         assert!(desk.enter(stranger).is_none());

@@ -96,7 +96,7 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     };
     let runtime = runtime()?;
     let workers = Workers::start(crew, &cpus, listeners).map_err(NodeError::Control)?;
-    let mse = start_mse(encrypted, config.encryption, &mailbox, &workers)?;
+    let mse = start_mse(encrypted, &config, &mailbox, &workers)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
     let control = control.with_encryption(mse);
@@ -138,12 +138,13 @@ fn recall_links(state: &StateDir, config: &mut NodeConfig) -> Result<(), NodeErr
 /// Starts who has encrypted handshakes, if they are spoken.
 fn start_mse(
     encrypted: Option<(Mse, mse::Inbox)>,
-    encryption: Encryption,
+    config: &NodeConfig,
     control: &Arc<Mailbox<ToControl>>,
     workers: &Workers,
 ) -> Result<Option<Mse>, NodeError> {
     let Some((mse, inbox)) = encrypted else { return Ok(None) };
-    mse::start(inbox, encryption, Arc::clone(control), workers.mailboxes.clone())
+    let names = config.torrents.iter().flat_map(|torrent| torrent.names()).collect();
+    mse::start(inbox, config.encryption, Arc::clone(control), workers.mailboxes.clone(), names)
         .map_err(NodeError::Control)?;
     Ok(Some(mse))
 }
@@ -229,9 +230,7 @@ fn control_socket(config: &NodeConfig) -> Option<ControlSocket> {
 }
 
 fn random() -> Result<[u8; 32], NodeError> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| NodeError::Random(error.to_string()))?;
-    Ok(bytes)
+    super::random::random().map_err(|error| NodeError::Random(error.to_string()))
 }
 
 /// Chunks of the longest piece.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::base::time::Span;
+use crate::daemon::clock;
 
 /// Wait after an accept that failed, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -27,7 +28,7 @@ pub async fn serve<S, T: Future + 'static>(
             Ok(stream) => {
                 let talk = converse(stream);
                 tokio_uring::spawn(async move {
-                    let _ = tokio::time::timeout(Duration::from_nanos(time.0), talk).await;
+                    let _ = tokio::time::timeout(clock::duration(time), talk).await;
                     drop(place);
                 });
             }

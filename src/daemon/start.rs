@@ -279,8 +279,10 @@ async fn check(
     let (metainfo, dir, gates) =
         (Arc::clone(&config.metainfo), config.dir.clone(), Arc::clone(&config.gates));
     let pieces: Vec<u32> = rehash.ones().collect();
-    let parts = config.state.parts_path(&dir, metainfo.info_hash)?;
-    let apart = begun.layout.has_apart().then(|| begun.layout.clone());
+    let apart = match begun.layout.has_apart() {
+        true => Some((begun.layout.clone(), config.state.parts_path(&dir, metainfo.info_hash)?)),
+        false => None,
+    };
     let fingerprint = config.state.fingerprint();
     let digests = Digests::of_torrent(&metainfo);
     let method = Method { digests, fingerprint: Some(fingerprint) };
@@ -288,13 +290,13 @@ async fn check(
     blocking(&config.gates.checks, move || {
         let mut found = Vec::new();
         let mut source = HashSource::of_torrent(&metainfo, &dir);
-        if let Some(layout) = apart {
+        if let Some((layout, parts)) = apart {
             source = source.with_parts(layout, &parts);
         }
         let mut on_piece = |piece, outcome| {
             match outcome {
-                PieceOutcome::Hashed { digest, fingerprints } if digest.fits(&metainfo, piece) => {
-                    found.push((piece, fingerprints));
+                PieceOutcome::Hashed { digest, fingerprints } => {
+                    found.extend(digest.fits(&metainfo, piece).then_some((piece, fingerprints)));
                 }
                 PieceOutcome::Fingerprinted { fingerprints } => found.push((piece, fingerprints)),
                 _ => {}

@@ -19,6 +19,7 @@ use super::files::shown;
 use crate::base::geometry::Geometry;
 use crate::base::ids::InfoHash;
 use crate::base::limits::JOURNAL_BYTES_MAX;
+use crate::daemon::random::random;
 use crate::hash::fingerprint::Fingerprint;
 use crate::hash::signature::NodeKey;
 use crate::storage::journal::{Corrupt, Replay, Subject, replay};
@@ -290,8 +291,7 @@ fn load_secret(dir: &Path, name: &str) -> Result<[u8; SECRET_BYTES], StoreError>
 }
 
 fn make_secret(dir: &Path, path: &Path) -> io::Result<()> {
-    let mut secret = [0; SECRET_BYTES];
-    getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
+    let secret: [u8; SECRET_BYTES] = random()?;
     let temp = path.with_extension(std::process::id().to_string());
     let _ = std::fs::remove_file(&temp);
     let mut file = private().write(true).create_new(true).open(&temp)?;

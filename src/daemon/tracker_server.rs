@@ -17,6 +17,7 @@ use super::clock;
 use crate::base::address::AddressClass;
 use crate::base::ids::InfoHash;
 use crate::base::rng::Rng;
+use crate::daemon::random::random;
 use crate::engine::tracker::{Figures, Rules, Tracker};
 use crate::proto::tracker::AnnounceEvent;
 use crate::proto::tracker::serve::{Answer, Asked, Families, Refusal};
@@ -73,8 +74,7 @@ impl TrackerServer {
     /// Opens the port for TCP and UDP; 0 takes one that is free for both.
     pub fn open(address: SocketAddr) -> Result<Self, TrackerServerError> {
         let failed = |error| TrackerServerError { address, error };
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
+        let secret = random().map_err(failed)?;
         let mut tries = 1;
         loop {
             match Self::bind(address) {

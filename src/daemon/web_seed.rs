@@ -14,6 +14,7 @@ mod link;
 mod tls;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -26,6 +27,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::LocalSet;
 
 use super::clock;
+use super::deliver::deliver;
 use super::files::layout_of;
 use super::tracker::SystemResolver;
 use crate::base::ids::{TorrentId, WebSeedId};
@@ -83,28 +85,25 @@ pub struct Bridge {
     control: Arc<Mailbox<ToControl>>,
     cores: Cores,
     thread: Option<(UnboundedSender<Order>, JoinHandle<()>)>,
+    /// Torrents whose web seeds the thread knows.
+    opened: HashSet<TorrentId>,
 }
 
 impl Bridge {
     /// One without a thread.
-    pub const fn new(control: Arc<Mailbox<ToControl>>, cores: Cores) -> Self {
-        Self { control, cores, thread: None }
+    pub fn new(control: Arc<Mailbox<ToControl>>, cores: Cores) -> Self {
+        Self { control, cores, thread: None, opened: HashSet::new() }
     }
 
-    /// Fetches from the web seeds of a torrent, as long as it lacks pieces.
-    pub fn open(&mut self, sources: Sources) {
-        if sources.given.is_empty() && sources.metainfo.web_seeds.is_empty() {
-            return;
+    /// A torrent lacks pieces: fetches from its web seeds, which are `sources`, until it does not.
+    pub fn fetch(&mut self, torrent: TorrentId, sources: impl FnOnce() -> Sources) {
+        if !self.opened.insert(torrent) {
+            return self.send(Order::Wake(torrent));
         }
         if self.thread.is_none() {
             self.thread = self.start().map_err(|error| tracing::warn!("no web seeds: {error}")).ok();
         }
-        self.send(Order::Open(sources));
-    }
-
-    /// A torrent lacks pieces again.
-    pub fn wake(&self, torrent: TorrentId) {
-        self.send(Order::Wake(torrent));
+        self.send(Order::Open(sources()));
     }
 
     /// A web seed gave bad data: it is asked no more.
@@ -160,7 +159,7 @@ struct Seed {
     named_by: NamedBy,
     metainfo: Arc<Metainfo>,
     /// As servers have the files, whatever lies apart on this disk.
-    layout: Layout,
+    layout: Rc<Layout>,
     shared: Arc<SharedTorrent>,
     source: RefCell<Source>,
     /// Whether one more connection may be opened is to be looked at again.
@@ -216,13 +215,14 @@ impl Sources {
                 urls.push((url, named_by));
             }
         }
+        let layout = Rc::new(layout_of(&self.metainfo));
         let seed = |(index, (url, named_by))| {
             Rc::new(Seed {
                 id: WebSeedId(index as u16),
                 url,
                 named_by,
                 metainfo: Arc::clone(&self.metainfo),
-                layout: layout_of(&self.metainfo),
+                layout: Rc::clone(&layout),
                 shared: Arc::clone(&self.shared),
                 source: RefCell::new(Source::new(clock::now())),
                 look: Notify::new(),
@@ -282,11 +282,8 @@ impl Seed {
         let yard = &self.yard;
         let core = yard.next_core.replace(yard.next_core.get() + 1) % yard.cores.len();
         let socket = UringSocket::new(OwnedFd::from(theirs));
-        let mut message = ToWorker::Adopt { socket, address, torrent: self.shared.meta.id, seed: self.id };
-        while let Err(back) = yard.cores[core].push(message) {
-            message = back;
-            tokio::task::yield_now().await;
-        }
+        let message = ToWorker::Adopt { socket, address, torrent: self.shared.meta.id, seed: self.id };
+        deliver(&yard.cores[core], message).await;
         UnixStream::from_std(ours)
     }
 
@@ -314,7 +311,7 @@ impl Seed {
     }
 
     fn ended(&self, ended: Ended) {
-        let place = (self.shared.meta.geometry, &self.layout);
+        let place = (self.shared.meta.geometry, &*self.layout);
         let wait = self.source.borrow_mut().handle_ended(ended.end, place, clock::now());
         match (ended.fault, wait) {
             (Some(fault), Some(wait)) => {

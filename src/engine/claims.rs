@@ -3,7 +3,8 @@
 //! Two different things are tracked per block: who was *asked* for it (several in the endgame), and
 //! where it is *landing*: the one connection whose receive may write the block's place in the slot.
 //! Invariant: while `landing` is set no other connection writes there, and a block counts as got
-//! only when it landed whole; so bytes that are got never change again.
+//! only when it landed whole; so bytes that are got never change again, until hashes prove a block wrong
+//! (`inquest.rs`) and it is got no longer.
 
 use crate::base::ids::{ConnId, SlotId};
 use crate::base::time::Instant;

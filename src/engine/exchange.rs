@@ -142,6 +142,22 @@ impl Engine {
         (self.exchange == Exchange::On && !private).then_some(id)
     }
 
+    /// Whether a message of a peer is read: the torrent that it is about, and who said it.
+    fn listens_to(
+        &mut self,
+        conn: ConnId,
+        takes: impl FnOnce(&mut Talk) -> bool,
+    ) -> Result<Option<(TorrentId, SocketAddr)>, PeerMisbehaved> {
+        let torrent = self.gossips(conn);
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(None) };
+        idle(peer)?;
+        let Some(torrent) = torrent else { return Ok(None) };
+        if !takes(&mut peer.talk) {
+            return offend(peer).map(|()| None);
+        }
+        Ok(Some((torrent, peer.address)))
+    }
+
     /// A message of peer exchange came. More than are allowed are not read (threat P31).
     pub(super) fn exchanged(
         &mut self,
@@ -149,18 +165,12 @@ impl Engine {
         payload: &[u8],
         now: Instant,
     ) -> Result<(), PeerMisbehaved> {
-        let torrent = self.gossips(conn);
-        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
-        idle(peer)?;
-        let Some(torrent) = torrent else { return Ok(()) };
-        if !peer.talk.pex.take(PEX_TAKEN_AT_ONCE, PEX_TAKEN_INTERVAL, now) {
-            return offend(peer);
-        }
+        let takes = |talk: &mut Talk| talk.pex.take(PEX_TAKEN_AT_ONCE, PEX_TAKEN_INTERVAL, now);
+        let Some((torrent, from)) = self.listens_to(conn, takes)? else { return Ok(()) };
         let message = PexMessage::parse(payload).map_err(|_| PeerMisbehaved::BadExtension)?;
-        let from = peer.address;
-        let complete = self.torrent(torrent).is_some_and(|torrent| torrent.shared.is_satisfied());
+        let satisfied = self.torrent(torrent).is_some_and(|torrent| torrent.shared.is_satisfied());
         // A seed has nothing to gain from seeds.
-        let wanted = message.added.iter().filter(|(_, flags)| !(complete && flags.has(PexFlags::SEED)));
+        let wanted = message.added.iter().filter(|(_, flags)| !(satisfied && flags.has(PexFlags::SEED)));
         let peers: Vec<SocketAddr> =
             wanted.map(|&(address, _)| address).filter(|&address| may_name(from, address)).collect();
         if !peers.is_empty() {
@@ -177,15 +187,10 @@ impl Engine {
         payload: &[u8],
         now: Instant,
     ) -> Result<(), PeerMisbehaved> {
-        let torrent = self.gossips(conn);
-        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
-        idle(peer)?;
-        let Some(torrent) = torrent else { return Ok(()) };
-        if !peer.talk.punches.take(PUNCHES_AT_ONCE, PUNCH_INTERVAL, now) {
-            return offend(peer);
-        }
+        let takes = |talk: &mut Talk| talk.punches.take(PUNCHES_AT_ONCE, PUNCH_INTERVAL, now);
+        let Some((torrent, from)) = self.listens_to(conn, takes)? else { return Ok(()) };
         if let Some(message) = PunchMessage::parse(payload) {
-            let (conn, from) = (CoreConn { core: self.config.core, conn }, peer.address);
+            let conn = CoreConn { core: self.config.core, conn };
             self.actions.push_back(Action::Report(Report::Punch { torrent, conn, from, message }));
         }
         Ok(())

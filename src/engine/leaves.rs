@@ -131,9 +131,11 @@ impl Engine {
         let asks: Vec<LeafAsk> =
             torrent.leaf_asks.extract_if(.., |ask| ask.piece == piece && ask.hashing).collect();
         let Some(trees) = shared.meta.trees.as_deref() else { return };
+        let tree = tree_of_piece(trees, piece, leaves);
         for LeafAsk { conn, request, .. } in asks {
             let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) else { continue };
-            match answer_of_piece(trees, piece, leaves, &request) {
+            let answer = tree.as_ref().and_then(|tree| answer_of_piece(trees, piece, tree, &request));
+            match answer {
                 Some(hashes) => Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames),
                 // The piece was lost meanwhile.
                 None => Message::HashReject(request).encode(&mut peer.out.frames),
@@ -146,6 +148,9 @@ impl Engine {
     pub(super) fn review_leaf_asks(&mut self, now: Instant) {
         for index in 0..self.torrents.len() {
             let Some(torrent) = self.torrents[index].as_mut() else { continue };
+            if torrent.leaf_asks.is_empty() {
+                continue;
+            }
             let id = torrent.id();
             let shared = Arc::clone(&torrent.shared);
             let late = |ask: &mut LeafAsk| {
@@ -201,14 +206,16 @@ fn answer(torrent: &Torrent, request: &HashRequest) -> Answer {
     }
 }
 
-/// The answer to a request that needs the leaves of a piece; `None` if they are not what they should be.
-fn answer_of_piece(trees: &Trees, piece: u32, leaves: &[Hash], request: &HashRequest) -> Option<Vec<Hash>> {
+/// The tree over the leaves of a piece; `None` if they are not what they should be.
+fn tree_of_piece(trees: &Trees, piece: u32, leaves: &[Hash]) -> Option<Tree> {
+    let shape = Shape { leaves: leaves.len() as u64, height: trees.piece_height(piece) };
+    Tree::new(shape, 0, leaves.to_vec()).filter(|tree| Some(tree.root()) == trees.piece_root(piece))
+}
+
+/// The answer to a request that needs the leaves of a piece.
+fn answer_of_piece(trees: &Trees, piece: u32, tree: &Tree, request: &HashRequest) -> Option<Vec<Hash>> {
     let file: &FileTree = trees.find(&request.root)?;
     let height = trees.piece_height(piece);
-    let tree = Tree::new(Shape { leaves: leaves.len() as u64, height }, 0, leaves.to_vec())?;
-    if Some(tree.root()) != trees.piece_root(piece) {
-        return None;
-    }
     let first = trees.first_leaf(piece);
     range(request).answer(file.shape, |layer, index| match layer < height {
         true => tree.node(layer, index.checked_sub(first >> layer)?),

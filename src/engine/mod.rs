@@ -28,6 +28,12 @@
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
+//! exchange.rs   peers that name peers, one connection's part
+//! grapevine.rs  the same over all cores: gossip.rs who is told of whom, hearsay.rs who is believed,
+//!               rendezvous.rs who is brought together (one per torrent, on the control thread)
+//! tracker.rs    the memory of a tracker of our own
+//! held.rs       blocks that were sent without a copy
+//! pace.rs       how much is asked for and sent at a time
 //! encryption.rs which connections begin with an encrypted handshake
 //! metadata.rs   the info dictionary to whoever has only a link
 //! metadata_fetch.rs  the same from peers (one per link, on the control thread)

@@ -68,7 +68,7 @@ impl Rig {
             id: TorrentId(0),
             info_hash: HASH,
             geometry: Geometry::new(total_bytes, piece_bytes),
-            piece_hashes: vec![[0; 20]; pieces as usize],
+            piece_hashes: vec![[0; 20]; pieces as usize].into(),
             info: Default::default(),
             trees: None,
             v2_hash: None,

@@ -2,7 +2,7 @@
 //!
 //! XXH3 is no cryptographic hash: it guards against accidents of memory and disk. The secret
 //! seed keeps a peer from preparing two chunks with one fingerprint; nothing a peer sent is
-//! believed because of a fingerprint, only what SHA-1 has verified before.
+//! believed because of a fingerprint, only what a digest has verified before.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 

@@ -6,6 +6,8 @@
 
 mod request;
 
+use std::sync::LazyLock;
+
 use super::sha256::{self, LANES};
 use crate::base::limits::TOTAL_BYTES_MAX;
 use crate::base::units::BLOCK_BYTES;
@@ -78,7 +80,15 @@ pub fn parent(left: &Hash, right: &Hash) -> Hash {
 
 /// What stands on `layer` over no real leaf.
 pub fn pad(layer: u32) -> Hash {
-    (0..layer.min(HEIGHT_MAX)).fold([0; 32], |pad, _| parent(&pad, &pad))
+    /// Of each layer.
+    static PADS: LazyLock<[Hash; HEIGHT_MAX as usize + 1]> = LazyLock::new(|| {
+        let mut pads = [[0; 32]; HEIGHT_MAX as usize + 1];
+        for layer in 1..pads.len() {
+            pads[layer] = parent(&pads[layer - 1], &pads[layer - 1]);
+        }
+        pads
+    });
+    PADS[layer.min(HEIGHT_MAX) as usize]
 }
 
 /// The node `height` layers above `nodes`, which are the first on `layer` below it and are overwritten;
@@ -91,11 +101,9 @@ pub fn root(nodes: &mut [Hash], layer: u32, height: u32) -> Option<Hash> {
     if nodes.is_empty() {
         return Some(pad(top));
     }
-    let mut filler = pad(layer);
     let mut count = nodes.len();
-    for _ in 0..height {
-        count = ascend(nodes.get_mut(..count)?, &filler);
-        filler = parent(&filler, &filler);
+    for below in layer..top {
+        count = ascend(nodes.get_mut(..count)?, &pad(below));
     }
     nodes.first().copied()
 }
@@ -130,14 +138,13 @@ impl Tree {
         if base > shape.height || shape.height > HEIGHT_MAX || nodes.len() as u64 != shape.nodes(base) {
             return None;
         }
-        let mut filler = pad(base);
         let mut layers = vec![nodes];
-        for _ in base..shape.height {
+        for below in base..shape.height {
             let mut above = layers.last()?.clone();
-            let count = ascend(&mut above, &filler);
+            let count = ascend(&mut above, &pad(below));
             above.truncate(count);
+            above.shrink_to_fit();
             layers.push(above);
-            filler = parent(&filler, &filler);
         }
         Some(Self { base, layers })
     }

@@ -2,6 +2,7 @@
 //! signatures of nodes.
 
 pub mod fingerprint;
+mod lanes;
 pub mod merkle;
 pub mod sha1;
 pub mod sha256;

@@ -3,8 +3,6 @@
 //! Ranges stay ranges: `0-4294967295` costs as much as `0`.
 
 use crate::base::limits::FILE_RANGES_MAX;
-use crate::base::priority::Priority;
-use crate::proto::metainfo::Metainfo;
 
 /// Files of a torrent by their numbers, from 0 in the order of the metainfo, padding counted.
 ///
@@ -47,15 +45,6 @@ impl FileRanges {
     /// The ranges, first and last number of each, ascending.
     pub fn ranges(&self) -> &[(u32, u32)] {
         &self.0
-    }
-
-    /// What is wanted of a torrent of which a link names these files; `None` if that has none of them.
-    pub fn choose(&self, metainfo: &Metainfo) -> Option<Vec<Priority>> {
-        let of = |(index, file): (u32, &super::metainfo::FileEntry)| {
-            if !file.pad && self.contains(index) { Priority::Normal } else { Priority::Skip }
-        };
-        let chosen: Vec<Priority> = (0u32..).zip(&metainfo.files).map(of).collect();
-        chosen.iter().any(|priority| priority.is_wanted()).then_some(chosen)
     }
 }
 

@@ -4,10 +4,10 @@
 //! What is longer, deeper or of more parts than any honest datagram is dropped without an answer: a source
 //! address may be forged, so nothing is explained to anybody.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use super::bencode::{self, Item, Value};
-use super::tracker::compact::{Family, parse_peers, write_peer};
+use super::tracker::compact::{Family, read_v4, read_v6, usable, write_peer};
 use crate::base::address::{AddressClass, canonical};
 use crate::base::ids::InfoHash;
 use crate::base::limits::{
@@ -161,13 +161,13 @@ pub fn parse_nodes(bytes: &[u8], family: Family) -> Vec<Contact> {
         let (id, address) = entry.split_first_chunk::<20>()?;
         Some(Contact { id: NodeId(*id), address: one_peer(address)? })
     };
-    let entries = bytes.chunks_exact(20 + address_bytes(family));
+    let entries = bytes.chunks_exact(family.node_bytes());
     entries.take(DHT_REPLY_NODES_MAX).filter_map(contact).collect()
 }
 
 /// The compact list of nodes, as [`parse_nodes`] reads it.
 pub fn write_nodes(nodes: &[Contact]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(nodes.len() * 38);
+    let mut out = Vec::with_capacity(nodes.len() * Family::V6.node_bytes());
     for node in nodes {
         out.extend_from_slice(&node.id.0);
         write_peer(&mut out, node.address);
@@ -177,12 +177,12 @@ pub fn write_nodes(nodes: &[Contact]) -> Vec<u8> {
 
 /// One compact address of either family that a host can have.
 fn one_peer(bytes: &[u8]) -> Option<SocketAddr> {
-    let family = match bytes.len() {
-        6 => Family::V4,
-        18 => Family::V6,
+    let address = match (<&[u8; 6]>::try_from(bytes), <&[u8; 18]>::try_from(bytes)) {
+        (Ok(v4), _) => read_v4(v4),
+        (_, Ok(v6)) => read_v6(v6),
         _ => return None,
     };
-    parse_peers(bytes, family).pop()
+    usable(address)
 }
 
 fn id(values: Value<'_>, key: &[u8]) -> Option<NodeId> {
@@ -191,13 +191,6 @@ fn id(values: Value<'_>, key: &[u8]) -> Option<NodeId> {
 
 fn short(value: Value<'_>) -> Option<Vec<u8>> {
     value.as_bytes().filter(|bytes| bytes.len() <= DHT_TOKEN_BYTES_MAX).map(<[u8]>::to_vec)
-}
-
-const fn address_bytes(family: Family) -> usize {
-    match family {
-        Family::V4 => 6,
-        Family::V6 => 18,
-    }
 }
 
 const fn nodes_key(family: Family) -> &'static str {
@@ -309,14 +302,6 @@ pub fn fitting_id(mut random: NodeId, address: IpAddr) -> NodeId {
     let low = random.0[2] & 7;
     random.0[..3].copy_from_slice(&[a, b, c | low]);
     random
-}
-
-/// The address of nobody in a family, to be bound to.
-pub const fn any_address(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    }
 }
 
 #[cfg(test)]

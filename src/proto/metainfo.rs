@@ -7,8 +7,6 @@
 //! Files of a v2 torrent begin at pieces. So that all that follows need not know, they are listed as
 //! a hybrid lists them for v1: with padding in between.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
@@ -20,6 +18,7 @@ use crate::base::limits::{
     FILES_MAX, METAINFO_BYTES_MAX, METAINFO_DEPTH_MAX, METAINFO_TOKENS_MAX, PIECE_BYTES_MAX, PIECES_MAX,
     TOTAL_BYTES_MAX, TRACKERS_MAX, WEB_SEEDS_MAX,
 };
+use crate::base::piece_hashes::PieceHashes;
 use crate::base::units::BLOCK_BYTES;
 
 mod build;
@@ -62,7 +61,7 @@ pub struct Metainfo {
     /// Sizes.
     pub geometry: Geometry,
     /// SHA-1 of each piece, in order; none without a v1 part.
-    pub piece_hashes: Vec<[u8; 20]>,
+    pub piece_hashes: PieceHashes,
     /// Files in payload order; paths start with `name`.
     pub files: Vec<FileEntry>,
     /// Symbolic links (BEP 47) that the torrent has and that are not made.
@@ -79,8 +78,6 @@ pub struct Metainfo {
     pub created_by: Option<String>,
     /// Seconds since 1970, as found.
     pub creation_date: Option<i64>,
-    /// Where the info dictionary lies in the file it was read from.
-    pub info_range: Range<usize>,
     /// The info dictionary, byte by byte; empty while only a magnet link is known ([`Metainfo::of_link`]).
     pub info: Bytes,
 }
@@ -115,7 +112,9 @@ impl Metainfo {
         let root = bencode::parse(bytes, METAINFO_DEPTH_MAX, METAINFO_TOKENS_MAX)?;
         let info = root.get(b"info").ok_or(MetainfoError::Missing { key: "info" })?;
         let parts = parts(info)?;
-        let piece_hashes = if parts == Parts::V2 { Vec::new() } else { piece_hashes(info)? };
+        let raw_info = Bytes::copy_from_slice(info.raw());
+        let piece_hashes =
+            if parts == Parts::V2 { PieceHashes::default() } else { piece_hashes(info, &raw_info)? };
         let piece_bytes = piece_bytes(info, parts)?;
         let mut name = name(info)?;
         let tree = if parts == Parts::V1 { None } else { Some(FileTree::read(info, &name)?) };
@@ -151,8 +150,7 @@ impl Metainfo {
             comment: free_text(root, "comment.utf-8", "comment"),
             created_by: free_text(root, "created by.utf-8", "created by"),
             creation_date: root.get(b"creation date").and_then(Value::as_int),
-            info_range: info.range(),
-            info: Bytes::copy_from_slice(info.raw()),
+            info: raw_info,
         })
     }
 }
@@ -180,12 +178,13 @@ fn parts(info: Value<'_>) -> Result<Parts, MetainfoError> {
     }
 }
 
-fn piece_hashes(info: Value<'_>) -> Result<Vec<[u8; 20]>, MetainfoError> {
+/// A look into `raw_info`, a copy of `info`.
+fn piece_hashes(info: Value<'_>, raw_info: &Bytes) -> Result<PieceHashes, MetainfoError> {
     let pieces = info.get(b"pieces").ok_or(MetainfoError::Missing { key: "info.pieces" })?;
-    match pieces.as_bytes().map(<[u8]>::as_chunks::<20>) {
-        Some((hashes, [])) => Ok(hashes.to_vec()),
-        _ => Err(MetainfoError::Malformed { key: "info.pieces" }),
-    }
+    // A string ends with its content.
+    let end = pieces.range().end - info.range().start;
+    let hashes = pieces.as_bytes().map(|content| raw_info.slice(end - content.len()..end));
+    hashes.and_then(PieceHashes::new).ok_or(MetainfoError::Malformed { key: "info.pieces" })
 }
 
 fn piece_bytes(info: Value<'_>, parts: Parts) -> Result<u32, MetainfoError> {

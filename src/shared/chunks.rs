@@ -5,7 +5,7 @@
 //!   Empty ------------> Filling -------> Filled ------------> Ready
 //!     ^                  |   ^              |                  |  ^
 //!     |            offer v   | claim_partial| reset      evict |  | finish_load
-//!     |                 Partial <-- reopen --+                  |  |
+//!     |                 Partial <- reopen --+                  |  |
 //!     +-------------------------------------+------------------+  |
 //!     +-------- begin_load -----------------------> Loading ------+
 //! ```

@@ -2,7 +2,8 @@
 //!
 //! Everything here is an atomic word with a small state machine around it. The rule for payload:
 //! a slot's bytes have one writer while its chunk is `Filling` or `Loading` (the core that won the
-//! transition) and none once it is `Filled` or `Ready`; the transition publishes the bytes
+//! transition), only its piece's owner while it is `Filled` (headers and padding, before it is hashed), and
+//! none once it is `Ready`; the transition publishes the bytes
 //! (release), the look-up sees them (acquire).
 
 pub mod budget;

@@ -410,7 +410,7 @@ fn torrent() -> Arc<SharedTorrent> {
         id: TORRENT,
         info_hash: InfoHash([0; 20]),
         geometry,
-        piece_hashes: vec![[0; 20]],
+        piece_hashes: vec![[0; 20]].into(),
         info: Default::default(),
         trees: None,
         v2_hash: None,

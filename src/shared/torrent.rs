@@ -15,6 +15,7 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
 use crate::base::ids::{CoreId, InfoHash, TorrentId};
 use crate::base::limits::{CONNECTIONS_PER_CORE_MAX, CORES_MAX};
+use crate::base::piece_hashes::PieceHashes;
 use crate::base::priority::Priority;
 use crate::storage::layout::Layout;
 use crate::storage::plan;
@@ -30,7 +31,7 @@ pub struct TorrentMeta {
     /// Sizes.
     pub geometry: Geometry,
     /// SHA-1 of each piece; none of a v2 torrent.
-    pub piece_hashes: Vec<[u8; 20]>,
+    pub piece_hashes: PieceHashes,
     /// The raw info dictionary, for those who have only a link (BEP 9); none is served if it is empty.
     pub info: Bytes,
     /// What v2 says of its pieces (BEP 52).
@@ -94,8 +95,6 @@ pub struct SharedTorrent {
     pub stats: Box<[CachePadded<CoreStats>]>,
     /// What is wanted; `None` is everything alike.
     pub wanted: Option<Arc<Wanted>>,
-    /// The wanted pieces, as the words of `have`; nothing if all are.
-    wanted_words: Box<[u64]>,
     have: Box<[AtomicU64]>,
     have_count: AtomicU32,
     /// Pieces that are wanted and not verified.
@@ -141,7 +140,6 @@ impl SharedTorrent {
         assert_eq!(have.len(), pieces);
         let torrent = Self {
             limits,
-            wanted_words: wanted.iter().flat_map(|wanted| wanted.pieces().words()).collect(),
             lacking: AtomicU32::new(wanted.as_ref().map_or(pieces, |wanted| wanted.pieces().count())),
             wanted,
             chunks: ChunkTable::new(geometry.chunk_count()),
@@ -229,8 +227,9 @@ impl SharedTorrent {
 
     /// Whether `theirs` has a piece that is wanted and not verified here.
     pub fn lacks_any_of(&self, theirs: &Bitfield) -> bool {
-        // No words where everything is wanted.
-        let wanted = self.wanted_words.iter().copied().chain(std::iter::repeat(u64::MAX));
+        let wanted = self.wanted.iter().flat_map(|wanted| wanted.pieces().words());
+        // Where there is no selection everything is wanted.
+        let wanted = wanted.chain(std::iter::repeat(u64::MAX));
         let mut words = theirs.words().zip(&self.have).zip(wanted);
         words.any(|((theirs, ours), wanted)| theirs & !ours.load(Ordering::Acquire) & wanted != 0)
     }
@@ -343,7 +342,7 @@ mod tests {
             id: TorrentId(0),
             info_hash: InfoHash([0; 20]),
             geometry,
-            piece_hashes: vec![[0; 20]; geometry.piece_count() as usize],
+            piece_hashes: vec![[0; 20]; geometry.piece_count() as usize].into(),
             info: Bytes::new(),
             trees: None,
             v2_hash: None,
@@ -391,7 +390,7 @@ mod tests {
             id: TorrentId(0),
             info_hash: InfoHash([0; 20]),
             geometry,
-            piece_hashes: Vec::new(),
+            piece_hashes: Default::default(),
             layout,
             private: false,
         };

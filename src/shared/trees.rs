@@ -69,11 +69,6 @@ impl Trees {
         Some(Self { piece_layer, files: trees.into(), by_root })
     }
 
-    /// The layer that stands for pieces in trees that are high enough.
-    pub const fn piece_layer(&self) -> u32 {
-        self.piece_layer
-    }
-
     /// The tree with that root.
     pub fn find(&self, root: &Hash) -> Option<&FileTree> {
         self.files.get(*self.by_root.get(root)? as usize)

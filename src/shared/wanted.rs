@@ -8,6 +8,8 @@
 //! Padding in the midst of a piece is asked for as before, and so is a piece of nothing but padding, which
 //! no encoder makes.
 
+use std::ops::Range;
+
 use super::torrent::TorrentMeta;
 use crate::base::geometry::BlockRef;
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
@@ -47,7 +49,7 @@ impl TorrentMeta {
     }
 
     /// The chunks of a piece that are asked for, in order.
-    pub fn wanted_chunks(&self, piece: u32) -> impl Iterator<Item = u32> {
+    pub fn wanted_chunks(&self, piece: u32) -> Range<u32> {
         let first = self.geometry.chunk_of(piece, 0);
         first..first + self.wanted_piece_len(piece).div_ceil(CHUNK_BYTES)
     }
@@ -67,7 +69,7 @@ mod tests {
             id: TorrentId(0),
             info_hash: InfoHash([0; 20]),
             geometry: Geometry::new(layout.total_bytes(), piece_bytes),
-            piece_hashes: Vec::new(),
+            piece_hashes: Default::default(),
             trees: None,
             v2_hash: None,
             layout,

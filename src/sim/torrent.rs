@@ -70,7 +70,7 @@ impl SimTorrent {
             id: TorrentId(0),
             info_hash: self.content.info_hash,
             geometry: self.geometry(),
-            piece_hashes: self.piece_hashes.clone(),
+            piece_hashes: self.piece_hashes.clone().into(),
             info: Default::default(),
             trees: None,
             v2_hash: None,

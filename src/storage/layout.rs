@@ -106,8 +106,6 @@ impl Layout {
         file != self.parts() && self.pads[file.0 as usize]
     }
 
-    /// Every file of the torrent that exists on disk, empty ones included. The part file is not of the
-    /// torrent.
     /// Whether any file is padding.
     pub const fn has_pads(&self) -> bool {
         self.has_pads
@@ -131,7 +129,8 @@ impl Layout {
         content_end.saturating_sub(start) as u32
     }
 
-    /// Every file that exists on disk, empty ones included.
+    /// Every file of the torrent that exists on disk, empty ones included. The part file is not of the
+    /// torrent.
     pub fn disk_files(&self) -> impl Iterator<Item = FileIndex> {
         (0..self.file_count()).map(FileIndex).filter(|&file| !self.is_pad(file) && !self.is_apart(file))
     }

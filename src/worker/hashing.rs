@@ -174,9 +174,7 @@ impl<I: Io> Worker<I> {
         };
         self.engine.handle_hashed(job.torrent, job.chunk, digest);
     }
-}
 
-impl<I: Io> Worker<I> {
     /// Hashes the blocks of a piece that lies in stable slots.
     pub(super) fn leaves(&mut self, id: TorrentId, piece: u32, of: Leaves) {
         let Some(torrent) = self.engine.torrent(id) else { return };

@@ -86,7 +86,9 @@ fn a_seeder_of_wrong_bytes_is_found_out() {
     let metainfo = torrent(temp.path());
     let payload = payload::Payload::read(&metainfo, temp.path()).expect("the payload fits");
     let mut lied_to = metainfo.clone();
-    lied_to.piece_hashes.iter_mut().for_each(|hash| hash[0] ^= 1);
+    let mut wrong = lied_to.piece_hashes.to_vec();
+    wrong.iter_mut().for_each(|hash| hash[0] ^= 1);
+    lied_to.piece_hashes = wrong.into();
     let report = with_source(&metainfo, payload, |addr| leech::run(&plan(addr), &lied_to)).expect("a report");
     let error = report.verdict().expect_err("every checked piece is bad").to_string();
     assert!(error.contains("checked pieces differ"), "{error}");

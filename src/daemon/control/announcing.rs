@@ -1,4 +1,4 @@
-//! Who is dialled, and what trackers are told and tell.
+//! Who is dialled or fetched from, and what trackers are told and tell.
 
 use super::*;
 
@@ -20,6 +20,21 @@ impl Control<'_> {
                 _ => self.workers[core].send(ToWorker::Dial { torrent: id, address }),
             }
         }
+    }
+
+    /// Has web seeds give what a torrent lacks, if it has any.
+    pub(super) fn fetch_from_web(&mut self, id: TorrentId) {
+        let swarm = &self.swarms[id.0 as usize];
+        let none = self.config.web_seeds.is_empty() && swarm.metainfo.web_seeds.is_empty();
+        let Some(live) = swarm.live.as_ref().filter(|_| !none && self.phase == Phase::Running) else {
+            return;
+        };
+        if live.shared.is_satisfied() {
+            return;
+        }
+        let (metainfo, shared) = (Arc::clone(&swarm.metainfo), Arc::clone(&live.shared));
+        let given = &self.config.web_seeds;
+        self.web_seeds.fetch(id, || Sources { metainfo, shared, given: given.clone() });
     }
 
     /// Announces what is due, or has it wait until fewer announces are under way.

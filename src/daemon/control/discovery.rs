@@ -68,7 +68,7 @@ impl Control<'_> {
 
     /// Says what a torrent needs, if that has changed.
     pub(super) fn discover(&mut self, id: TorrentId) {
-        if self.phase != Phase::Running {
+        if self.phase != Phase::Running || self.finding.discovery.is_idle() {
             return;
         }
         let swarm = &self.swarms[id.0 as usize];

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::ids::CoreConn;
+use crate::daemon::deliver::deliver;
 use crate::daemon::files::write_all;
 use crate::engine::action::Farewell;
 
@@ -53,8 +54,8 @@ impl Control<'_> {
                     live.durable.clear(piece);
                 }
                 swarm.roster.candidates.handle_wanting(now);
-                self.web_seeds.wake(torrent);
                 order(swarm, Order::Lost(piece));
+                self.fetch_from_web(torrent);
             }
             Report::DiskFailed { torrent, errno } => self.disk_failed(torrent, disk_advice(errno)),
             Report::Torn { torrent, piece } => self.disk_failed(torrent, torn_advice(piece)),
@@ -133,11 +134,7 @@ impl Control<'_> {
                     result = Err(error.raw_os_error().unwrap_or(libc::EIO));
                 }
             }
-            let mut message = ToWorker::Edges { job, result };
-            while let Err(back) = worker.push(message) {
-                message = back;
-                tokio::task::yield_now().await;
-            }
+            deliver(&worker, ToWorker::Edges { job, result }).await;
         });
     }
 }

@@ -6,8 +6,8 @@ use crate::io::sockets;
 use crate::proto::metainfo::Metainfo;
 use crate::shared::sleepers::Sleepers;
 
-/// Descriptors of an open torrent besides its files: directory, journal, lock.
-const TORRENT_DESCRIPTORS: u64 = 3;
+/// Descriptors of an open torrent besides its files: two directories, journal, lock.
+const TORRENT_DESCRIPTORS: u64 = 4;
 
 /// Descriptors of each of its files at most: the pair that the workers hold while the torrent is open, and
 /// another if the control thread's own cache (`daemon/files.rs`) closed its share of it and opened it anew.

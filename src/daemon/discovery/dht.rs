@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use super::{Command, DhtSetup, DhtStatus, News, clock, random};
+use super::{Command, DhtSetup, DhtStatus, News, clock};
 use crate::base::address::AddressClass;
-use crate::base::limits::{DHT_BOOTSTRAP_MAX, DHT_DATAGRAM_BYTES_MAX, DHT_READ_PER_SEC};
+use crate::base::limits::{DHT_DATAGRAM_BYTES_MAX, DHT_READ_PER_SEC};
 use crate::base::time::{Instant, Span};
+use crate::daemon::random::random;
 use crate::daemon::store::StateDir;
-use crate::daemon::tracker::blocking::BlockingJobs;
+use crate::daemon::tracker::{Lookup, SystemResolver};
 use crate::engine::candidates::Source;
 use crate::engine::dht::guard::Bucket;
 use crate::engine::dht::schedule::Schedule;
@@ -146,15 +147,14 @@ impl<F: Fn(News)> Part<F> {
         let id = (mode == Mode::Serving).then(|| node_id(state.dht_seed(address.port())));
         let nodes = state.read_nodes(family, &network);
         let config = DhtConfig { family, mode, secret, id, bootstrap: Vec::new(), nodes };
-        let [seed @ .., _, _, _, _, _, _, _, _] = random()?;
-        let [a, b, c, d, e, f, g, h, ..] = seed;
+        let seed = u64::from_le_bytes(random()?);
         Ok(Self {
             socket: UdpSocket::from_std(socket)?,
             address,
             family,
             network,
             dht: Dht::new(config, now),
-            schedule: Schedule::new(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
+            schedule: Schedule::new(seed),
             state,
             inbox,
             tell,
@@ -294,19 +294,18 @@ pub(super) async fn resolve(named: Vec<String>, parts: Vec<UnboundedSender<Comma
         // False once all have ended.
         parts.iter().map(|part| part.send(command.clone()).is_ok()).fold(false, |any, sent| any | sent)
     };
-    let addresses: Vec<SocketAddr> = named.iter().filter_map(|text| text.parse().ok()).collect();
-    if !addresses.is_empty() && !tell(addresses) {
-        return;
-    }
-    let mut names: Vec<String> =
-        named.into_iter().filter(|text| text.parse::<SocketAddr>().is_err()).collect();
-    let jobs = Arc::new(BlockingJobs::new("troc-dns", DHT_BOOTSTRAP_MAX));
+    let lookup = Lookup::new(Arc::new(SystemResolver));
+    let mut names = named;
     while !names.is_empty() {
         let mut rest = Vec::new();
         for name in names {
-            let host = name.clone();
-            let found = jobs.run(move || host.to_socket_addrs().map(Iterator::collect::<Vec<_>>)).await;
-            let mut found = found.ok().and_then(Result::ok).unwrap_or_default();
+            // The command line is checked: each has a port.
+            let Some((host, Ok(port))) = name.rsplit_once(':').map(|(host, port)| (host, port.parse()))
+            else {
+                continue;
+            };
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let mut found = lookup.addresses(host, port, clock::now()).await;
             found.retain(|address| match AddressClass::of(address.ip()) {
                 AddressClass::Global => true,
                 class => !public && class.may_operator_name(),
@@ -320,7 +319,7 @@ pub(super) async fn resolve(named: Vec<String>, parts: Vec<UnboundedSender<Comma
         names = rest;
         if !names.is_empty() {
             tracing::debug!("no address yet for bootstrap nodes: {}", names.join(", ").escape_debug());
-            tokio::time::sleep(std::time::Duration::from_nanos(RESOLVE_AGAIN.0)).await;
+            tokio::time::sleep(clock::duration(RESOLVE_AGAIN)).await;
         }
     }
 }

@@ -9,9 +9,10 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::interfaces::{Interface, interfaces};
-use super::{Command, News, clock, random};
+use super::{Command, News, clock};
 use crate::base::limits::LSD_DATAGRAM_BYTES_MAX;
 use crate::base::time::{Instant, Span};
+use crate::daemon::random::random;
 use crate::engine::candidates::Source;
 use crate::engine::lsd::Lsd;
 use crate::proto::lsd::{Announce, GROUP_V4, GROUP_V6, PORT, group};
@@ -107,8 +108,7 @@ pub(super) async fn run(
         })
     };
     let (mut v4, mut v6) = (open(Family::V4).ok(), open(Family::V6).ok());
-    let cookie =
-        random().map_or(0, |[a, b, c, d, e, f, g, h, ..]| u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    let cookie = random().map_or(0, u64::from_le_bytes);
     let port = listen.map_or(0, |address| address.port());
     let mut lsd = Lsd::new(port, cookie, clock::now());
     let mut found = Vec::new();
@@ -162,7 +162,7 @@ async fn receive(group: Option<&Group>, buffer: &mut [u8]) -> (usize, SocketAddr
     loop {
         match group.socket.recv_from(buffer).await {
             Ok(received) => return received,
-            Err(_) => tokio::time::sleep(std::time::Duration::from_nanos(PAUSE.0)).await,
+            Err(_) => tokio::time::sleep(clock::duration(PAUSE)).await,
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! It serves info hashes, not torrents: what is [`Wanted`] need not have metadata yet. Decisions are in
 //! `engine/dht/` and `engine/lsd.rs`; here are sockets, clocks and names. Private torrents are never wanted
-//! (BEP 27): neither announced nor looked for.
+//! (BEP 27), and a link that turns out to name one is forgotten: until then nobody knows.
 
 mod dht;
 mod interfaces;
@@ -149,6 +149,11 @@ impl Discovery {
         Ok(discovery)
     }
 
+    /// Whether nothing runs that could be told anything.
+    pub const fn is_idle(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// Peers of a torrent are wanted, or it is to be found by others. Said again when something has changed;
     /// costs nothing if nothing has.
     pub fn want(&mut self, wanted: Wanted) {
@@ -157,7 +162,7 @@ impl Discovery {
             self.forget(wanted.info_hash);
             return;
         }
-        if self.parts.is_empty() || self.wanted.get(&wanted.info_hash) == Some(&wanted) {
+        if self.is_idle() || self.wanted.get(&wanted.info_hash) == Some(&wanted) {
             return;
         }
         self.wanted.insert(wanted.info_hash, wanted);
@@ -204,13 +209,6 @@ impl Discovery {
             let _ = part.send(command.clone());
         }
     }
-}
-
-/// Random bytes of the kernel.
-fn random() -> io::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

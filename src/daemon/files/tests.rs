@@ -21,7 +21,7 @@ pub(crate) fn metainfo(files: &[(&str, u64)]) -> Arc<Metainfo> {
         v2: None,
         name: "t".to_owned(),
         geometry: Geometry::new(total, 16 << 10),
-        piece_hashes: Vec::new(),
+        piece_hashes: Default::default(),
         files: files.iter().map(entry).collect(),
         trackers: Vec::new(),
         web_seeds: Vec::new(),
@@ -29,7 +29,6 @@ pub(crate) fn metainfo(files: &[(&str, u64)]) -> Arc<Metainfo> {
         comment: None,
         created_by: None,
         creation_date: None,
-        info_range: 0..0,
         info: Default::default(),
         symlinks_skipped: 0,
     })

@@ -89,12 +89,12 @@ impl Digester<'_> {
         while !cursors.is_empty() {
             let mut parts: [&[u8]; LANES] = [&[]; LANES];
             for cursor in &cursors {
+                let part = cursor.of_piece(geometry);
                 if self.method.digests.has_leaves() {
                     let real = self.job.real_len(cursor.piece).saturating_sub(cursor.begin) as usize;
-                    let part = cursor.of_piece(geometry);
                     merkle::push_leaves(&part[..part.len().min(real)], &mut lanes[cursor.lane].leaves);
                 }
-                parts[cursor.lane] = cursor.of_piece(geometry);
+                parts[cursor.lane] = part;
             }
             self.append(lanes, parts);
             cursors.retain_mut(|cursor| {

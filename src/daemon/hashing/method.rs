@@ -39,7 +39,7 @@ pub struct PieceDigest {
 
 impl Digests {
     /// All that a torrent tells of its pieces.
-    pub const fn of_torrent(metainfo: &Metainfo) -> Self {
+    pub fn of_torrent(metainfo: &Metainfo) -> Self {
         match (metainfo.has_v1(), metainfo.v2.is_some()) {
             (true, true) => Self::Both,
             (true, false) => Self::Sha1,
@@ -61,10 +61,10 @@ impl Digests {
 impl PieceDigest {
     /// Whether it is that of piece `piece`: by all that the torrent tells of it (a hybrid from a magnet
     /// link may lack its piece layers), and by something at least.
-    pub fn fits(&self, metainfo: &Metainfo, piece: u32) -> bool {
+    pub fn fits(mut self, metainfo: &Metainfo, piece: u32) -> bool {
         let sha1 = metainfo.piece_hashes.get(piece as usize).map(|wanted| self.sha1 == Some(*wanted));
         let tree = metainfo.v2.as_ref().and_then(|v2| v2.piece(piece)).filter(|tree| tree.root.is_some());
-        let leaves = tree.map(|tree| tree.verify(&mut self.leaves.clone()));
+        let leaves = tree.map(|tree| tree.verify(&mut self.leaves));
         match (sha1, leaves) {
             (None, None) => false,
             (sha1, leaves) => sha1.unwrap_or(true) && leaves.unwrap_or(true),

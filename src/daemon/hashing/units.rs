@@ -112,12 +112,9 @@ impl Job {
         Some(Unit { piece: run.first, begin: begin as u32, len: left.min(u64::from(UNIT_BYTES)) as u32 })
     }
 
-    /// Bytes of piece `piece` that lie in files. In torrents whose pieces are each of one file they come
-    /// first.
+    /// Bytes of piece `piece` without the padding at its end.
     pub(super) fn real_len(&self, piece: u32) -> u32 {
-        let whole = self.geometry.piece_len(piece);
-        let extents = self.layout.extents(self.geometry.piece_start(piece), whole);
-        extents.filter(|extent| extent.file.is_some()).map(|extent| extent.len).sum()
+        self.layout.content_len(self.geometry.piece_start(piece), self.geometry.piece_len(piece))
     }
 
     /// Offset of `unit` in the torrent.

@@ -23,7 +23,7 @@ const CORE_COUNTERS: &[Row<CoreCounters>] = &[
     ("troc_blocks_sent", "Blocks put into sends", |core| core.blocks_sent.get()),
     ("troc_blocks_received", "Blocks of chunks that the core completed", |core| core.blocks_received.get()),
     ("troc_written_bytes", "Bytes of chunks written to disk", |core| core.written_bytes.get()),
-    ("troc_hashed_bytes", "Bytes hashed with SHA-1", |core| core.hashed_bytes.get()),
+    ("troc_hashed_bytes", "Bytes hashed to verify them", |core| core.hashed_bytes.get()),
     ("troc_copied_bytes", "Received bytes copied once more in user space", |core| core.copied_bytes.get()),
     // The words of a core are read one after the other: a miss may be seen before its block.
     ("troc_cache_hits", "Blocks sent whose chunk was in memory", |core| {

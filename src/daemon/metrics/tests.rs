@@ -19,7 +19,7 @@ fn torrent(index: usize, have: &[u32]) -> Arc<SharedTorrent> {
         id: TorrentId(index as u32),
         info_hash: InfoHash(info_hash),
         geometry,
-        piece_hashes: vec![[0; 20]; 2],
+        piece_hashes: vec![[0; 20]; 2].into(),
         info: Default::default(),
         trees: None,
         v2_hash: None,

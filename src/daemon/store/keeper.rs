@@ -147,7 +147,8 @@ impl Keeper {
 
 /// Has files that are wanted now, or were made since, take their bytes out of the part file.
 fn take_over(replay: &mut Replay, layout: &Layout, files: &mut TorrentFiles) -> Result<(), FileError> {
-    if !believes(&replay.state, files.parts_identity()?) {
+    // Most have none, and then there is nothing to look at.
+    if replay.state.file(layout.parts().0).is_none() || !believes(&replay.state, files.parts_identity()?) {
         return Ok(());
     }
     let clean = replay.state.is_clean();

@@ -55,8 +55,7 @@ fn decode(bytes: &[u8], family: Family, network: &str) -> Option<Vec<Contact>> {
     let value = parse(bytes, 1, 8).ok()?;
     value.get(b"network").and_then(Value::as_str).filter(|found| *found == network)?;
     let nodes = value.get(b"nodes")?.as_bytes()?;
-    let entry = if family == Family::V4 { 26 } else { 38 };
-    let nodes = nodes.chunks(entry).take(DHT_SAVED_NODES_MAX);
+    let nodes = nodes.chunks(family.node_bytes()).take(DHT_SAVED_NODES_MAX);
     Some(nodes.flat_map(|node| parse_nodes(node, family)).collect())
 }
 

@@ -5,7 +5,7 @@
 //! further in ([`AddressClass::may_name`]). The address that was checked is the one connected to.
 //! Every announce has one deadline over look-up, connection, redirects and body.
 
-pub(super) mod blocking;
+mod blocking;
 mod error;
 mod hosts;
 mod http;
@@ -16,7 +16,6 @@ mod udp;
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -28,6 +27,7 @@ use crate::base::limits::{
     TRACKER_STOP_TIMEOUT, TRACKER_TIMEOUT, TRACKER_UDP_FIRST_WAIT,
 };
 use crate::base::time::{Instant as Now, Span};
+use crate::daemon::clock;
 use crate::engine::announcer::TrackerOrigin;
 use crate::proto::tracker::http::{announce_url, parse_reply};
 use crate::proto::tracker::url::{Scheme, TrackerUrl};
@@ -122,7 +122,7 @@ impl TrackerClient {
             AnnounceEvent::Stopped => self.settings.stop_timeout,
             _ => self.settings.timeout,
         };
-        let deadline = Instant::now() + std_duration(total);
+        let deadline = Instant::now() + clock::duration(total);
         let call = Call { client: self, origin, deadline, asked: Cell::new(false) };
         call.finish(url, total, call.announce(url, request)).await
     }
@@ -230,7 +230,7 @@ impl Call<'_> {
     ) -> Result<(Vec<SocketAddr>, AddressClass), AnnounceFault> {
         let (client, host) = (self.client, url.host());
         let found = client.lookup.addresses(&host, url.port(), client.now());
-        let limit = std_duration(client.settings.dns_timeout);
+        let limit = clock::duration(client.settings.dns_timeout);
         let found = tokio::time::timeout(limit, found).await.unwrap_or_default();
         let class_of = |address: &SocketAddr| (client.settings.classify)(address.ip());
         let Some(first) = found.first().map(class_of) else { return Err(AnnounceFault::NoAddress) };
@@ -259,7 +259,7 @@ impl Call<'_> {
         addresses: Vec<SocketAddr>,
         parse: impl Fn(&[u8]) -> Result<T, ReplyError> + Send + 'static,
     ) -> Result<Hop<T>, AnnounceFault> {
-        let timeout = std_duration(span_until(self.deadline));
+        let timeout = clock::duration(span_until(self.deadline));
         let get = http::Get { url, addresses, timeout, roots: self.client.settings.roots.clone(), parse };
         let outcome = match self.client.gets.run(|| get.run()).await {
             Ok(outcome) => outcome,
@@ -299,10 +299,6 @@ fn redirect(from: &TrackerUrl, location: &str) -> Result<TrackerUrl, AnnounceFau
         (Scheme::Https, Scheme::Http) => Err(AnnounceFault::Redirect(RedirectFault::Downgrade)),
         _ => Ok(to),
     }
-}
-
-const fn std_duration(span: Span) -> Duration {
-    Duration::from_nanos(span.0)
 }
 
 fn span_until(deadline: Instant) -> Span {

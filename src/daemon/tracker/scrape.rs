@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::ids::InfoHash;
+use crate::daemon::clock;
 use crate::proto::tracker::scrape::{Scrape, parse_scrape, scrape_url};
 
 impl TrackerClient {
@@ -27,7 +28,7 @@ impl TrackerClient {
     ) -> Result<Scrape, AnnounceFault> {
         let _place = self.places.acquire().await.map_err(|_| AnnounceFault::Exhausted)?;
         let total = self.settings.timeout;
-        let deadline = Instant::now() + std_duration(total);
+        let deadline = Instant::now() + clock::duration(total);
         let call = Call { client: self, origin, deadline, asked: Cell::new(false) };
         call.finish(url, total, call.scrape(url, info_hash)).await
     }

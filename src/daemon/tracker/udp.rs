@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::ids::InfoHash;
 use crate::base::limits::TRACKER_PEERS_MAX;
 use crate::base::time::Span;
+use crate::daemon::clock;
 use crate::proto::tracker::compact::Family;
 use crate::proto::tracker::scrape::Scrape;
 use crate::proto::tracker::udp::{
@@ -18,7 +19,7 @@ use crate::proto::tracker::udp::{
 use crate::proto::tracker::{AnnounceReply, AnnounceRequest};
 
 use super::error::AnnounceFault;
-use super::{span_until, std_duration};
+use super::span_until;
 
 /// Room for the longest reply that is used: header and IPv6 peers. What is longer is cut off.
 const REPLY_BYTES: usize = 20 + 18 * TRACKER_PEERS_MAX;
@@ -84,7 +85,7 @@ async fn ask_one<Q: Question>(
     first_wait: Span,
     total: Span,
 ) -> Result<Q::Reply, AnnounceFault> {
-    let deadline = Instant::now() + std_duration(total);
+    let deadline = Instant::now() + clock::duration(total);
     let (any, family) = match address {
         SocketAddr::V4(_) => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), Family::V4),
         SocketAddr::V6(_) => (SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)), Family::V6),
@@ -115,7 +116,7 @@ async fn exchange<T>(
     let mut waited = Span::ZERO;
     for wait in waits {
         socket.send(packet).await.map_err(network)?;
-        let until = Instant::now() + std_duration(wait);
+        let until = Instant::now() + clock::duration(wait);
         // A flood of foreign datagrams must not hold us beyond the wait.
         while Instant::now() < until {
             let Ok(received) = timeout_at(until, socket.recv(&mut buffer)).await else { break };

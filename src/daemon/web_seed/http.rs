@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -63,7 +62,7 @@ impl Client {
     ) -> Result<(Vec<SocketAddr>, AddressClass), Fault> {
         let host = url.host();
         let found = self.lookup.addresses(&host, url.port(), clock::now());
-        let found = timeout(std_duration(DNS_TIMEOUT), found).await.unwrap_or_default();
+        let found = timeout(clock::duration(DNS_TIMEOUT), found).await.unwrap_or_default();
         let class_of = |address: &SocketAddr| (self.classify)(address.ip());
         let first = found.first().map(class_of).ok_or(Fault::NoAddress)?;
         let allowed = |class: AddressClass| match from {
@@ -82,7 +81,7 @@ impl Client {
     async fn connect(&self, url: &WebUrl, addresses: &[SocketAddr]) -> Result<Sender, Fault> {
         let mut last = Fault::NoAddress;
         for &address in addresses {
-            let limit = std_duration(self.connect_timeout);
+            let limit = clock::duration(self.connect_timeout);
             match timeout(limit, self.connect_to(url, address)).await {
                 Ok(Ok(sender)) => return Ok(sender),
                 Ok(Err(fault)) => last = fault,
@@ -234,7 +233,7 @@ impl Session {
             open.sender.ready().await?;
             open.sender.send_request(request).await
         };
-        let answered = timeout(std_duration(stall), exchange).await.map_err(|_| Fault::Stalled(stall))?;
+        let answered = timeout(clock::duration(stall), exchange).await.map_err(|_| Fault::Stalled(stall))?;
         let response = answered.map_err(|error| Fault::of_hyper(&error))?;
         let class = open.class;
         self.open = Some(open);
@@ -285,7 +284,7 @@ impl Body {
 
     async fn frame(&mut self) -> Result<Option<Bytes>, Fault> {
         loop {
-            let frame = timeout(std_duration(self.stall), self.body.frame()).await;
+            let frame = timeout(clock::duration(self.stall), self.body.frame()).await;
             match frame.map_err(|_| Fault::Stalled(self.stall))? {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(Fault::of_hyper(&error)),
@@ -331,8 +330,4 @@ fn head<B>(response: &Response<B>) -> Head<'_> {
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
-}
-
-pub(super) const fn std_duration(span: Span) -> Duration {
-    Duration::from_nanos(span.0)
 }

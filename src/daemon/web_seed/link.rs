@@ -13,9 +13,10 @@ use tokio::time::timeout;
 
 use super::Seed;
 use super::fault::Fault;
-use super::http::{Body, Client, Session, std_duration};
+use super::http::{Body, Client, Session};
 use crate::base::ids::PeerId;
 use crate::base::limits::KEEPALIVE_INTERVAL;
+use crate::daemon::clock;
 use crate::engine::web_seed::answer::Ask;
 use crate::engine::web_seed::feed::{BadRequest, Feed, Part};
 use crate::engine::web_seed::source::End;
@@ -143,7 +144,7 @@ impl Link<'_> {
             if let Some(part) = self.feed.borrow_mut().poll_part(&self.seed.layout) {
                 return Ok(part);
             }
-            if timeout(std_duration(KEEPALIVE_INTERVAL), self.asked.notified()).await.is_err() {
+            if timeout(clock::duration(KEEPALIVE_INTERVAL), self.asked.notified()).await.is_err() {
                 self.write(VecDeque::from([Bytes::from_static(&[0; 4])])).await?;
             }
         }

@@ -92,11 +92,6 @@ impl Announcers {
         self.parts.iter().all(Announcer::is_stopped)
     }
 
-    /// See [`Announcer::has_trackers`].
-    pub fn has_trackers(&self) -> bool {
-        self.parts.iter().any(Announcer::has_trackers)
-    }
-
     fn find(&mut self, TrackerIndex(at): TrackerIndex) -> Option<(&mut Announcer, TrackerIndex)> {
         let mut at = at;
         for part in &mut self.parts {

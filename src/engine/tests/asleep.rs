@@ -28,7 +28,7 @@ fn wake(rig: &mut Rig) -> Vec<ConnId> {
         id: ID,
         info_hash: SLEEPING,
         geometry,
-        piece_hashes: vec![[0; 20]; geometry.piece_count() as usize],
+        piece_hashes: vec![[0; 20]; geometry.piece_count() as usize].into(),
         info: Default::default(),
         trees: None,
         v2_hash: None,

@@ -23,7 +23,7 @@ fn node(exchange: Exchange, private: bool) -> Rig {
             id: TorrentId(0),
             info_hash: HASH,
             geometry,
-            piece_hashes: vec![[0; 20]],
+            piece_hashes: vec![[0; 20]].into(),
             layout: Layout::new(std::iter::once(FileSpan { length: geometry.total_bytes, pad: false })),
             private,
         };

@@ -204,7 +204,7 @@ fn add_torrent(rig: &mut Rig, id: u32, limits: TorrentLimits) {
         id: TorrentId(id),
         info_hash: InfoHash([id as u8 + 100; 20]),
         geometry: Geometry::new(1 << 20, 1 << 20),
-        piece_hashes: vec![[0; 20]],
+        piece_hashes: vec![[0; 20]].into(),
         info: Default::default(),
         trees: None,
         v2_hash: None,

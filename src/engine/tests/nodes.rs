@@ -54,7 +54,7 @@ fn d4_nothing_is_said_of_nodes_about_a_private_torrent() {
         id: TorrentId(1),
         info_hash: InfoHash([9; 20]),
         geometry: rig.shared.meta.geometry,
-        piece_hashes: vec![[0; 20]; 3],
+        piece_hashes: vec![[0; 20]; 3].into(),
         layout: Layout::new(std::iter::once(FileSpan {
             length: rig.shared.meta.geometry.total_bytes,
             pad: false,

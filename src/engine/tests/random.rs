@@ -76,7 +76,7 @@ fn shared(seed: u64, total_bytes: u64, piece_bytes: u32, cores: usize, now: Inst
         id: TORRENT,
         info_hash: HASH,
         geometry,
-        piece_hashes: vec![RIGHT; geometry.piece_count() as usize],
+        piece_hashes: vec![RIGHT; geometry.piece_count() as usize].into(),
         info: Default::default(),
         trees: None,
         v2_hash: None,

@@ -51,7 +51,7 @@ fn rig(kind: Kind, pieces: u32, complete: bool) -> Rig {
         id: TorrentId(0),
         info_hash: HASH,
         geometry,
-        piece_hashes: if kind == Kind::Hybrid { vec![[0; 20]; pieces as usize] } else { Vec::new() },
+        piece_hashes: if kind == Kind::Hybrid { vec![[0; 20]; pieces as usize] } else { Vec::new() }.into(),
         trees: Some(Arc::new(trees)),
         v2_hash: (kind == Kind::Hybrid).then_some(V2_HASH),
         layout: Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false })),

@@ -22,7 +22,7 @@ fn rig(wanted: &[Priority], have: &[u32], sequential: bool) -> Rig {
         id: TorrentId(0),
         info_hash: HASH,
         geometry,
-        piece_hashes: vec![[0; 20]; pieces as usize],
+        piece_hashes: vec![[0; 20]; pieces as usize].into(),
         layout,
         private: false,
     };

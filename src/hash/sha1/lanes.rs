@@ -8,22 +8,10 @@
 #![allow(unsafe_code)] // The processor's SHA instructions.
 
 use super::{BLOCK_BYTES, State};
+pub use crate::hash::lanes::available;
 
 /// Inputs that are digested side by side at most.
 pub const LANES: usize = 4;
-
-/// Whether this processor has the instructions.
-#[cfg(target_arch = "x86_64")]
-pub fn available() -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    has!("sha") && has!("ssse3") && has!("sse4.1")
-}
-
-/// Whether this processor has the instructions.
-#[cfg(not(target_arch = "x86_64"))]
-pub const fn available() -> bool {
-    false
-}
 
 /// Appends the whole blocks `data[i]`, as many in each, to what `states[i]` has digested.
 pub fn compress<const N: usize>(states: &mut [State; N], data: [&[u8]; N]) {
@@ -42,15 +30,12 @@ pub fn compress<const N: usize>(states: &mut [State; N], data: [&[u8]; N]) {
 #[allow(clippy::needless_range_loop, reason = "a lane names the same place in several rows")]
 mod x86 {
     use std::arch::x86_64::{
-        __m128i, _mm_add_epi32, _mm_extract_epi32, _mm_loadu_si128, _mm_set_epi32, _mm_set_epi64x,
-        _mm_setzero_si128, _mm_sha1msg1_epu32, _mm_sha1msg2_epu32, _mm_sha1nexte_epu32, _mm_sha1rnds4_epu32,
-        _mm_shuffle_epi8, _mm_xor_si128,
+        _mm_add_epi32, _mm_extract_epi32, _mm_set_epi32, _mm_set_epi64x, _mm_setzero_si128,
+        _mm_sha1msg1_epu32, _mm_sha1msg2_epu32, _mm_sha1nexte_epu32, _mm_sha1rnds4_epu32, _mm_xor_si128,
     };
 
     use super::{BLOCK_BYTES, State};
-
-    /// A register of each lane.
-    type Row<const N: usize> = [__m128i; N];
+    use crate::hash::lanes::x86::{Row, load};
 
     /// The working variables: `abcd` as the instructions want them, and what becomes `e`.
     struct Working<const N: usize> {
@@ -75,9 +60,10 @@ mod x86 {
             now.abcd[lane] = _mm_set_epi32(a, b, c, d);
             now.e[lane] = _mm_set_epi32(e, 0, 0, 0);
         }
+        let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
         for block in 0..blocks {
             // SAFETY: the block lies within the bytes that the caller vouches for.
-            let words = unsafe { load(data.map(|start| start.add(block * BLOCK_BYTES))) };
+            let words = unsafe { load(data.map(|start| start.add(block * BLOCK_BYTES)), order) };
             one_block(&mut now, words);
         }
         for (lane, state) in states.iter_mut().enumerate() {
@@ -91,26 +77,6 @@ mod x86 {
             ]
             .map(i32::cast_unsigned);
         }
-    }
-
-    /// The sixteen big-endian words of one block of each lane, four to a register.
-    ///
-    /// # Safety
-    ///
-    /// A whole block can be read at each of `blocks`.
-    #[inline]
-    #[target_feature(enable = "sha,ssse3,sse4.1")]
-    unsafe fn load<const N: usize>(blocks: [*const u8; N]) -> [Row<N>; 4] {
-        let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
-        let mut words = [[_mm_setzero_si128(); N]; 4];
-        for (index, row) in words.iter_mut().enumerate() {
-            for (lane, word) in row.iter_mut().enumerate() {
-                // SAFETY: 16 of the 64 bytes of the block; unaligned loads are allowed.
-                let raw = unsafe { _mm_loadu_si128(blocks[lane].add(16 * index).cast()) };
-                *word = _mm_shuffle_epi8(raw, order);
-            }
-        }
-        words
     }
 
     /// Eighty rounds, four at a time; `F` is the function and constant of rounds 0, 20, 40 and 60 on.

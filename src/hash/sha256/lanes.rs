@@ -9,22 +9,10 @@
 #![allow(unsafe_code)] // The processor's SHA instructions.
 
 use super::{BLOCK_BYTES, State};
+pub use crate::hash::lanes::available;
 
 /// Inputs that are digested side by side at most.
 pub const LANES: usize = 2;
-
-/// Whether this processor has the instructions.
-#[cfg(target_arch = "x86_64")]
-pub fn available() -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    has!("sha") && has!("ssse3") && has!("sse4.1")
-}
-
-/// Whether this processor has the instructions.
-#[cfg(not(target_arch = "x86_64"))]
-pub const fn available() -> bool {
-    false
-}
 
 /// Appends the whole blocks `data[i]`, as many in each, to what `states[i]` has digested.
 pub fn compress<const N: usize>(states: &mut [State; N], data: [&[u8]; N]) {
@@ -43,15 +31,12 @@ pub fn compress<const N: usize>(states: &mut [State; N], data: [&[u8]; N]) {
 #[allow(clippy::needless_range_loop, reason = "a lane names the same place in several rows")]
 mod x86 {
     use std::arch::x86_64::{
-        __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_extract_epi32, _mm_loadu_si128, _mm_set_epi32,
-        _mm_set_epi64x, _mm_setzero_si128, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32,
-        _mm_shuffle_epi8, _mm_shuffle_epi32,
+        _mm_add_epi32, _mm_alignr_epi8, _mm_extract_epi32, _mm_set_epi32, _mm_set_epi64x, _mm_setzero_si128,
+        _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi32,
     };
 
     use super::{BLOCK_BYTES, State};
-
-    /// A register of each lane.
-    type Row<const N: usize> = [__m128i; N];
+    use crate::hash::lanes::x86::{Row, load};
 
     /// FIPS 180-4, section 4.2.2.
     const CONSTANTS: [[u32; 4]; 16] = [
@@ -96,9 +81,10 @@ mod x86 {
             now.abef[lane] = _mm_set_epi32(a, b, e, f);
             now.cdgh[lane] = _mm_set_epi32(c, d, g, h);
         }
+        let order = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
         for block in 0..blocks {
             // SAFETY: the block lies within the bytes that the caller vouches for.
-            let words = unsafe { load(data.map(|start| start.add(block * BLOCK_BYTES))) };
+            let words = unsafe { load(data.map(|start| start.add(block * BLOCK_BYTES)), order) };
             one_block(&mut now, words);
         }
         for (lane, state) in states.iter_mut().enumerate() {
@@ -115,26 +101,6 @@ mod x86 {
             ]
             .map(i32::cast_unsigned);
         }
-    }
-
-    /// The sixteen big-endian words of one block of each lane, four to a register.
-    ///
-    /// # Safety
-    ///
-    /// A whole block can be read at each of `blocks`.
-    #[inline]
-    #[target_feature(enable = "sha,ssse3,sse4.1")]
-    unsafe fn load<const N: usize>(blocks: [*const u8; N]) -> [Row<N>; 4] {
-        let order = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
-        let mut words = [[_mm_setzero_si128(); N]; 4];
-        for (index, row) in words.iter_mut().enumerate() {
-            for (lane, word) in row.iter_mut().enumerate() {
-                // SAFETY: 16 of the 64 bytes of the block; unaligned loads are allowed.
-                let raw = unsafe { _mm_loadu_si128(blocks[lane].add(16 * index).cast()) };
-                *word = _mm_shuffle_epi8(raw, order);
-            }
-        }
-        words
     }
 
     /// Sixty-four rounds, four at a time.

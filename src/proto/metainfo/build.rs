@@ -127,7 +127,8 @@ fn entry(file: &FileEntry) -> Item<'_> {
     Item::dict(entry)
 }
 
-fn strings(texts: &[String]) -> Item<'_> {
+/// A list of strings.
+pub(super) fn strings(texts: &[String]) -> Item<'_> {
     Item::List(texts.iter().map(|text| text.as_str().into()).collect())
 }
 

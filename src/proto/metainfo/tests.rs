@@ -70,14 +70,14 @@ fn a_single_file_torrent_is_read() {
     );
     let metainfo = Metainfo::parse(&bytes).unwrap();
     assert_eq!(metainfo.geometry, Geometry::new(5, 16384));
-    assert_eq!(metainfo.piece_hashes, [*HASH]);
+    assert_eq!(metainfo.piece_hashes[..], [*HASH]);
     assert_eq!(metainfo.files, [FileEntry { path: vec!["a.txt".to_owned()], length: 5, pad: false }]);
     assert_eq!(metainfo.trackers, [["http://tracker.example/announce"]]);
     assert_eq!(metainfo.web_seeds, ["https://mirror.example/a.txt"]);
     assert_eq!(metainfo.comment.as_deref(), Some("a comment"));
     assert_eq!(metainfo.created_by.as_deref(), Some("somebody"));
     assert_eq!((metainfo.creation_date, metainfo.private), (Some(1_700_000_000), true));
-    let info = &bytes[metainfo.info_range.clone()];
+    let info = &metainfo.info[..];
     assert_eq!(metainfo.info_hash.0, <[u8; 20]>::from(Sha1::digest(info)));
     assert!(info.starts_with(b"d6:length") && info.ends_with(b"7:privatei1ee"));
 }
@@ -131,7 +131,7 @@ fn t5_the_info_hash_is_of_the_raw_bytes_and_a_second_info_is_refused() {
     let bytes = format!("d4:info{info}8:announce0:e");
     let metainfo = Metainfo::parse(bytes.as_bytes()).unwrap();
     assert_eq!(metainfo.info_hash.0, <[u8; 20]>::from(Sha1::digest(info)));
-    assert_eq!(&bytes[metainfo.info_range], info);
+    assert_eq!(metainfo.info, info);
     for twice in [format!("d4:info{info}4:info{info}e"), format!("d4:info{info}1:a0:4:info{info}e")] {
         let error = error(twice.as_bytes());
         assert!(matches!(error, MetainfoError::Bencode(error) if error.flaw == Flaw::DuplicateKey));

@@ -33,7 +33,7 @@ impl Metainfo {
     }
 
     /// Whether pieces have SHA-1 digests: the torrent is of v1, or hybrid.
-    pub const fn has_v1(&self) -> bool {
+    pub fn has_v1(&self) -> bool {
         !self.piece_hashes.is_empty()
     }
 }

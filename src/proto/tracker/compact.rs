@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::PeerList;
+use crate::base::address::{AddressClass, canonical};
 
 /// Which addresses a compact list holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,37 @@ pub enum Family {
     V4,
     /// 16 bytes of address.
     V6,
+}
+
+impl Family {
+    /// Length of a compact address and its port.
+    pub const fn peer_bytes(self) -> usize {
+        match self {
+            Self::V4 => 6,
+            Self::V6 => 18,
+        }
+    }
+
+    /// Length of the same behind the id of a node of the hash table (BEP 5).
+    pub const fn node_bytes(self) -> usize {
+        20 + self.peer_bytes()
+    }
+}
+
+/// A compact IPv4 address and its port.
+pub fn read_v4(&[a, b, c, d, high, low]: &[u8; 6]) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
+}
+
+/// A compact IPv6 address and its port.
+pub fn read_v6([address @ .., high, low]: &[u8; 18]) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::from(*address), u16::from_be_bytes([*high, *low])))
+}
+
+/// The address as it is connected to; `None` if no host can be there.
+pub fn usable(address: SocketAddr) -> Option<SocketAddr> {
+    let address = SocketAddr::new(canonical(address.ip()), address.port());
+    (address.port() != 0 && AddressClass::of(address.ip()).is_host()).then_some(address)
 }
 
 /// The peers in `bytes`; a remainder at the end is ignored, since some trackers cut their replies.
@@ -24,17 +56,11 @@ pub(super) fn append(list: &mut PeerList, bytes: &[u8], family: Family) {
     match family {
         Family::V4 => {
             let (entries, _rest) = bytes.as_chunks::<6>();
-            for [a, b, c, d, high, low] in entries {
-                let port = u16::from_be_bytes([*high, *low]);
-                push(list, SocketAddr::from((Ipv4Addr::new(*a, *b, *c, *d), port)));
-            }
+            entries.iter().for_each(|entry| push(list, read_v4(entry)));
         }
         Family::V6 => {
             let (entries, _rest) = bytes.as_chunks::<18>();
-            for [address @ .., high, low] in entries {
-                let port = u16::from_be_bytes([*high, *low]);
-                push(list, SocketAddr::from((Ipv6Addr::from(*address), port)));
-            }
+            entries.iter().for_each(|entry| push(list, read_v6(entry)));
         }
     }
 }

@@ -10,7 +10,6 @@ pub mod url;
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use crate::base::address::{AddressClass, canonical};
 use crate::base::ids::{InfoHash, PeerId};
 use crate::base::limits::{TRACKER_PEERS_MAX, TRACKER_TEXT_BYTES_MAX};
 use crate::base::time::Span;
@@ -108,9 +107,10 @@ impl PeerList {
     }
 
     fn push(&mut self, address: SocketAddr) {
-        let address = SocketAddr::new(canonical(address.ip()), address.port());
-        let usable = address.port() != 0 && AddressClass::of(address.ip()).is_host();
-        if usable && !self.is_full() && self.seen.insert(address) {
+        if let Some(address) = compact::usable(address)
+            && !self.is_full()
+            && self.seen.insert(address)
+        {
             self.peers.push(address);
         }
     }

@@ -1,4 +1,4 @@
-//! Length-prefixed messages (BEP 3, 6, 10), read without copying and without allocating.
+//! Length-prefixed messages (BEP 3, 5, 6, 10, 52), read without copying and without allocating.
 //!
 //! The payload of `piece` never passes through here: [`next_frame`] stops after its header, and
 //! whoever owns the socket moves the block to its slot.

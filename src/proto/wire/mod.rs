@@ -1,4 +1,4 @@
-//! The peer wire (BEP 3, 6, 10, 20, 21): what travels over one connection, as values.
+//! The peer wire (BEP 3, 5, 6, 9, 10, 11, 20, 21, 52, 55): what travels over one connection, as values.
 //!
 //! Nothing here knows a torrent: whether an index or a block exists is the engine's question.
 

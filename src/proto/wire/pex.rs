@@ -2,12 +2,12 @@
 //!
 //! An address counts as it stands on the wire, unchecked: whether it may be dialled is the engine's question.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::WireError;
 use crate::base::limits::{MESSAGE_DEPTH_MAX, PEX_USED_MAX};
 use crate::proto::bencode::{self, BencodeError, Flaw, Item, Value};
-use crate::proto::tracker::compact::write_peer;
+use crate::proto::tracker::compact::{read_v4, read_v6, write_peer};
 
 /// Tokens of a message: six strings with their keys, and room for keys that later clients may add.
 const PEX_TOKENS_MAX: usize = 64;
@@ -57,8 +57,8 @@ impl PexMessage {
         let list = |key: &[u8]| root.get(key).and_then(Value::as_bytes).unwrap_or_default();
         let (v4, _rest) = list(b"added").as_chunks::<6>();
         let (v6, _rest) = list(b"added6").as_chunks::<18>();
-        let v4 = with_flags(v4.iter().map(of_v4), list(b"added.f"));
-        let v6 = with_flags(v6.iter().map(of_v6), list(b"added6.f"));
+        let v4 = with_flags(v4.iter().map(read_v4), list(b"added.f"));
+        let v6 = with_flags(v6.iter().map(read_v6), list(b"added6.f"));
         Ok(Self { added: v4.chain(v6).collect(), dropped: Vec::new() })
     }
 
@@ -97,14 +97,6 @@ fn with_flags(
 ) -> impl Iterator<Item = (SocketAddr, PexFlags)> {
     let flags = flags.iter().copied().chain(std::iter::repeat(0));
     addresses.zip(flags.map(PexFlags)).take(PEX_USED_MAX)
-}
-
-fn of_v4(&[a, b, c, d, high, low]: &[u8; 6]) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
-}
-
-fn of_v6([address @ .., high, low]: &[u8; 18]) -> SocketAddr {
-    SocketAddr::from((Ipv6Addr::from(*address), u16::from_be_bytes([*high, *low])))
 }
 
 #[cfg(test)]
@@ -170,8 +162,8 @@ mod tests {
             peers in proptest::collection::vec((any::<[u8; 18]>(), any::<bool>(), any::<u8>()), 0..50)
         ) {
             let of = |(bytes, v6, flags): ([u8; 18], bool, u8)| {
-                let v4 = of_v4(bytes.first_chunk().unwrap());
-                (if v6 { of_v6(&bytes) } else { v4 }, PexFlags(flags))
+                let v4 = read_v4(bytes.first_chunk().unwrap());
+                (if v6 { read_v6(&bytes) } else { v4 }, PexFlags(flags))
             };
             let mut added: Vec<_> = peers.into_iter().map(of).collect();
             let message = PexMessage { added: added.clone(), dropped: Vec::new() };

@@ -30,7 +30,7 @@ impl Content {
             id,
             info_hash: Self::INFO_HASH,
             geometry: self.geometry,
-            piece_hashes: vec![Self::DIGEST; self.geometry.piece_count() as usize],
+            piece_hashes: vec![Self::DIGEST; self.geometry.piece_count() as usize].into(),
             info: Default::default(),
             trees: None,
             v2_hash: None,

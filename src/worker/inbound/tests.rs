@@ -77,7 +77,7 @@ fn shared(total_bytes: u64, piece_bytes: u32) -> Arc<SharedTorrent> {
         id: TORRENT,
         info_hash: InfoHash([7; 20]),
         geometry,
-        piece_hashes: vec![[1; 20]; geometry.piece_count() as usize],
+        piece_hashes: vec![[1; 20]; geometry.piece_count() as usize].into(),
         info: Default::default(),
         trees: None,
         v2_hash: None,

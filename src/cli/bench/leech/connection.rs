@@ -12,6 +12,7 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{BlockRef, Geometry};
 use crate::base::ids::{InfoHash, PeerId};
 use crate::base::limits::{BENCH_SAMPLE_INTERVAL, MESSAGE_BYTES_MAX};
+use crate::base::piece_hashes::PieceHashes;
 use crate::base::units::{BLOCK_BYTES, PIECE_HEADER_BYTES};
 use crate::cli::bench::histogram::Histogram;
 use crate::hash::sha1::digest;
@@ -30,7 +31,7 @@ const CALLS_PER_TURN: u32 = 64;
 pub struct Shared {
     geometry: Geometry,
     info_hash: InfoHash,
-    piece_hashes: Vec<[u8; 20]>,
+    piece_hashes: PieceHashes,
     depth: u32,
     /// Named to the kernel as the place for payload that it throws away: never written.
     nowhere: Vec<u8>,

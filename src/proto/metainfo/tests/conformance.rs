@@ -30,8 +30,8 @@ fn good_pieces(metainfo: &Metainfo) -> Option<usize> {
         payload.extend(fs::read(file.path.iter().fold(root.clone(), |path, name| path.join(name))).ok()?);
     }
     let pieces = payload.chunks(metainfo.geometry.piece_bytes as usize);
-    let good = pieces.zip(&metainfo.piece_hashes).filter(|(piece, hash)| Sha1::digest(piece)[..] == hash[..]);
-    Some(good.count())
+    let pairs = pieces.zip(metainfo.piece_hashes.iter());
+    Some(pairs.filter(|(piece, hash)| Sha1::digest(piece)[..] == hash[..]).count())
 }
 
 #[test]

@@ -256,7 +256,7 @@ fn what_is_built_is_what_is_parsed() {
             name,
             files,
             piece_bytes: built.geometry.piece_bytes,
-            piece_hashes,
+            piece_hashes: piece_hashes.to_vec(),
             trackers,
             web_seeds,
             private,

@@ -62,9 +62,9 @@ const FILES: &[(&str, usize)] = &[
 #[test]
 fn what_is_made_is_read_again_and_every_piece_verifies() {
     for hybrid in [false, true] {
-        let (bytes, metainfo) = made(FILES, hybrid).build().unwrap();
+        let (_, metainfo) = made(FILES, hybrid).build().unwrap();
         let v2 = metainfo.v2.as_ref().unwrap();
-        let info = &bytes[metainfo.info_range.clone()];
+        let info = &metainfo.info[..];
         assert_eq!(v2.info_hash, sha256::digest(info));
         let short = v2.short_info_hash();
         assert_eq!(metainfo.info_hash.0, if hybrid { sha1::digest(info) } else { short.0 });
@@ -422,8 +422,8 @@ fn t21_layers_of_no_file_and_none_for_a_long_file_are_refused() {
 
 #[test]
 fn layers_that_peers_give_are_taken_once_they_lead_to_the_root() {
-    let (bytes, whole) = made(FILES, false).build().unwrap();
-    let info = &bytes[whole.info_range.clone()];
+    let (_, whole) = made(FILES, false).build().unwrap();
+    let info = &whole.info[..];
     let mut metainfo = Metainfo::parse_without_layers(&[b"d4:info", info, b"e"].concat()).unwrap();
     let (v2, known) = (metainfo.v2.as_mut().unwrap(), whole.v2.as_ref().unwrap());
     for (file, known) in v2.files.iter_mut().zip(&known.files).filter(|(file, _)| file.layer.is_empty()) {
