@@ -186,6 +186,8 @@ pub struct Engine {
     hungry: Vec<ConnId>,
     /// Something happened that may feed the hungry.
     food: bool,
+    /// Peers that let us ask, by the part of the connections that was looked after.
+    givers: [u32; tick::ROLL_PARTS],
     /// In the order of their coming; the oldest goes when there are too many.
     bans: VecDeque<u64>,
     strangers: Strangers,
@@ -234,6 +236,7 @@ impl Engine {
             throttled: Vec::new(),
             hungry: Vec::new(),
             food: false,
+            givers: [0; tick::ROLL_PARTS],
             bans: VecDeque::new(),
             strangers,
             leeches: 0,

@@ -224,7 +224,7 @@ impl Cache {
     /// chunks are there, so pieces that were begun without room for all of them could block one
     /// another for ever: at most half of the slots are promised, or one piece if it is larger.
     pub fn reserve(&self, slots: u32) -> bool {
-        let half = self.promisable.load(Ordering::Relaxed) / 2;
+        let half = self.promised_max();
         let mut reserved = self.reserved.load(Ordering::Relaxed);
         while reserved == 0 || reserved + slots <= half {
             let new = reserved + slots;
@@ -234,6 +234,11 @@ impl Cache {
             }
         }
         false
+    }
+
+    /// Slots that are promised to begun pieces at most.
+    pub fn promised_max(&self) -> u32 {
+        self.promisable.load(Ordering::Relaxed) / 2
     }
 
     /// Whether so much is promised that new pieces may have to wait for begun ones.

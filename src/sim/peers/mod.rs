@@ -65,6 +65,11 @@ pub enum Behaviour {
     Seed,
     /// Has all pieces and answers in any order.
     Shuffler,
+    /// Answers in order until it has sent so many blocks, then nothing more.
+    StallerLate {
+        /// Blocks sent before.
+        blocks: u64,
+    },
     /// Requests as much as may wait and reads so many bytes a second.
     SlowReader {
         /// Bytes read each second.

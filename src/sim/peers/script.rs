@@ -60,6 +60,9 @@ impl Peer {
             Behaviour::Garbage => self.babble(world, at),
             Behaviour::StallerSilent => self.links[at].requests.clear(),
             Behaviour::StallerHalf => self.answer_half(world, at),
+            Behaviour::StallerLate { blocks } if self.links[at].blocks_sent >= blocks => {
+                self.links[at].requests.clear();
+            }
             Behaviour::Denier => self.deny(at),
             Behaviour::ChokeFlapper => self.flap(world, at),
             Behaviour::Unsolicited => {
@@ -68,7 +71,9 @@ impl Peer {
             }
             Behaviour::Liar { ppm } => self.answer(world, at, ppm, false),
             Behaviour::Shuffler => self.answer(world, at, 0, true),
-            Behaviour::Seed | Behaviour::Quitter { .. } => self.answer(world, at, 0, false),
+            Behaviour::Seed | Behaviour::Quitter { .. } | Behaviour::StallerLate { .. } => {
+                self.answer(world, at, 0, false)
+            }
             Behaviour::Canceller
             | Behaviour::HitAndRun
             | Behaviour::InterestFlapper

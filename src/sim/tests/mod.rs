@@ -6,6 +6,7 @@ mod io;
 mod limits;
 mod net;
 mod shrink;
+mod sources;
 mod swarm;
 
 use std::sync::Arc;
