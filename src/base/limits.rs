@@ -109,8 +109,8 @@ pub const HASH_PATIENCE: Span = Span::from_secs(5);
 pub const INQUEST_WITNESSES_MAX: usize = 3;
 /// Failed pieces of a torrent on one core whose leaves are asked for.
 pub const INQUESTS_MAX: usize = 8;
-/// Pieces of a torrent on one core whose leaves are asked for while they are collected, or known: 32 KiB for one
-/// of 16 MiB. Further ones are verified when they are whole.
+/// Pieces of a torrent on one core whose leaves are asked for while they are collected, or known: 32 KiB for
+/// one of 16 MiB. Further ones are verified when they are whole.
 pub const LEAVES_AHEAD_MAX: usize = 64;
 /// Pieces, by their length, that a peer must have given before it is believed until a piece is whole.
 pub const BELIEVED_AFTER_PIECES: u64 = 4;

@@ -32,8 +32,8 @@ pub enum Judged {
 }
 
 impl Engine {
-    /// A chunk is being collected from `conn`, perhaps among others: asks for the leaves of its piece, if they
-    /// are of use.
+    /// A chunk is being collected from `conn`, perhaps among others: asks for the leaves of its piece, if
+    /// they are of use.
     pub(super) fn ask_ahead(&mut self, conn: ConnId, chunk: u32, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };

@@ -1,5 +1,5 @@
-//! Inquests: which blocks of a failed v2 piece are wrong, and who gave them (BEP 52). What is asked for pieces
-//! that are not whole yet (`ahead.rs`) is asked in the same way.
+//! Inquests: which blocks of a failed v2 piece are wrong, and who gave them (BEP 52). What is asked for
+//! pieces that are not whole yet (`ahead.rs`) is asked in the same way.
 //!
 //! A peer that speaks v2 and has the piece is asked for its leaves, preferably one that gave nothing of it.
 //! What it answers must lead to the hash of the piece, which we know, so nobody can lie: neither to shield
@@ -125,8 +125,8 @@ impl Engine {
         true
     }
 
-    /// Whom to ask next for the leaves of a piece, if there is anybody: preferably who gives nothing of it, as a
-    /// liar would keep silent.
+    /// Whom to ask next for the leaves of a piece, if there is anybody: preferably who gives nothing of it,
+    /// as a liar would keep silent.
     fn next_to_ask(
         &self,
         id: TorrentId,
@@ -292,8 +292,8 @@ impl Engine {
         }
     }
 
-    /// `ours` are the leaves of what was received: what differs is thrown away, its givers are banned. What comes
-    /// instead is verified as it comes.
+    /// `ours` are the leaves of what was received: what differs is thrown away, its givers are banned. What
+    /// comes instead is verified as it comes.
     fn end_inquest(&mut self, id: TorrentId, piece: u32, ours: &[Hash]) {
         let Some(Some(torrent)) = self.torrents.get_mut(id.0 as usize) else { return };
         let Some(inquest) = torrent.inquests.get_mut(&piece) else { return };

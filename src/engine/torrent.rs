@@ -163,7 +163,8 @@ pub struct Torrent {
     pub paroles: IndexMap<Parole>,
     /// Hash requests that wait for a piece; at most `LEAF_ASKS_MAX`.
     pub leaf_asks: Vec<LeafAsk>,
-    /// Pieces whose leaves are asked for or known; at most `INQUESTS_MAX` that failed, `LEAVES_AHEAD_MAX` else.
+    /// Pieces whose leaves are asked for or known: at most `INQUESTS_MAX` that failed, and `LEAVES_AHEAD_MAX`
+    /// that are begun.
     pub inquests: IndexMap<Inquest>,
     /// When bytes last turned out to be wrong.
     pub spoilt_at: Option<Instant>,

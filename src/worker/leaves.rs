@@ -1,5 +1,5 @@
-//! Leaves of verified pieces for peers that ask (`engine/leaves.rs`): hashed a part in each turn, since a piece
-//! is long and who asks is nobody to wait for.
+//! Leaves of verified pieces for peers that ask (`engine/leaves.rs`): hashed a part in each turn, since a
+//! piece is long and who asks is nobody to wait for.
 
 use std::collections::VecDeque;
 use std::ops::Range;
