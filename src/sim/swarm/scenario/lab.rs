@@ -104,7 +104,7 @@ pub(super) fn growth(setup: &Setup) -> Figures {
 }
 
 /// Sizes of `pieces`: MiB of content, KiB of a piece, Mbit/s of a link.
-const SIZES: [(u32, u32, u64); 17] = [
+const SIZES: [(u32, u32, u64); 18] = [
     (16, 16, 200),
     (16, 64, 200),
     (16, 256, 200),
@@ -119,6 +119,7 @@ const SIZES: [(u32, u32, u64); 17] = [
     (64, 1 << 10, 20),
     (256, 64, 200),
     (256, 256, 200),
+    (256, 512, 200),
     (256, 1 << 10, 200),
     (256, 4 << 10, 200),
     (256, 16 << 10, 200),
