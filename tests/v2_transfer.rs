@@ -6,7 +6,7 @@ mod support;
 #[path = "hostile/wire.rs"]
 mod wire;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use support::node::{Node, get, relay, troc};
 use support::process::Process;
 use support::torrent::Torrent;
 use tempfile::TempDir;
+use troc::hash::merkle;
 use troc::proto::metainfo::Metainfo;
-use wire::{FakeSeed, Manner, Payload, assert_serves};
+use wire::{FakeSeed, Manner, Payload, Peer, Said, assert_serves};
 
 /// Files whose ends lie in every way to blocks, chunks and pieces of 512 KiB.
 const FILES: [(&str, u64); 6] = [
@@ -48,10 +49,14 @@ impl Scene {
     }
 
     fn create(temp: TempDir, torrent: Torrent, format: &str) -> Self {
+        Self::create_of(temp, torrent, format, "512KiB")
+    }
+
+    fn create_of(temp: TempDir, torrent: Torrent, format: &str, piece_size: &str) -> Self {
         let file = temp.path().join("made.torrent");
         let mut create = troc("create", temp.path());
         create.arg(torrent.source.join(&torrent.name)).arg("-o").arg(&file);
-        create.args([format, "--piece-size", "512KiB"]);
+        create.args([format, "--piece-size", piece_size]);
         let made = create.output().expect("troc runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         Self { temp, torrent, file }
@@ -235,4 +240,113 @@ fn p21_p22_one_wrong_block_in_a_v2_swarm_bans_its_giver_and_costs_that_block_alo
     assert_eq!(honest.accepted.load(Ordering::SeqCst), 1, "the honest one was sent away");
     assert_eq!(liar.accepted.load(Ordering::SeqCst), 1, "the liar was asked again");
     assert!(wasted < u64::from(PIECE_BYTES), "{wasted} bytes were thrown away for one block");
+}
+
+/// Messages of BEP 52.
+const HASH_REQUEST: u8 = 21;
+const HASHES: u8 = 22;
+const HASH_REJECT: u8 = 23;
+
+/// A file of one piece, of which a peer knows the leaves.
+struct OnePiece {
+    scene: Scene,
+    payload: Arc<Payload>,
+    leaves: Vec<merkle::Hash>,
+}
+
+impl OnePiece {
+    fn new(piece_bytes: u32, piece_size: &str) -> Self {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let bytes = u64::from(piece_bytes);
+        let torrent = Torrent::single(&temp.path().join("source"), "payload.bin", bytes, bytes, 7);
+        let scene = Scene::create_of(temp, torrent, "--v2", piece_size);
+        let bytes = std::fs::read(scene.path("source/payload.bin")).expect("payload");
+        let leaves = bytes.chunks(wire::BLOCK as usize).map(merkle::leaf).collect();
+        let payload = Payload { info_hash: scene.metainfo().info_hash.0, bytes, piece_bytes };
+        Self { scene, payload: Arc::new(payload), leaves }
+    }
+
+    /// Asks for all leaves.
+    fn hash_request(&self) -> Vec<u8> {
+        let height = self.leaves.len().ilog2();
+        let root = merkle::root(&mut self.leaves.clone(), 0, height).expect("a tree");
+        let words = [0, 0, self.leaves.len() as u32, height - 1].map(u32::to_be_bytes);
+        [&root[..], words.as_flattened()].concat()
+    }
+
+    /// The answer.
+    fn hashes(&self) -> Vec<u8> {
+        [&self.hash_request()[..], self.leaves.as_flattened()].concat()
+    }
+}
+
+#[test]
+fn p21_p22_a_wrong_block_of_a_long_piece_is_found_before_the_piece_is_whole() {
+    const CHUNK_BYTES: u32 = 256 << 10;
+    let one = OnePiece::new(8 << 20, "8MiB");
+    let [lies, honest] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let peers = [&lies, &honest].map(|listener| listener.local_addr().expect("an address"));
+    let mut node = one.scene.get_by(&peers, &["--cores", "1"]);
+    // It gives one chunk of the piece, one block of it wrong, and what the node wants to know. So far nobody
+    // else says anything.
+    let mut liar = Peer::on(lies.accept().expect("the node comes").0);
+    liar.shake(&one.payload.info_hash);
+    liar.send(&[wire::message(14, b""), wire::message(1, b"")].concat());
+    let (mut asked, mut given) = (0, 0);
+    loop {
+        match liar.next() {
+            Said::Message(HASH_REQUEST, body) => {
+                assert_eq!(body, one.hash_request());
+                liar.send(&wire::message(HASHES, &one.hashes()));
+                asked += 1;
+            }
+            Said::Message(6, body) => {
+                let begin = u32::from_be_bytes(body[4..8].try_into().expect("four bytes"));
+                let mut bytes = one.payload.block(0, begin, wire::BLOCK).to_vec();
+                bytes[7] ^= u8::from(begin == 0);
+                if begin < CHUNK_BYTES {
+                    liar.send(&wire::piece(0, begin, &bytes));
+                    given += wire::BLOCK;
+                }
+            }
+            Said::Message(..) => {}
+            Said::End => break,
+        }
+    }
+    assert_eq!((asked, given), (1, CHUNK_BYTES));
+    let _honest = FakeSeed::on(honest, &one.payload, Manner::Honest);
+    let mut wasted = 0;
+    while let Some(status) = node.next_status() {
+        wasted = status.bytes("wasted_bytes");
+    }
+    one.scene.assert_fetched("get");
+    assert_eq!(wasted, u64::from(wire::BLOCK));
+}
+
+#[test]
+fn all_leaves_of_a_piece_of_16_mib_are_given_to_who_asks() {
+    let one = OnePiece::new(16 << 20, "16MiB");
+    let (_relay, address) = one.scene.relay();
+    let mut peer = Peer::open(address, &one.payload.info_hash);
+    peer.send(&wire::message(HASH_REQUEST, &one.hash_request()));
+    assert!(peer.wait_for(HASHES) == one.hashes());
+}
+
+#[test]
+fn libtorrent_answers_what_is_asked_ahead() {
+    if !Kind::Libtorrent.available() {
+        return;
+    }
+    let one = OnePiece::new(1 << 20, "1MiB");
+    let (_libtorrent, address) = one.scene.libtorrent(Job::Seed);
+    let mut peer = Peer::open(address, &one.payload.info_hash);
+    peer.send(&wire::message(HASH_REQUEST, &one.hash_request()));
+    loop {
+        match peer.next() {
+            Said::Message(HASHES, body) => break assert!(body == one.hashes()),
+            Said::Message(HASH_REJECT, body) => break assert!(body == one.hash_request()),
+            Said::Message(..) => {}
+            Said::End => panic!("it hung up"),
+        }
+    }
 }

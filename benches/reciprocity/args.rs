@@ -8,7 +8,7 @@ Usage: cargo bench --bench reciprocity -- [E1 E4 ...] [OPTIONS]
 
 Simulated swarms: who gives, gets? Prints each figure with its bar, and whether it was met.
 
-  E1 .. E14, L1 .. L4  scenarios to run; all if none is named
+  E1 .. E14, L1 .. L5  scenarios to run; all if none is named
   --policy NAME        troc, tft, propshare, fairtorrent, bittyrant; may be repeated [troc, tft,
                        propshare and fairtorrent]
   --seeds N            runs of each, of which the mean is printed [3]

@@ -96,8 +96,9 @@ pub const REQUESTS_OUT_MIN: usize = 4;
 pub const HASHES_PER_REQUEST_MAX: u32 = 1024;
 /// Hash requests that wait for a piece of one torrent on one core to be read and hashed; one of each peer.
 pub const LEAF_ASKS_MAX: usize = 16;
-/// Longest piece whose leaves are hashed for a peer that asks for them: some 4 ms of one turn.
-pub const LEAF_PIECE_BYTES_MAX: u32 = 8 << 20;
+/// Longest piece whose leaves are hashed for a peer that asks for them: those of a longer one do not fit into
+/// one answer, and it would be hashed once for each.
+pub const LEAF_PIECE_BYTES_MAX: u32 = HASHES_PER_REQUEST_MAX * super::units::BLOCK_BYTES;
 /// Bytes of a piece that are hashed for a peer for each byte of what it may ask for (`ASK_BYTES_PER_SEC`).
 pub const LEAF_BYTES_PER_ASK_BYTE: u64 = 4;
 /// Bytes of answers that wait for a peer and beyond which its hash requests are rejected.
@@ -108,6 +109,13 @@ pub const HASH_PATIENCE: Span = Span::from_secs(5);
 pub const INQUEST_WITNESSES_MAX: usize = 3;
 /// Failed pieces of a torrent on one core whose leaves are asked for.
 pub const INQUESTS_MAX: usize = 8;
+/// Pieces of a torrent on one core whose leaves are asked for while they are collected, or known: 32 KiB for
+/// one of 16 MiB. Further ones are verified when they are whole.
+pub const LEAVES_AHEAD_MAX: usize = 64;
+/// Pieces, by their length, that a peer must have given before it is believed until a piece is whole.
+pub const BELIEVED_AFTER_PIECES: u64 = 4;
+/// How long nobody is believed after something wrong came.
+pub const DOUBT_TIME: Span = Span::from_secs(600);
 /// Invalid requests after which a peer is dropped.
 pub const STRIKES_MAX: u32 = 100;
 /// Bytes nobody asked for after which a peer is dropped.

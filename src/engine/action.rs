@@ -56,7 +56,7 @@ pub enum Action {
         /// The piece; its slots are stable.
         piece: u32,
     },
-    /// Hash each block of a piece, then call `handle_leaves`.
+    /// Hash each block of a piece, or say what they were hashed to, then call `handle_leaves`.
     Leaves {
         /// The torrent.
         torrent: TorrentId,
@@ -94,6 +94,8 @@ pub enum Leaves {
     Verified,
     /// Of one that failed, to find the blocks that are wrong.
     Failed,
+    /// Of one that is being collected, as far as it is hashed: nothing is hashed anew.
+    Begun,
 }
 
 /// Who is told.

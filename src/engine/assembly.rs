@@ -33,11 +33,12 @@ impl Engine {
         }
         let next_chunk = geometry.chunk_of(piece, 0);
         torrent.owned.insert(piece, self.rolled_at);
-        torrent.assembling.entry(piece).or_insert(Assembly { next_chunk, hashing: false });
+        torrent.assembling.entry(piece).or_insert(Assembly { next_chunk, hashing: false, rewind: None });
         self.hash_next(id, piece);
     }
 
-    fn hash_next(&mut self, id: TorrentId, piece: u32) {
+    /// Has the next chunk of a piece hashed, if it is there.
+    pub(super) fn hash_next(&mut self, id: TorrentId, piece: u32) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let Some(assembly) = torrent.assembling.get_mut(&piece) else { return };
         let chunk = assembly.next_chunk;
@@ -106,6 +107,7 @@ impl Engine {
         shared.set_have(piece);
         torrent.owned.remove(&piece);
         torrent.paroles.remove(&piece);
+        torrent.inquests.remove(&piece);
         shared.disown_piece(piece);
         self.cache.unreserve(shared.meta.geometry.chunks_per_piece());
         self.note_have(id, piece);
@@ -138,6 +140,7 @@ impl Engine {
     fn piece_failed(&mut self, id: TorrentId, piece: u32, blocks: Vec<(u64, u64)>) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
         let bytes = u64::from(torrent.shared.meta.wanted_piece_len(piece));
+        torrent.spoilt_at = Some(self.ticked_at);
         let stats = torrent.stats(self.config.core);
         stats.wasted_bytes.add(bytes);
         let givers: BTreeSet<u64> = blocks.iter().map(|&(_, giver)| giver).collect();

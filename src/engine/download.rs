@@ -344,10 +344,11 @@ impl Engine {
         }
         if let Some(chunk) = self.claim_for(conn, now) {
             self.peers.get_mut(conn)?.current = Some(chunk);
+            self.ask_ahead(conn, chunk, now);
             let torrent = self.torrents[id.0 as usize].as_ref()?;
             return Some((chunk, torrent.claims.get(&chunk)?.next_unasked()?));
         }
-        self.join(conn)
+        self.join(conn).inspect(|&(chunk, _)| self.ask_ahead(conn, chunk, now))
     }
 
     /// A block of a chunk that other connections of this core collect.

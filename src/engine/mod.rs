@@ -25,6 +25,7 @@
 //! admission.rs  how many connections strangers may bring
 //! versions.rs   v1 or v2 of a connection
 //! leaves.rs     hash requests of peers         inquest.rs   who spoilt which block of a v2 piece
+//! ahead.rs      the same before the piece is whole
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
 //! announcer.rs  when to ask which tracker (one per torrent, on the control thread)
@@ -47,6 +48,7 @@
 
 pub mod action;
 mod admission;
+mod ahead;
 pub mod allowance;
 pub mod allowed_fast;
 pub mod announcer;
@@ -124,6 +126,7 @@ use ingress::Ingress;
 use peer::{Origin, Peer, Peers, Stage};
 use torrent::Torrent;
 
+pub use ahead::Judged;
 pub use assembly::piece_chunks as assembly_chunks;
 pub use assembly::wanted_chunks;
 pub use download::Expected;

@@ -217,6 +217,10 @@ pub struct Peer {
     pub fast: bool,
     /// What both sides speak.
     pub version: Version,
+    /// It was asked for leaves ahead in vain (`ahead.rs`), and is not again.
+    pub leafless: bool,
+    /// Our hash requests that it has not answered, whether or not the answer is still of use.
+    pub hashes_due: u32,
     /// They said that they fetch nothing (BEP 21).
     pub upload_only: bool,
     /// Requests they queue (BEP 10).
@@ -316,6 +320,8 @@ impl Peer {
             node_named: false,
             fast: false,
             version: Version::V1,
+            leafless: false,
+            hashes_due: 0,
             upload_only: false,
             reqq: REQQ_DEFAULT,
             asked: VecDeque::new(),

@@ -27,6 +27,8 @@ pub struct Assembly {
     pub next_chunk: u32,
     /// A hash of it is under way.
     pub hashing: bool,
+    /// Where to go on once that has ended, if blocks before turned out to be wrong.
+    pub rewind: Option<u32>,
 }
 
 /// What a failed piece consisted of: fingerprint and giver of each block, to find the liar when
@@ -161,8 +163,11 @@ pub struct Torrent {
     pub paroles: IndexMap<Parole>,
     /// Hash requests that wait for a piece; at most `LEAF_ASKS_MAX`.
     pub leaf_asks: Vec<LeafAsk>,
-    /// Failed pieces whose leaves are asked for; at most `INQUESTS_MAX`.
+    /// Pieces whose leaves are asked for or known: at most `INQUESTS_MAX` that failed, and `LEAVES_AHEAD_MAX`
+    /// that are begun.
     pub inquests: IndexMap<Inquest>,
+    /// When bytes last turned out to be wrong.
+    pub spoilt_at: Option<Instant>,
     /// When this core last told the others that its peers are idle.
     pub idle_told_at: Instant,
     /// What limits what is asked for of it.
@@ -199,6 +204,7 @@ impl Torrent {
             paroles: IndexMap::default(),
             leaf_asks: Vec::new(),
             inquests: IndexMap::default(),
+            spoilt_at: None,
             idle_told_at: Instant(0),
             download,
         }

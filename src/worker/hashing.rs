@@ -4,13 +4,18 @@
 //! time. Begun pieces go first, because a piece holds the slots of all of its chunks until the last is
 //! hashed. A turn hashes as much as waits when it begins to, however much that is: if it were less than a
 //! turn brings the queue would grow, and with it the memory that holds what waits.
+//!
+//! The leaves of a v2 piece are kept until its last chunk is hashed: its root is made of them, and the engine
+//! compares those of each chunk at once where it knows what they should be.
 
 use std::collections::VecDeque;
 
+use super::leaves::LeafJob;
 use super::{Worker, disk};
 use crate::base::ids::TorrentId;
 use crate::base::time::{Instant, Span};
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
+use crate::engine::Judged;
 use crate::engine::action::Leaves;
 use crate::hash::merkle::{self, Hash};
 use crate::hash::sha1::{LANES, Sha1, update_many};
@@ -112,6 +117,7 @@ impl<I: Io> Worker<I> {
         let mut hashes = jobs.map(|job| job.map_or_else(PieceHash::default, |job| self.begin_hash(job)));
         let parts = jobs.map(|job| job.map_or(&[][..], |job| self.chunk_bytes(job)));
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        let before = hashes.each_ref().map(|hash| hash.sha1.clone());
         let mut v1 = parts;
         for ((job, part), PieceHash { leaves, .. }) in jobs.iter().zip(&mut v1).zip(&mut hashes) {
             let Some(job) = job else { continue };
@@ -132,9 +138,9 @@ impl<I: Io> Worker<I> {
             (&mut c.sha1, v1[2]),
             (&mut d.sha1, v1[3]),
         ]);
-        for (job, hash) in jobs.into_iter().zip(hashes) {
+        for ((job, hash), before) in jobs.into_iter().zip(hashes).zip(before) {
             if let Some(job) = job {
-                self.end_hash(job, hash);
+                self.end_hash(job, hash, before);
             }
         }
         bytes
@@ -151,8 +157,12 @@ impl<I: Io> Worker<I> {
         if job.first {
             return PieceHash::default();
         }
+        let first_leaf = first_leaf(&shared.meta, job.chunk);
         let key = (job.torrent, shared.meta.geometry.chunk_piece(job.chunk));
-        self.hashers.remove(&key).unwrap_or_default()
+        let mut hash = self.hashers.remove(&key).unwrap_or_default();
+        // More are there if wrong blocks were found in this chunk, and came again.
+        hash.leaves.truncate(first_leaf);
+        hash
     }
 
     /// The bytes of a chunk that is stable.
@@ -162,31 +172,61 @@ impl<I: Io> Worker<I> {
         disk::payload(&self.arena, &torrent.shared, job.chunk, slot)
     }
 
-    fn end_hash(&mut self, job: HashJob, hash: PieceHash) {
+    /// `before` is the SHA-1 of the piece up to the chunk.
+    fn end_hash(&mut self, job: HashJob, mut hash: PieceHash, before: Sha1) {
         let Some(torrent) = self.engine.torrent(job.torrent) else { return };
-        let meta = &torrent.shared.meta;
-        let piece = meta.geometry.chunk_piece(job.chunk);
+        let shared = std::sync::Arc::clone(&torrent.shared);
+        let meta = &shared.meta;
+        let key = (job.torrent, meta.geometry.chunk_piece(job.chunk));
+        let first_leaf = first_leaf(meta, job.chunk);
+        if let Some(ours) = hash.leaves.get(first_leaf..).filter(|_| meta.trees.is_some())
+            && self.engine.judge_chunk(job.torrent, job.chunk, ours) == Judged::Again
+        {
+            hash.leaves.truncate(first_leaf);
+            hash.sha1 = before;
+            self.hashers.insert(key, hash);
+            return;
+        }
         let digest = if job.last {
-            Some(hash.finish(meta, piece, job.chunk))
+            Some(hash.finish(meta, key.1, job.chunk))
         } else {
-            self.hashers.insert((job.torrent, piece), hash);
+            self.hashers.insert(key, hash);
             None
         };
         self.engine.handle_hashed(job.torrent, job.chunk, digest);
     }
 
-    /// Hashes the blocks of a piece that lies in stable slots.
+    /// The leaves of a piece that lies in stable slots.
     pub(super) fn leaves(&mut self, id: TorrentId, piece: u32, of: Leaves) {
         let Some(torrent) = self.engine.torrent(id) else { return };
-        let shared = &torrent.shared;
-        let mut leaves = Vec::new();
-        for chunk in shared.meta.wanted_chunks(piece) {
-            let slot = shared.chunks.view(chunk).slot;
-            let bytes = disk::payload(&self.arena, shared, chunk, slot);
-            merkle::push_leaves(&bytes[..shared.meta.wanted_chunk_len(chunk) as usize], &mut leaves);
+        let chunks = torrent.shared.meta.wanted_chunks(piece);
+        match of {
+            // Its chunks are pinned, and there is time.
+            Leaves::Verified => self.leaf_jobs.push_back(LeafJob::new(id, piece, chunks)),
+            Leaves::Failed => {
+                let mut leaves = Vec::new();
+                chunks.for_each(|chunk| self.push_leaves(id, chunk, &mut leaves));
+                self.engine.handle_leaves(id, piece, of, &leaves);
+            }
+            Leaves::Begun => {
+                let leaves = self.hashers.get(&(id, piece)).map(|hash| hash.leaves.clone());
+                self.engine.handle_leaves(id, piece, of, &leaves.unwrap_or_default());
+            }
         }
-        self.engine.handle_leaves(id, piece, of, &leaves);
     }
+
+    /// Hashes the blocks of a chunk that lies in a stable slot.
+    pub(super) fn push_leaves(&self, id: TorrentId, chunk: u32, leaves: &mut Vec<Hash>) {
+        let Some(torrent) = self.engine.torrent(id) else { return };
+        let shared = &torrent.shared;
+        let bytes = disk::payload(&self.arena, shared, chunk, shared.chunks.view(chunk).slot);
+        merkle::push_leaves(&bytes[..shared.meta.wanted_chunk_len(chunk) as usize], leaves);
+    }
+}
+
+/// Leaves of its piece that stand before those of a chunk.
+const fn first_leaf(meta: &TorrentMeta, chunk: u32) -> usize {
+    (meta.geometry.chunk_begin(chunk) / BLOCK_BYTES) as usize
 }
 
 impl PieceHash {

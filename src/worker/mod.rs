@@ -13,6 +13,7 @@ mod count;
 pub mod disk;
 mod hashing;
 mod inbound;
+mod leaves;
 pub mod mesh;
 mod shake;
 
@@ -36,6 +37,7 @@ use crate::shared::torrent::SharedTorrent;
 use disk::{Direction, Disk, Finished, Place};
 use hashing::{HashJob, HashQueue, PieceHash};
 use inbound::{Flow, Inbound, Target};
+use leaves::LeafJobs;
 use mesh::{Encrypted, Files, Mailbox, Sender, ToControl, ToWorker};
 
 /// Messages taken from the mailbox in one turn.
@@ -81,6 +83,7 @@ pub struct Worker<I: Io> {
     disk: Disk,
     hashes: HashQueue,
     hashers: HashMap<(TorrentId, u32), PieceHash>,
+    leaf_jobs: LeafJobs,
     fingerprint: Fingerprint,
     done: Vec<Completion>,
     segments: Vec<Segment>,
@@ -119,6 +122,7 @@ impl<I: Io> Worker<I> {
             disk: Disk::default(),
             hashes: HashQueue::default(),
             hashers: HashMap::new(),
+            leaf_jobs: LeafJobs::new(),
             fingerprint,
             done: Vec::new(),
             segments: Vec::new(),
@@ -155,6 +159,7 @@ impl<I: Io> Worker<I> {
         self.counters.ready.set(self.engine.ready_count() as u64);
         self.perform_all(now);
         self.run_hashes(now);
+        self.run_leaves(now);
         self.note_touched();
         self.flush();
         self.count_turn(now);
@@ -164,7 +169,7 @@ impl<I: Io> Worker<I> {
     /// Until when the kernel may let this core sleep: not at all while there is work.
     fn deadline(&mut self) -> Option<Instant> {
         let more = std::mem::take(&mut self.more_actions);
-        let busy = more || self.hashes.is_row_full() || !self.flush();
+        let busy = more || self.hashes.is_row_full() || !self.leaf_jobs.is_empty() || !self.flush();
         if busy || !self.links.mailbox.park() {
             return Some(Instant(0));
         }
@@ -194,6 +199,7 @@ impl<I: Io> Worker<I> {
         self.disk.is_idle()
             && !self.more_actions
             && self.hashes.is_empty()
+            && self.leaf_jobs.is_empty()
             && self.engine.peer_count() == 0
             && !self.engine.is_writing()
     }

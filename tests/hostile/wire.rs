@@ -302,7 +302,11 @@ pub struct FakeSeed {
 impl FakeSeed {
     /// Starts one on a port of the kernel's choice.
     pub fn start(payload: &Arc<Payload>, manner: Manner) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a port"), payload, manner)
+    }
+
+    /// Accepts from now on who has come already.
+    pub fn on(listener: TcpListener, payload: &Arc<Payload>, manner: Manner) -> Self {
         let addr = listener.local_addr().expect("an address");
         let fake = Self { addr, accepted: Arc::default(), ended: Arc::default(), sent: Arc::default() };
         let (accepted, ended) = (Arc::clone(&fake.accepted), Arc::clone(&fake.ended));

@@ -1,5 +1,7 @@
 //! BitTorrent v2 against one engine with virtual time (BEP 52).
 
+mod ahead;
+
 use super::*;
 use crate::base::limits::{
     ASK_COST_BYTES, ASK_GRANT_BYTES, HASH_PATIENCE, LEAF_ASKS_MAX, LEAF_BYTES_PER_ASK_BYTE,

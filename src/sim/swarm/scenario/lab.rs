@@ -102,3 +102,42 @@ pub(super) fn growth(setup: &Setup) -> Figures {
     }
     figures
 }
+
+/// Sizes of `pieces`: MiB of content, KiB of a piece, Mbit/s of a link.
+const SIZES: [(u32, u32, u64); 18] = [
+    (16, 16, 200),
+    (16, 64, 200),
+    (16, 256, 200),
+    (16, 1 << 10, 200),
+    (64, 16, 200),
+    (64, 64, 200),
+    (64, 256, 200),
+    (64, 1 << 10, 200),
+    (64, 4 << 10, 200),
+    (64, 64, 20),
+    (64, 256, 20),
+    (64, 1 << 10, 20),
+    (256, 64, 200),
+    (256, 256, 200),
+    (256, 512, 200),
+    (256, 1 << 10, 200),
+    (256, 4 << 10, 200),
+    (256, 16 << 10, 200),
+];
+
+/// L5. L1 with pieces of other lengths: shorter ones behave as if blocks were passed on before their piece
+/// is whole, and so show what that could bring at most.
+pub(super) fn pieces(setup: &Setup) -> Figures {
+    let mut figures = Figures::default();
+    let largest = setup.sized(256, 16) as u32;
+    for (mib, kib, mbit) in SIZES.into_iter().filter(|&(mib, ..)| mib <= largest) {
+        let content = Content::new((mib << 10) / kib, kib << 10);
+        let setup = Setup { rate: mbit * MBIT, ..*setup };
+        let groups = vec![setup.seed_of(1), setup.contributors(8).staying(Stay::Always)];
+        let (tally, bound) = run_near(&setup, content, groups);
+        let case = format!("{mib} MiB in {kib} KiB, {mbit} Mbit/s");
+        figures.add(&case, "makespan / bound", makespan(&tally) / bound, Bar::None);
+        add_costs(&mut figures, &case, &tally, content);
+    }
+    figures
+}

@@ -2,7 +2,7 @@
 //!
 //! The numbers E1 to E14 and the bars come from the literature: E1 Sirivianos et al. 2007, E2 Levin et al.
 //! 2008, E3 Piatek et al. 2007, E4 Locher et al. 2006. E13, stolen identities, needs no swarm. L1 to L4 are
-//! the laboratory's of `scripts/swarm`.
+//! the laboratory's of `scripts/swarm`; L5 is L1 with other sizes.
 
 mod crowds;
 mod lab;
@@ -81,6 +81,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { id: "L2", title: "four of ten give nothing", run: lab::riders },
     Scenario { id: "L3", title: "four slow hosts, four fast ones", run: lab::heterogeneous },
     Scenario { id: "L4", title: "4, 8 and 16 hosts", run: lab::growth },
+    Scenario { id: "L5", title: "eight hosts, shorter and longer pieces", run: lab::pieces },
 ];
 
 impl Setup {
