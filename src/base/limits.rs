@@ -5,12 +5,14 @@
 
 use super::time::Span;
 
+mod answers;
 mod bench;
 mod cache;
 mod discovery;
 mod mse;
 mod web_seed;
 
+pub use answers::*;
 pub use bench::*;
 pub use cache::*;
 pub use discovery::*;

@@ -37,6 +37,7 @@
 //! encryption.rs which connections begin with an encrypted handshake
 //! metadata.rs   the info dictionary to whoever has only a link
 //! metadata_fetch.rs  the same from peers (one per link, on the control thread)
+//! answers.rs    what is answered beside payload, and to whom how much
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
 //! dht/          a node of the distributed hash table (the same)
@@ -51,6 +52,7 @@ pub mod allowance;
 pub mod allowed_fast;
 pub mod announcer;
 mod assembly;
+mod answers;
 pub mod candidates;
 #[cfg(test)]
 mod check;
@@ -192,6 +194,7 @@ pub struct Engine {
     /// Open connections whose peer wants our pieces.
     leeches: u32,
     rng: Rng,
+    rations: answers::Rations,
     ticked_at: Instant,
     rolled_at: Instant,
     /// The part of the connections that was looked after last, and when each part was.
@@ -239,6 +242,7 @@ impl Engine {
             leeches: 0,
             rng,
             ticked_at: now,
+            rations: answers::Rations::default(),
             rolled_at: now,
             part: 0,
             parts_at: [now; tick::ROLL_PARTS],
@@ -501,7 +505,8 @@ impl Engine {
         if !peer.may_send() {
             return;
         }
-        let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty() || peer.metadata.waits();
+        let asks = peer.metadata.waits() || !peer.hash_asks.is_empty();
+        let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty() || asks;
         if due && !std::mem::replace(&mut peer.out.due, true) {
             self.due.push_back(conn);
         }

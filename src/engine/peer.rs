@@ -20,12 +20,13 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId, WebSeedId};
 use crate::base::limits::{
-    ALLOWED_FAST_KEPT_MAX, COMEBACKS_MAX, REJECTS_WAITING_MAX, RELIEVED_TIME, REQUESTS_OUT_MAX,
-    REQUESTS_QUEUED_MAX, WEB_SEED_REQUESTS_OUT_MIN,
+    ALLOWED_FAST_KEPT_MAX, COMEBACKS_MAX, HASH_ASKS_WAITING_MAX, REJECTS_WAITING_MAX, RELIEVED_TIME,
+    REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX, WEB_SEED_REQUESTS_OUT_MIN,
 };
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
 use crate::shared::ledger::AccountId;
+use crate::proto::wire::hashes::HashRequest;
 
 /// Who opened the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +199,10 @@ pub struct Peer {
     /// What it asks of the metadata.
     pub metadata: MetadataAsks,
     /// Accounts that it keeps open: its own and its group's, once messages flow.
+    /// Hash requests that were taken and wait for a limit; at most `HASH_ASKS_WAITING_MAX`.
+    pub hash_asks: VecDeque<HashRequest>,
+    /// Of what was sent to it, what has earned its group hashes.
+    pub paid_bytes: u64,
     pub accounts: Option<[AccountId; 2]>,
     /// Who wants and serves whom.
     pub flags: Flags,
@@ -311,6 +316,8 @@ impl Peer {
             kept_until: now,
             offered: None,
             allowed: Vec::new(),
+            hash_asks: VecDeque::new(),
+            paid_bytes: 0,
             bits: Bitfield::new(0),
             fresh: true,
             node_named: false,
@@ -440,6 +447,7 @@ impl Peer {
         .map(|(what, count, most)| format!("{count} {what}, {most} are allowed"))
     }
 
+            ("hash requests waiting", self.hash_asks.len(), HASH_ASKS_WAITING_MAX),
     /// Place of a request among those outstanding; the front one in the usual case.
     pub fn asked_index(&self, chunk: u32, block: u32) -> Option<usize> {
         self.asked.iter().position(|asked| asked.chunk == chunk && asked.block == block)

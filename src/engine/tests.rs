@@ -1,6 +1,7 @@
 //! Hostile and slow peers against one engine with virtual time. Rows of threats by their number.
 
 mod allowed;
+mod answers;
 mod asleep;
 mod choking;
 mod exchange;

@@ -39,8 +39,19 @@ enum Kind {
 }
 
 /// A file of `pieces` pieces, the last of 100,000 bytes.
+/// A seed of a v2 torrent with limits, and a request for hashes of pieces that it can answer at once.
+pub(super) fn limited_seed(upload: Budgets) -> (Rig, HashRequest) {
+    let none = Budgets::default();
+    let rig = rig_of(Rig::limited(1, false, (upload, none), TorrentLimits::default()), Kind::V2, 5, true);
+    let request = asks(&rig, HEIGHT, 0, 4, 2);
+    (rig, request)
+}
+
 fn rig(kind: Kind, pieces: u32, complete: bool) -> Rig {
-    let mut rig = Rig::new(1, false);
+    rig_of(Rig::new(1, false), kind, pieces, complete)
+}
+
+fn rig_of(mut rig: Rig, kind: Kind, pieces: u32, complete: bool) -> Rig {
     let total_bytes = u64::from(pieces - 1) * u64::from(PIECE_BYTES) + u64::from(LAST_BYTES);
     let geometry = Geometry::new(total_bytes, PIECE_BYTES);
     let roots =
