@@ -14,6 +14,7 @@
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     what a send carries                tick.rs      everything that time causes
 //! loading.rs    chunks that requests need, from disk
+//! upload_only.rs  that we fetch nothing any more
 //! choker.rs     whom to unchoke                    unchoking.rs the same carried out
 //! allowed_fast.rs  what may be asked for while choked
 //! scheduler/    whom to serve next                 identity.rs  who is who
@@ -94,7 +95,8 @@ pub mod torrent;
 pub mod tracker;
 mod unchoking;
 mod upload;
-mod versions;
+mod upload_only;
+pub mod versions;
 pub mod view;
 pub mod web_seed;
 

@@ -227,6 +227,8 @@ pub struct Peer {
     /// Requests they queue (BEP 10).
     pub reqq: usize,
     /// Our requests, oldest first.
+    /// What we said of that, to a peer that hears it.
+    pub told_upload_only: Option<bool>,
     pub asked: VecDeque<Asked>,
     /// Requests we took back; their blocks may still come and are no offence.
     pub grace: u32,
@@ -328,6 +330,7 @@ impl Peer {
             asked: VecDeque::new(),
             grace: 0,
             current: None,
+            told_upload_only: None,
             pace: Pace::default(),
             block_at: now,
             snubbed_until: None,

@@ -533,6 +533,7 @@ pub(super) fn idle(peer: &mut Peer) -> Result<(), PeerMisbehaved> {
 }
 
 /// Whether the peer may ask for blocks of a piece; counts it if it is choked.
+    peer.told_upload_only = Some(ours.upload_only);
 fn takes_request(peer: &mut Peer, piece: u32) -> bool {
     peer.flags.unchoked || peer.offered.as_mut().is_some_and(|offered| offered.take(piece))
 }
@@ -558,7 +559,7 @@ pub(super) fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Hands
 }
 
 /// Our extension handshake (BEP 10).
-fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer, exchange: Exchange) {
+pub(super) fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer, exchange: Exchange) {
     let troc_id = config.identity.as_ref().map(|_| TROC_ID);
     let metadata_size = u32::try_from(shared.meta.info.len()).ok().filter(|&bytes| bytes > 0);
     let ut_metadata = metadata_size.map(|_| UT_METADATA);

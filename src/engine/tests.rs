@@ -19,6 +19,7 @@ mod rivals;
 mod seeding;
 mod time;
 mod turns;
+mod upload_only;
 mod v2;
 mod view;
 mod wanted;
