@@ -201,6 +201,12 @@ pub const PEX_PORTS_PER_ADDRESS_MAX: usize = 2;
 pub const PUNCHES_AT_ONCE: u32 = 8;
 /// See above.
 pub const PUNCH_INTERVAL: Span = Span::from_secs(10);
+/// Peers of whom it is remembered who named them, so as to ask for a rendezvous if they cannot be dialled.
+pub const PUNCH_TARGETS_MAX: usize = PEX_CANDIDATES_MAX;
+/// How often one of them is asked for.
+pub const PUNCH_ASKS_PER_TARGET_MAX: u32 = 2;
+/// Who is said to wait for our dial is dialled before its time, once in so long.
+pub const PUNCH_HASTE_INTERVAL: Span = Span::from_secs(30);
 
 // ---- The tracker that we are (threats N14 to N16) ----
 

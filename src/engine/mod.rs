@@ -24,7 +24,7 @@
 //! priority.rs   in which order peers are dialled
 //! proof.rs      who proves a key
 //! admission.rs  how many connections strangers may bring
-//! versions.rs   v1 or v2 of a connection
+//! versions.rs   v1 or v2 of a connection        dialing.rs   those that we open
 //! leaves.rs     hash requests of peers         inquest.rs   who spoilt which block of a v2 piece
 //! parole.rs     who fetches a piece again that several peers spoilt together
 //! allowance.rs  what one peer may cost in slots and disk reads
@@ -37,8 +37,8 @@
 //! pace.rs       how much is asked for and sent at a time
 //! encryption.rs which connections begin with an encrypted handshake
 //! metadata.rs   the info dictionary to whoever has only a link
-//! metadata_fetch.rs  the same from peers (one per link, on the control thread)
 //! answers.rs    what is answered beside payload, and to whom how much
+//! metadata_fetch.rs  the same from peers (one per link, on the control thread)
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
 //! dht/          a node of the distributed hash table (the same)
@@ -52,14 +52,15 @@ mod admission;
 pub mod allowance;
 pub mod allowed_fast;
 pub mod announcer;
-mod assembly;
 mod answers;
+mod assembly;
 pub mod candidates;
 #[cfg(test)]
 mod check;
 pub mod choker;
 pub mod claims;
 pub mod dht;
+mod dialing;
 mod download;
 mod egress;
 pub mod encryption;
@@ -193,10 +194,10 @@ pub struct Engine {
     /// In the order of their coming; the oldest goes when there are too many.
     bans: VecDeque<u64>,
     strangers: Strangers,
+    rations: answers::Rations,
     /// Open connections whose peer wants our pieces.
     leeches: u32,
     rng: Rng,
-    rations: answers::Rations,
     ticked_at: Instant,
     rolled_at: Instant,
     /// The part of the connections that was looked after last, and when each part was.
@@ -241,10 +242,10 @@ impl Engine {
             food: false,
             bans: VecDeque::new(),
             strangers,
+            rations: answers::Rations::default(),
             leeches: 0,
             rng,
             ticked_at: now,
-            rations: answers::Rations::default(),
             rolled_at: now,
             part: 0,
             parts_at: [now; tick::ROLL_PARTS],

@@ -14,6 +14,7 @@ use super::metadata::MetadataAsks;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::proof::Proof;
 use super::scheduler::{InFlight, Turn};
+use super::versions::Name;
 use super::view::Meter;
 use crate::base::address::AddressClass;
 use crate::base::bitfield::Bitfield;
@@ -25,8 +26,8 @@ use crate::base::limits::{
 };
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
-use crate::shared::ledger::AccountId;
 use crate::proto::wire::hashes::HashRequest;
+use crate::shared::ledger::AccountId;
 
 /// Who opened the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,11 +199,11 @@ pub struct Peer {
     pub talk: Talk,
     /// What it asks of the metadata.
     pub metadata: MetadataAsks,
-    /// Accounts that it keeps open: its own and its group's, once messages flow.
     /// Hash requests that were taken and wait for a limit; at most `HASH_ASKS_WAITING_MAX`.
     pub hash_asks: VecDeque<HashRequest>,
     /// Of what was sent to it, what has earned its group hashes.
     pub paid_bytes: u64,
+    /// Accounts that it keeps open: its own and its group's, once messages flow.
     pub accounts: Option<[AccountId; 2]>,
     /// Who wants and serves whom.
     pub flags: Flags,
@@ -220,15 +221,17 @@ pub struct Peer {
     pub node_named: bool,
     /// They speak the fast extension (BEP 6).
     pub fast: bool,
+    /// By which name of the torrent it was dialled.
+    pub name: Name,
     /// What both sides speak.
     pub version: Version,
     /// They said that they fetch nothing (BEP 21).
     pub upload_only: bool,
+    /// What we said of that, to a peer that hears it.
+    pub told_upload_only: Option<bool>,
     /// Requests they queue (BEP 10).
     pub reqq: usize,
     /// Our requests, oldest first.
-    /// What we said of that, to a peer that hears it.
-    pub told_upload_only: Option<bool>,
     pub asked: VecDeque<Asked>,
     /// Requests we took back; their blocks may still come and are no offence.
     pub grace: u32,
@@ -313,24 +316,25 @@ impl Peer {
             proof: Proof::default(),
             talk: Talk::new(now),
             metadata: MetadataAsks::default(),
+            hash_asks: VecDeque::new(),
+            paid_bytes: 0,
             accounts: None,
             flags: Flags::default(),
             kept_until: now,
             offered: None,
             allowed: Vec::new(),
-            hash_asks: VecDeque::new(),
-            paid_bytes: 0,
             bits: Bitfield::new(0),
             fresh: true,
             node_named: false,
             fast: false,
+            name: Name::First,
             version: Version::V1,
             upload_only: false,
+            told_upload_only: None,
             reqq: REQQ_DEFAULT,
             asked: VecDeque::new(),
             grace: 0,
             current: None,
-            told_upload_only: None,
             pace: Pace::default(),
             block_at: now,
             snubbed_until: None,
@@ -443,6 +447,7 @@ impl Peer {
             ("requests out", self.asked.len(), REQUESTS_OUT_MAX),
             ("rejects waiting", self.rejects_waiting as usize, REJECTS_WAITING_MAX as usize),
             ("allowed pieces", self.allowed.len(), ALLOWED_FAST_KEPT_MAX),
+            ("hash requests waiting", self.hash_asks.len(), HASH_ASKS_WAITING_MAX),
             ("slots pinned for a send", self.out.pins.len(), pins_max),
         ]
         .into_iter()
@@ -450,7 +455,6 @@ impl Peer {
         .map(|(what, count, most)| format!("{count} {what}, {most} are allowed"))
     }
 
-            ("hash requests waiting", self.hash_asks.len(), HASH_ASKS_WAITING_MAX),
     /// Place of a request among those outstanding; the front one in the usual case.
     pub fn asked_index(&self, chunk: u32, block: u32) -> Option<usize> {
         self.asked.iter().position(|asked| asked.chunk == chunk && asked.block == block)

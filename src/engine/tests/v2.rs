@@ -6,6 +6,7 @@ use crate::base::limits::{
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::action::Leaves;
+use crate::engine::versions::Name;
 use crate::hash::merkle::{self, Hash, HashRange};
 use crate::proto::wire::hashes::HashRequest;
 use crate::shared::judge::PieceDigest;
@@ -38,7 +39,6 @@ enum Kind {
     Hybrid,
 }
 
-/// A file of `pieces` pieces, the last of 100,000 bytes.
 /// A seed of a v2 torrent with limits, and a request for hashes of pieces that it can answer at once.
 pub(super) fn limited_seed(upload: Budgets) -> (Rig, HashRequest) {
     let none = Budgets::default();
@@ -47,6 +47,7 @@ pub(super) fn limited_seed(upload: Budgets) -> (Rig, HashRequest) {
     (rig, request)
 }
 
+/// A file of `pieces` pieces, the last of 100,000 bytes.
 fn rig(kind: Kind, pieces: u32, complete: bool) -> Rig {
     rig_of(Rig::new(1, false), kind, pieces, complete)
 }
@@ -401,7 +402,8 @@ fn of_a_hybrid_we_offer_v2_and_take_either_answer() {
     for (answer, version) in [(HASH, Version::V1), (V2_HASH, Version::V2)] {
         let mut rig = rig(Kind::Hybrid, 2, true);
         let conn = ConnId { index: 0, generation: 0 };
-        rig.engine.handle_dialing(conn, "127.0.0.1:9".parse().unwrap(), TorrentId(0), rig.now);
+        let to = "127.0.0.1:9".parse().unwrap();
+        rig.engine.handle_dialing(conn, to, (TorrentId(0), Name::First), rig.now);
         rig.engine.handle_dialed(conn, true, rig.now);
         let mut outbox = Vec::new();
         assert!(rig.engine.take_send(conn, &mut outbox, &mut Vec::new(), rig.now));
@@ -411,6 +413,21 @@ fn of_a_hybrid_we_offer_v2_and_take_either_answer() {
         assert_eq!(rig.engine.handle_handshake(conn, &theirs, rig.now), Admission::Here);
         assert_eq!(rig.engine.peer(conn).unwrap().version, version);
     }
+}
+
+#[test]
+fn who_was_found_by_the_second_name_of_a_hybrid_is_dialled_by_it() {
+    use crate::engine::peer::Version;
+    let mut rig = rig(Kind::Hybrid, 2, true);
+    let conn = ConnId { index: 0, generation: 0 };
+    let to = "127.0.0.1:9".parse().unwrap();
+    rig.engine.handle_dialing(conn, to, (TorrentId(0), Name::Second), rig.now);
+    rig.engine.handle_dialed(conn, true, rig.now);
+    let mut outbox = Vec::new();
+    assert!(rig.engine.take_send(conn, &mut outbox, &mut Vec::new(), rig.now));
+    assert_eq!(Handshake::parse(&outbox).unwrap().unwrap().info_hash, V2_HASH);
+    assert_eq!(rig.engine.handle_handshake(conn, &Handshake::new(V2_HASH, THEIRS), rig.now), Admission::Here);
+    assert_eq!(rig.engine.peer(conn).unwrap().version, Version::V2);
 }
 
 #[test]
