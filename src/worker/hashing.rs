@@ -46,6 +46,8 @@ pub(super) struct HashJob {
 #[derive(Debug, Default)]
 pub(super) struct HashQueue {
     jobs: VecDeque<HashJob>,
+    /// Pieces whose leaves are wanted, and whether they are right.
+    leaves: VecDeque<(TorrentId, u32, Leaves)>,
 }
 
 impl HashQueue {
@@ -58,18 +60,28 @@ impl HashQueue {
         }
     }
 
+    /// Adds a piece whose leaves are wanted. Its slots stay as they are meanwhile.
+    pub(super) fn push_leaves(&mut self, torrent: TorrentId, piece: u32, of: Leaves) {
+        self.leaves.push_back((torrent, piece, of));
+    }
+
+    /// Whether a turn has to come for what waits, however few chunks that are.
+    pub(super) fn is_pressing(&self) -> bool {
+        self.is_row_full() || !self.leaves.is_empty()
+    }
+
     /// How many chunks wait.
     pub(super) fn len(&self) -> usize {
         self.jobs.len()
     }
 
-    /// Whether none does.
+    /// Whether nothing does.
     pub(super) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+        self.jobs.is_empty() && self.leaves.is_empty()
     }
 
     /// Whether as many wait as are hashed side by side.
-    pub(super) fn is_row_full(&self) -> bool {
+    fn is_row_full(&self) -> bool {
         self.jobs.len() >= LANES
     }
 
@@ -103,6 +115,15 @@ impl<I: Io> Worker<I> {
             let hashed = self.hash_row(row);
             self.counters.hashed_bytes.add(hashed);
             bytes += hashed;
+            self.perform_all(now);
+        }
+        // Several peers may ask for leaves at once: a turn has a budget for them, too, and takes one piece at
+        // least.
+        let mut bytes = 0;
+        while bytes < HASH_BYTES_PER_TURN
+            && let Some((torrent, piece, of)) = self.hashes.leaves.pop_front()
+        {
+            bytes += self.leaves(torrent, piece, of);
             self.perform_all(now);
         }
     }
@@ -175,17 +196,18 @@ impl<I: Io> Worker<I> {
         self.engine.handle_hashed(job.torrent, job.chunk, digest);
     }
 
-    /// Hashes the blocks of a piece that lies in stable slots.
-    pub(super) fn leaves(&mut self, id: TorrentId, piece: u32, of: Leaves) {
-        let Some(torrent) = self.engine.torrent(id) else { return };
+    /// Hashes the blocks of a piece that lies in stable slots; returns how many bytes they have.
+    fn leaves(&mut self, id: TorrentId, piece: u32, of: Leaves) -> u64 {
+        let Some(torrent) = self.engine.torrent(id) else { return 0 };
         let shared = &torrent.shared;
-        let mut leaves = Vec::new();
+        let (mut leaves, hashed) = (Vec::new(), shared.meta.wanted_piece_len(piece));
         for chunk in shared.meta.wanted_chunks(piece) {
             let slot = shared.chunks.view(chunk).slot;
             let bytes = disk::payload(&self.arena, shared, chunk, slot);
             merkle::push_leaves(&bytes[..shared.meta.wanted_chunk_len(chunk) as usize], &mut leaves);
         }
         self.engine.handle_leaves(id, piece, of, &leaves);
+        hashed.into()
     }
 }
 
@@ -237,6 +259,15 @@ mod tests {
         (0..=LANES as u32).for_each(|chunk| queue.push(job(chunk, true, Instant(5))));
         assert_eq!(chunks(queue.take_row(Instant(5))), Some(vec![0, 1, 2, 3]));
         assert_eq!((chunks(queue.take_row(Instant(5))), queue.len()), (None, 1));
+    }
+
+    #[test]
+    fn leaves_that_are_wanted_have_a_turn_come_at_once() {
+        let mut queue = HashQueue::default();
+        assert!(queue.is_empty() && !queue.is_pressing());
+        queue.push_leaves(TorrentId(0), 3, Leaves::Verified);
+        assert!(queue.is_pressing() && !queue.is_empty());
+        assert_eq!((queue.len(), queue.due_at()), (0, None), "no chunk waits for others");
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl<I: Io> Worker<I> {
     /// Until when the kernel may let this core sleep: not at all while there is work.
     fn deadline(&mut self) -> Option<Instant> {
         let more = std::mem::take(&mut self.more_actions);
-        let busy = more || self.hashes.is_row_full() || !self.flush();
+        let busy = more || self.hashes.is_pressing() || !self.flush();
         if busy || !self.links.mailbox.park() {
             return Some(Instant(0));
         }
@@ -384,7 +384,7 @@ impl<I: Io> Worker<I> {
                 self.hashes.push(HashJob { torrent, chunk, first, last, since: now });
             }
             Action::Autopsy { torrent, piece } => self.autopsy(torrent, piece),
-            Action::Leaves { torrent, piece, of } => self.leaves(torrent, piece, of),
+            Action::Leaves { torrent, piece, of } => self.hashes.push_leaves(torrent, piece, of),
             Action::Write { torrent, chunk } => self.write(torrent, chunk),
             Action::Load { torrent, chunk, slot } => {
                 let Some((shared, files)) = self.place(torrent) else { return };
