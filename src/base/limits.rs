@@ -236,16 +236,16 @@ pub const SERVED_INTERVAL_MAX: Span = Span::from_secs(24 * 3600);
 pub const SERVED_MET_MAX: usize = 1_024;
 /// Connections of clients by HTTP at a time; more wait until one has gone.
 pub const SERVED_CONNECTIONS_MAX: usize = 1_024;
+/// Of these, of one stranger's address (IPv6: of its /64) at a time; more are hung up on.
+pub const SERVED_CONNECTIONS_PER_ADDRESS_MAX: usize = 16;
+/// The same of one group of strangers' addresses.
+pub const SERVED_CONNECTIONS_PER_GROUP_MAX: usize = SERVED_CONNECTIONS_MAX / 16;
 /// Time of one such connection, from its begin to the end of the answer.
 pub const SERVED_CONNECTION_TIME: Span = Span::from_secs(5);
 /// Longest request line and headers.
 pub const SERVED_REQUEST_BYTES_MAX: usize = 16 << 10;
 /// A connection id of BEP 15 is good for so long at least, and for twice that at most.
 pub const SERVED_CONNECTION_ID_TIME: Span = Span::from_secs(60);
-/// Of these, of one stranger's address (IPv6: of its /64) at a time; more are hung up on.
-pub const SERVED_CONNECTIONS_PER_ADDRESS_MAX: usize = 16;
-/// The same of one group of strangers' addresses.
-pub const SERVED_CONNECTIONS_PER_GROUP_MAX: usize = SERVED_CONNECTIONS_MAX / 16;
 /// Longest list of torrents that may be announced.
 pub const SERVED_ALLOW_BYTES_MAX: u64 = 16 << 20;
 
