@@ -65,15 +65,21 @@ fn ten_seconds(address: &str, upload: Budgets, limits: TorrentLimits) -> (u64, u
     let (mut answers, mut blocks) = (0, 0);
     while rig.now < end {
         rig.engine.handle_tick(rig.now);
-        while rig.engine.peer(leech).is_some_and(|peer| peer.requests.len() < 32) {
-            rig.say(leech, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
-        }
-        for to in rig.perform() {
-            let (mut outbox, mut segments) = (Vec::new(), Vec::new());
-            if rig.engine.take_send(to, &mut outbox, &mut segments, rig.now) {
-                let sum: u32 = segments.iter().map(Segment::len).sum();
-                rig.engine.handle_sent(to, Ok(sum), rig.now);
-                *(if to == conn { &mut answers } else { &mut blocks }) += u64::from(sum);
+        loop {
+            while rig.engine.peer(leech).is_some_and(|peer| peer.requests.len() < 32) {
+                rig.say(leech, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
+            }
+            let sends = rig.perform();
+            if sends.is_empty() {
+                break;
+            }
+            for to in sends {
+                let (mut outbox, mut segments) = (Vec::new(), Vec::new());
+                if rig.engine.take_send(to, &mut outbox, &mut segments, rig.now) {
+                    let sum: u32 = segments.iter().map(Segment::len).sum();
+                    rig.engine.handle_sent(to, Ok(sum), rig.now);
+                    *(if to == conn { &mut answers } else { &mut blocks }) += u64::from(sum);
+                }
             }
         }
         let due = rig.engine.poll_timeout().expect("there are peers");

@@ -122,7 +122,7 @@ async fn n5_slow_and_silent_trackers_meet_the_deadline() {
             while stream.read_u8().await.is_ok() {}
         });
         let client = TrackerClient::new(TrackerSettings { timeout: MOMENT, ..settings(&[]) });
-        let got = announce(&client, &format!("http://127.0.0.1:{port}/")).await;
+        let got = announce(&client, &format!("http://127.0.0.1:{port}/announce")).await;
         assert_eq!(got, Err(AnnounceFault::Timeout(MOMENT)));
     }
 }

@@ -196,7 +196,7 @@ async fn n6_a_tracker_names_no_peers_further_in_than_itself() {
         ("here.test", [127, 0, 0, 1], 3),
     ] {
         let port = web(address, ok_with("Connection: close\r\n", &body)).await;
-        let reply = announce(&client, &format!("http://{name}:{port}/")).await.unwrap();
+        let reply = announce(&client, &format!("http://{name}:{port}/announce")).await.unwrap();
         assert_eq!(reply.peers.len(), expected, "{name}: {:?}", reply.peers);
     }
 }

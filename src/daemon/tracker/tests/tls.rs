@@ -129,7 +129,7 @@ async fn n10_what_is_not_tls_fails() {
         stream.write_all(&good()).await.unwrap();
         while stream.read_u8().await.is_ok() {}
     });
-    let got = announce(&client(), &format!("https://127.0.0.1:{port}/")).await;
+    let got = announce(&client(), &format!("https://127.0.0.1:{port}/announce")).await;
     assert!(matches!(got, Err(AnnounceFault::Tls(_))), "{got:?}");
 }
 
