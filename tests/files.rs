@@ -353,3 +353,27 @@ fn a_partial_node_serves_libtorrent() {
 fn a_partial_node_serves_aria2() {
     a_partial_node_serves(Kind::Aria2);
 }
+
+#[test]
+fn a_relay_that_is_started_again_wants_what_it_wanted_until_it_is_told_otherwise() {
+    let scene = Scene::new(FILES, PIECE_BYTES, 21);
+    let scratch = scene.temp.path().join("again");
+    std::fs::create_dir_all(&scratch).expect("directory");
+    std::fs::create_dir_all(scene.dir()).expect("directory");
+    let all: Vec<&str> = FILES.iter().map(|file| file.0).collect();
+    for (flags, wanted) in [
+        (&["--files", "sub/*.txt"][..], &["sub/b.txt"][..]),
+        (&[], &["sub/b.txt"]),
+        (&["--files", "**"], &all),
+        (&[], &all),
+    ] {
+        let mut command = relay(&scene.file, &scene.dir(), &scratch);
+        command.args(flags).arg("--peer").arg(scene.source.to_string());
+        let mut node = Node::spawn("again", &mut command, &scratch);
+        node.wait_seeding();
+        node.process.terminate();
+        node.expect_done();
+        assert_eq!(scene.found(), names(wanted), "{flags:?}");
+        scene.assert_right(wanted);
+    }
+}

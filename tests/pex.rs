@@ -87,3 +87,49 @@ fn a_node_says_that_it_exchanges_peers_unless_it_is_told_not_to() {
         node.expect_done();
     }
 }
+
+/// A port that refuses connections until it is listened on, and that nobody else gets meanwhile.
+fn refusing_port() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+    (socket, address)
+}
+
+/// Compact form of an IPv4 address (BEP 11, 55).
+fn compact(address: SocketAddr) -> Vec<u8> {
+    let SocketAddr::V4(address) = address else { panic!("by IPv4") };
+    [&address.ip().octets()[..], &address.port().to_be_bytes()].concat()
+}
+
+#[test]
+fn who_named_a_peer_that_cannot_be_dialled_is_asked_for_a_rendezvous_and_then_it_is_dialled_again() {
+    let scene = Scene::new();
+    let hub = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let (target, address) = refusing_port();
+    let _node = scene.fetcher("fetched", hub.local_addr().expect("its address"), "--pex");
+    let mut peer = wire::Peer::on(hub.accept().expect("the fetcher").0);
+    peer.hear_handshake(&scene.torrent.info_hash);
+    peer.send(&wire::handshake(&scene.torrent.info_hash, b"-XX0001-the-hub-1234"));
+    peer.send(&wire::message(20, b"\0d1:md12:ut_holepunchi2e6:ut_pexi1eee"));
+    let greeting = peer.wait_for(20);
+    // Under which ids the node wants them, by `engine/exchange.rs`.
+    for id in [&b"6:ut_pexi5e"[..], b"12:ut_holepunchi6e"] {
+        assert!(greeting.windows(id.len()).any(|part| part == id), "{greeting:?}");
+    }
+    let named = [&b"\x05d5:added6:"[..], &compact(address), b"7:added.f1:\x08e"].concat();
+    peer.send(&wire::message(20, &named));
+    let question = loop {
+        let said = peer.wait_for(20);
+        if said[0] == 2 {
+            break said;
+        }
+    };
+    assert_eq!(question[1..9], [&[0, 0][..], &compact(address)].concat(), "a rendezvous");
+    target.listen(1).expect("it accepts now");
+    let connect = [&[6, 1, 0][..], &compact(address), &[0; 4]].concat();
+    peer.send(&wire::message(20, &connect));
+    target.set_read_timeout(Some(support::PATIENCE)).expect("a time limit");
+    let (stream, _) = target.accept().expect("it is dialled again");
+    wire::Peer::on(stream.into()).hear_handshake(&scene.torrent.info_hash);
+}

@@ -215,6 +215,25 @@ fn a_hybrid_torrent_is_fetched_from_a_peer_that_knows_v1_alone() {
     scene.assert_fetched("get");
 }
 
+/// By v2 there is no padding between files: a piece ends where its file does. A client that knows v2 alone is
+/// in the swarm of the second name and hangs up on who comes by the first.
+#[test]
+fn a_hybrid_torrent_is_fetched_from_a_peer_that_knows_v2_alone() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let torrent = Torrent::single(&temp.path().join("source"), "payload.bin", 3 << 20, PIECE_BYTES.into(), 8);
+    let scene = Scene::create(temp, torrent, "--hybrid");
+    let second = scene.metainfo().names().nth(1).expect("a second name");
+    let payload = Arc::new(Payload {
+        info_hash: second.0,
+        bytes: std::fs::read(scene.path("source/payload.bin")).expect("payload"),
+        piece_bytes: PIECE_BYTES,
+    });
+    let seed = FakeSeed::start_that_knows_one_name(&payload, Manner::Honest);
+    scene.get_by(&[seed.addr], &["--encryption", "off"]).expect_done();
+    scene.assert_fetched("get");
+    assert_eq!(seed.accepted.load(Ordering::SeqCst), 2, "by the first name, and at once by the second");
+}
+
 #[test]
 fn p21_p22_one_wrong_block_in_a_v2_swarm_bans_its_giver_and_costs_that_block_alone() {
     let temp = tempfile::tempdir().expect("temporary directory");

@@ -138,6 +138,15 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
+/// What counts as one address: an IPv4 address however it is wrapped, or the /64 that any IPv6 host
+/// has to itself.
+pub fn home(address: IpAddr) -> IpAddr {
+    match canonical(address) {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,12 +5,14 @@
 
 use super::time::Span;
 
+mod answers;
 mod bench;
 mod cache;
 mod discovery;
 mod mse;
 mod web_seed;
 
+pub use answers::*;
 pub use bench::*;
 pub use cache::*;
 pub use discovery::*;
@@ -207,6 +209,12 @@ pub const PEX_PORTS_PER_ADDRESS_MAX: usize = 2;
 pub const PUNCHES_AT_ONCE: u32 = 8;
 /// See above.
 pub const PUNCH_INTERVAL: Span = Span::from_secs(10);
+/// Peers of whom it is remembered who named them, so as to ask for a rendezvous if they cannot be dialled.
+pub const PUNCH_TARGETS_MAX: usize = PEX_CANDIDATES_MAX;
+/// How often one of them is asked for.
+pub const PUNCH_ASKS_PER_TARGET_MAX: u32 = 2;
+/// Who is said to wait for our dial is dialled before its time, once in so long.
+pub const PUNCH_HASTE_INTERVAL: Span = Span::from_secs(30);
 
 // ---- The tracker that we are (threats N14 to N16) ----
 
@@ -236,6 +244,10 @@ pub const SERVED_INTERVAL_MAX: Span = Span::from_secs(24 * 3600);
 pub const SERVED_MET_MAX: usize = 1_024;
 /// Connections of clients by HTTP at a time; more wait until one has gone.
 pub const SERVED_CONNECTIONS_MAX: usize = 1_024;
+/// Of these, of one stranger's address (IPv6: of its /64) at a time; more are hung up on.
+pub const SERVED_CONNECTIONS_PER_ADDRESS_MAX: usize = 16;
+/// The same of one group of strangers' addresses.
+pub const SERVED_CONNECTIONS_PER_GROUP_MAX: usize = SERVED_CONNECTIONS_MAX / 16;
 /// Time of one such connection, from its begin to the end of the answer.
 pub const SERVED_CONNECTION_TIME: Span = Span::from_secs(5);
 /// Longest request line and headers.

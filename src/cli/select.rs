@@ -69,7 +69,13 @@ impl SelectArgs {
         if known.is_empty() {
             return Ok(vec![None; torrents.len()]);
         }
-        let mut chosen = selection.choose_all(&known).map_err(usage)?.into_iter();
+        // A pattern that is meant for another one may be meant for the link: nobody can know. So with a link
+        // among several it has to mean a file of each, as is looked at again when that is found.
+        let chosen = match known.len() == torrents.len() {
+            true => selection.choose_all(&known),
+            false => known.iter().map(|metainfo| selection.choose(metainfo, None)).collect(),
+        };
+        let mut chosen = chosen.map_err(usage)?.into_iter();
         let of = |metainfo: &Arc<Metainfo>| {
             if metainfo.is_awaited() { None } else { chosen.next().flatten().map(Arc::from) }
         };
@@ -80,4 +86,45 @@ impl SelectArgs {
 /// What is asked for cannot be.
 pub fn usage(error: SelectionError) -> CliError {
     CliError::Usage(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::magnet::Magnet;
+
+    fn torrent(name: &str, file: &str) -> Arc<Metainfo> {
+        let files = format!("d6:lengthi1e4:pathl{}:{file}eed6:lengthi1e4:pathl1:xee", file.len());
+        let pieces = "12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa";
+        let info = format!("d5:filesl{files}e4:name{}:{name}{pieces}e", name.len());
+        Arc::new(Metainfo::parse(format!("d4:info{info}e").as_bytes()).unwrap())
+    }
+
+    fn link() -> Arc<Metainfo> {
+        let link = Magnet::parse("magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567").unwrap();
+        Arc::new(Metainfo::of_link(&link).unwrap())
+    }
+
+    fn choose(pattern: &str, torrents: &[Arc<Metainfo>]) -> Result<Vec<bool>, String> {
+        let filter = FilterArgs { files: vec![pattern.to_owned()], exclude: Vec::new() };
+        let args = SelectArgs { filter, ..SelectArgs::default() };
+        let chosen = args.choose(torrents).map_err(|error| error.to_string())?;
+        Ok(chosen.into_iter().map(|wanted| wanted.is_some()).collect())
+    }
+
+    #[test]
+    fn with_a_link_among_several_sources_a_pattern_means_a_file_of_each_or_is_an_error_that_names_it() {
+        let (one, other) = (torrent("one", "a"), torrent("other", "b"));
+        let both = [Arc::clone(&one), Arc::clone(&other)];
+        assert_eq!(choose("a", &both), Ok(vec![true, true]), "all are known: one of them has it");
+        let with_link = [one, link(), other];
+        let error = choose("a", &with_link).unwrap_err();
+        assert!(error.starts_with("a matches no file of other:") && !error.contains('\n'), "{error}");
+        assert_eq!(
+            choose("x", &with_link),
+            Ok(vec![true, false, true]),
+            "the link is chosen of once it is known"
+        );
+        assert_eq!(choose("a", &[link()]), Ok(vec![false]));
+    }
 }

@@ -47,6 +47,7 @@ use crate::engine::announcer::{Announce, Announcers, Reach, TrackerIndex, Tracke
 use crate::engine::candidates::Source;
 use crate::engine::encryption::Manner;
 use crate::engine::metadata_fetch::PeerNumber;
+use crate::engine::versions::Name;
 use crate::io::Wake;
 use crate::io::uring::Uring;
 use crate::proto::tracker::{AnnounceReply, AnnounceRequest};
@@ -91,14 +92,14 @@ enum Event {
     Checked(TorrentId),
     Started(TorrentId, Box<Result<Option<Started>, NodeError>>),
     Kept(TorrentId, News),
-    Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>),
+    Announced(TorrentId, TrackerIndex, Result<AnnounceReply, AnnounceError>, announcing::Found),
     Scraped(Asked),
     Asked(super::socket::Asked),
     Said(TorrentId, PeerNumber, Said),
     Found(TorrentId, magnet::Found),
     Region(RegionDone),
     Ledgered,
-    Met(TorrentId, SocketAddr),
+    Met(TorrentId, Name, SocketAddr),
     Discovered(Discovered),
 }
 
@@ -279,7 +280,7 @@ impl<'a> Control<'a> {
             // Of a link nobody knows yet whether it is private.
             let one = metainfo.private || metainfo.is_awaited();
             let reach = if one { Reach::FirstTier } else { self.config.announce };
-            let announcer = Announcers::new(&metainfo.trackers, reach, TrackerOrigin::Operator, rng);
+            let announcer = Announcers::new(&metainfo.trackers, reach, TrackerOrigin::SOURCE, rng);
             let mut swarm = Swarm::new(Arc::clone(&metainfo), announcer, self.shared.peer_id, now);
             self.know_own_address(&mut swarm, None);
             swarm.wanted = self.config.wanted.get(index).cloned().flatten();
@@ -311,7 +312,7 @@ impl<'a> Control<'a> {
         | Event::Started(id, _)
         | Event::Kept(id, _)
         | Event::Announced(id, ..)
-        | Event::Met(id, _)
+        | Event::Met(id, ..)
         | Event::Said(id, ..)
         | Event::Found(id, _) = event
         {
@@ -325,14 +326,14 @@ impl<'a> Control<'a> {
                 Err(error) => self.torrent_failed(id, error),
             },
             Event::Kept(id, news) => self.torrent_kept(id, news),
-            Event::Announced(id, tracker, result) => self.announced(id, tracker, result),
+            Event::Announced(id, tracker, result, found) => self.announced(id, tracker, result, found),
             Event::Scraped(asked) => self.scraped(asked),
             Event::Asked(asked) => self.asked(asked),
             Event::Said(id, number, said) => self.said(id, number, said),
             Event::Found(id, found) => self.found(id, found),
             Event::Region(done) => self.region_done(done),
             Event::Ledgered => self.ledgering = Ledgering::Over,
-            Event::Met(id, peer) => self.met(id, peer),
+            Event::Met(id, name, peer) => self.met(id, name, peer),
             Event::Discovered(news) => self.discovered(news),
         }
     }

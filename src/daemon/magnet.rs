@@ -150,10 +150,9 @@ impl Talk<'_> {
 
     /// All whole messages that were heard.
     fn take_messages(&mut self) -> Result<(), Farewell> {
-        let heard = self.heard.split().freeze();
-        let mut at = 0;
-        while let Some((message, used)) = next_message(&heard[at..]).map_err(broken)? {
-            at += used;
+        // Taken out while it is gone through: what is left of it stays where it is.
+        let mut heard = std::mem::take(&mut self.heard);
+        while let Some((message, used)) = next_message(&heard).map_err(broken)? {
             let news = self.take(message).map_err(broken)?;
             if !news {
                 self.other_bytes += used as u64;
@@ -161,8 +160,9 @@ impl Talk<'_> {
             if self.other_bytes > METADATA_OTHER_BYTES_MAX {
                 return Err(Farewell::Misbehaved);
             }
+            heard.advance(used);
         }
-        self.heard.extend_from_slice(&heard[at..]);
+        self.heard = heard;
         Ok(())
     }
 

@@ -24,6 +24,7 @@ mod metrics;
 mod mse;
 pub mod pressure;
 mod random;
+mod remembering;
 mod run;
 pub mod seeding;
 mod seeking;

@@ -30,6 +30,7 @@ use crate::base::limits::{
 };
 use crate::engine::action::{Farewell, Report};
 use crate::engine::encryption::Encryption;
+use crate::engine::versions::Name;
 use crate::io::uring::{Uring, UringSocket};
 use crate::proto::mse::{Cipher, Entropy, Established, Handshaker, Method, Methods, torrent_tag};
 use crate::worker::Decrypter;
@@ -40,7 +41,7 @@ const CARRIED_BYTES: usize = 64 << 10;
 
 enum Order {
     Accept(Encrypted<UringSocket>),
-    Dial { torrent: TorrentId, info_hash: InfoHash, address: SocketAddr, core: usize },
+    Dial { dialled: (TorrentId, Name), info_hash: InfoHash, address: SocketAddr, core: usize },
 }
 
 /// Where orders are given. Cheap to clone.
@@ -63,9 +64,10 @@ impl Mse {
         Arc::new(move |encrypted| drop(orders.send(Order::Accept(encrypted))))
     }
 
-    /// Connects to a peer; if that fails the control thread hears that it is gone.
-    pub fn dial(&self, torrent: TorrentId, info_hash: InfoHash, address: SocketAddr, core: usize) {
-        let _ = self.0.send(Order::Dial { torrent, info_hash, address, core });
+    /// Connects to a peer of a torrent by one of its names, which is `info_hash`; if that fails the control
+    /// thread hears that it is gone.
+    pub fn dial(&self, dialled: (TorrentId, Name), info_hash: InfoHash, address: SocketAddr, core: usize) {
+        let _ = self.0.send(Order::Dial { dialled, info_hash, address, core });
     }
 }
 
@@ -119,10 +121,11 @@ async fn attend(mut orders: UnboundedReceiver<Order>, desk: Desk) {
                     tokio::task::spawn_local(accept(Rc::clone(&desk), encrypted, place));
                 }
             }
-            Order::Dial { torrent, info_hash, address, core } => {
+            Order::Dial { dialled, info_hash, address, core } => {
                 let desk = Rc::clone(&desk);
                 tokio::task::spawn_local(async move {
-                    if let Err(why) = desk.dial(torrent, info_hash, address, core).await {
+                    if let Err(why) = desk.dial(dialled, info_hash, address, core).await {
+                        let torrent = dialled.0;
                         let report = Report::Disconnected { torrent, conn: None, address, why };
                         deliver(&desk.control, ToControl::Report(report)).await;
                     }
@@ -198,7 +201,7 @@ impl Desk {
 
     async fn dial(
         self: &Rc<Self>,
-        torrent: TorrentId,
+        (torrent, name): (TorrentId, Name),
         info_hash: InfoHash,
         address: SocketAddr,
         core: usize,
@@ -212,7 +215,7 @@ impl Desk {
         let established = in_time(self.shake(&mut stream, handshaker, Vec::new())).await;
         let established = established.ok_or(Farewell::TimedOut)?.ok_or(Farewell::Gone)?;
         drop(place);
-        let passed = self.pass_on(stream, established, address, Opened::ByUs(torrent), core).await;
+        let passed = self.pass_on(stream, established, address, Opened::ByUs(torrent, name), core).await;
         passed.map_err(|_| Farewell::DialFailed)
     }
 

@@ -14,6 +14,7 @@ use super::discovery::BoundDht;
 use super::error::NodeError;
 use super::metrics::{Endpoint, Sources};
 use super::mse::{self, Mse};
+use super::remembering;
 use super::socket::ControlSocket;
 use super::status::NodeStatus;
 use super::store::StateDir;
@@ -121,7 +122,7 @@ fn shared(engine: &EngineConfig, random: &[u8; 32], listen: Option<SocketAddr>) 
     Shared { peer_id: engine.peer_id, key, seed: engine.seed, listen }
 }
 
-/// Puts what is known in place of links, and chooses of it what is wanted.
+/// Puts what is known in place of links, and chooses of it what is wanted, or what was before.
 fn recall_links(state: &StateDir, config: &mut NodeConfig) -> Result<(), NodeError> {
     for index in state.recall_links(&mut config.torrents) {
         let metainfo = &config.torrents[index];
@@ -132,6 +133,7 @@ fn recall_links(state: &StateDir, config: &mut NodeConfig) -> Result<(), NodeErr
         config.wanted.resize(config.torrents.len(), None);
         config.wanted[index] = wanted;
     }
+    remembering::settle_all(state, config);
     Ok(())
 }
 

@@ -31,12 +31,14 @@ mod ledger_file;
 mod library;
 mod metadata;
 mod nodes_file;
+mod selection_file;
 
 pub use glance::Glance;
 pub use journal_file::JournalFile;
 pub use keeper::{Keeper, Settled};
 pub use ledger_file::OpenedLedger;
 pub use library::{Library, Remembered};
+pub use selection_file::KeptSelection;
 
 const SECRET_BYTES: usize = 32;
 /// Mode bits by which group and others may write.

@@ -9,14 +9,15 @@ use super::seeding::{SeedGoal, Seeding};
 use super::seeking::Seeking;
 use super::status::{FilesStatus, TorrentState, TorrentStatus, wanted_bytes};
 use crate::base::bitfield::Bitfield;
-use crate::base::ids::{CoreConn, PeerId};
+use crate::base::ids::{CoreConn, InfoHash, PeerId};
 use crate::base::priority::Priority;
 use crate::base::time::{Instant, Span};
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::announcer::{Announcers, TrackerChange};
-use crate::engine::candidates::Source;
+use crate::engine::candidates::{Names, Source};
 use crate::engine::grapevine::Grapevine;
 use crate::engine::roster::Roster;
+use crate::engine::versions::Name;
 use crate::io::uring::FilePair;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::tracker::{AnnounceEvent, AnnounceRequest};
@@ -108,6 +109,8 @@ pub struct Swarm {
 impl Swarm {
     /// A torrent that is about to be checked.
     pub fn new(metainfo: Arc<Metainfo>, announcer: Announcers, peer_id: PeerId, now: Instant) -> Self {
+        let mut roster = Roster::new(peer_id);
+        roster.candidates.set_names(names(&metainfo));
         Self {
             metainfo,
             live: None,
@@ -116,7 +119,7 @@ impl Swarm {
             wanted: None,
             file_progress: false,
             stopped: None,
-            roster: Roster::new(peer_id),
+            roster,
             grapevine: None,
             announcer,
             announce_queued: false,
@@ -180,6 +183,7 @@ impl Swarm {
             self.roster.candidates.forget_public();
         }
         self.metainfo = metainfo;
+        self.roster.candidates.set_names(names(&self.metainfo));
         self.peer_at = now;
     }
 
@@ -240,10 +244,31 @@ impl Swarm {
 
     /// Somebody named peers. Of a private torrent only trackers and the operator may (BEP 27).
     pub fn note_peers(&mut self, source: Source, peers: impl Iterator<Item = SocketAddr>, now: Instant) {
+        self.note_peers_by((source, Name::First), peers, now);
+    }
+
+    /// The same, of peers that know the torrent by a name of it: they are dialled by that.
+    pub fn note_peers_by(
+        &mut self,
+        (source, name): (Source, Name),
+        peers: impl Iterator<Item = SocketAddr>,
+        now: Instant,
+    ) {
         if self.metainfo.private && !source.may_name_private() {
             return;
         }
-        peers.for_each(|peer| self.roster.add(peer, source, now));
+        peers.for_each(|peer| self.roster.add_by(peer, (source, name), now));
+    }
+
+    /// Which name of it a hash is.
+    pub fn name_of(&self, info_hash: InfoHash) -> Name {
+        Name::of(self.metainfo.names(), info_hash)
+    }
+
+    /// The hash that is a name of it.
+    pub fn hash_of(&self, name: Name) -> InfoHash {
+        let second = self.metainfo.names().nth(1).filter(|_| name == Name::Second);
+        second.unwrap_or(self.metainfo.info_hash)
     }
 
     /// More may be known of where a peer is at home.
@@ -358,6 +383,10 @@ impl Swarm {
         let rate = |bytes: u64| (u128::from(bytes) * 1_000_000_000 / span_ns) as u64;
         if self.samples.len() < 2 { (0, 0) } else { (rate(down - down_then), rate(up - up_then)) }
     }
+}
+
+fn names(metainfo: &Metainfo) -> Names {
+    if metainfo.names().nth(1).is_some() { Names::Two } else { Names::One }
 }
 
 /// Payload without padding: exact when complete, at most off by the padding until then.

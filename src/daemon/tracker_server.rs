@@ -4,6 +4,7 @@
 //! it comes from: by TCP's handshake, or by a connection id of BEP 15, which costs no memory (threat N16).
 
 mod connection_id;
+mod guests;
 mod http;
 mod standalone;
 mod udp;
@@ -23,6 +24,7 @@ use crate::proto::tracker::AnnounceEvent;
 use crate::proto::tracker::serve::{Answer, Asked, Families, Refusal};
 
 use connection_id::ConnectionIds;
+use guests::Guests;
 pub use standalone::{TrackerConfig, TrackerError, run};
 
 /// Between two looks for peers that fell silent.
@@ -107,10 +109,11 @@ impl TrackerServer {
         let Some((listener, socket)) = self.sockets.take() else { return };
         // Nobody gains from guessing whom it names.
         let rng = Rng::new(clock::now().0);
+        let guests = Rc::new(Guests::new(rules.grouping.clone()));
         let tracker = RefCell::new(Tracker::new(rules, rng));
         let (ids, on_peer) = (ConnectionIds::new(&self.secret), Box::new(on_peer));
         let desk = Rc::new(Desk { tracker, ids, on_peer, our_port });
-        tokio_uring::spawn(http::serve(listener, Rc::clone(&desk)));
+        tokio_uring::spawn(http::serve(listener, Rc::clone(&desk), guests));
         tokio_uring::spawn(udp::serve(socket, self.address.ip(), Rc::clone(&desk)));
         let swept = Rc::clone(&desk);
         tokio_uring::spawn(async move {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::exchange::Speaks;
 use super::peer::Origin;
+use super::versions::Name;
 use crate::base::ids::{ConnId, CoreConn, CoreId, PeerId, SlotId, TorrentId, WebSeedId};
 use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::holepunch::PunchMessage;
@@ -251,6 +252,8 @@ pub enum Report {
         conn: CoreConn,
         /// The other end.
         from: SocketAddr,
+        /// By which name of the torrent it, and most likely they, are in a swarm.
+        name: Name,
         /// Whom it named.
         peers: Vec<SocketAddr>,
     },

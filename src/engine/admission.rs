@@ -7,9 +7,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use crate::base::address::{GroupKey, canonical};
+use crate::base::address::{GroupKey, home};
 use crate::base::ids::ConnId;
 use crate::base::limits::{
     CONNECTIONS_PER_GROUP_MAX, CONNECTIONS_PER_PUBLIC_ADDRESS_MAX, HALF_OPEN_MAX, STRANGERS_MAX,
@@ -146,15 +146,6 @@ impl Strangers {
 impl Group {
     fn crowd(&self, key: GroupKey) -> Option<Crowd> {
         self.half_open.front().map(|&(oldest, _)| (self.half_open.len(), Reverse(oldest), key))
-    }
-}
-
-/// What counts as one address: an IPv4 address however it is wrapped, or the /64 that any IPv6 host
-/// has to itself.
-fn home(address: IpAddr) -> IpAddr {
-    match canonical(address) {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
     }
 }
 

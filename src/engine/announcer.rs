@@ -30,8 +30,15 @@ use crate::proto::tracker::{AnnounceEvent, AnnounceReply};
 pub enum TrackerOrigin {
     /// The command line or a local .torrent file.
     Operator,
-    /// Somebody out there, such as the author of a magnet link.
+    /// Somebody out there, of whom the operator knows nothing.
     Stranger,
+}
+
+impl TrackerOrigin {
+    /// Of what a SOURCE names, be it a .torrent file or a magnet link: both came from somebody, and the
+    /// operator gives both to have their trackers and peers asked. A fleet names its own by either. What
+    /// trackers say in turn, redirects and peers, is not the operator's word.
+    pub const SOURCE: Self = Self::Operator;
 }
 
 /// A tracker of this announcer.

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use super::action::Farewell;
 use super::encryption::{Encryption, Manner};
 use super::priority::Rank;
+use super::versions::Name;
 use crate::base::address::AddressClass;
-use crate::base::limits::{CANDIDATE_PORTS_MAX, CANDIDATES_MAX};
+use crate::base::limits::{CANDIDATE_PORTS_MAX, CANDIDATES_MAX, PUNCH_HASTE_INTERVAL};
 use crate::base::time::{Instant, Span};
 
 /// Who named an address.
@@ -68,6 +69,11 @@ struct Candidate {
     failures: u32,
     /// How it is dialled next.
     manner: Manner,
+    /// By which name of the torrent, and under which it was found.
+    name: Name,
+    found: Name,
+    /// When it was last said to wait for us.
+    hastened: Option<Instant>,
 }
 
 /// The known addresses of a torrent's peers. Invariant: at most `CANDIDATES_MAX`, and those that the
@@ -83,25 +89,51 @@ pub struct Candidates {
     /// How many are being dialled.
     dialing: usize,
     encryption: Encryption,
+    names: Names,
+}
+
+/// By how many names the torrent is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Names {
+    /// By one.
+    #[default]
+    One,
+    /// It is a hybrid (BEP 52), and has a swarm by each of its names.
+    Two,
 }
 
 impl Candidates {
     /// An address was named. Hints beyond the limit are dropped.
     pub fn add(&mut self, address: SocketAddr, source: Source, now: Instant) {
+        self.add_by(address, (source, Name::First), now);
+    }
+
+    /// The same, of somebody who knows the torrent by `name`.
+    pub fn add_by(&mut self, address: SocketAddr, (source, name): (Source, Name), now: Instant) {
         if address.port() == 0 || address.ip().is_unspecified() {
             return;
         }
         let room = source == Source::Operator || self.has_room(address, source);
         match self.known.get_mut(&address) {
-            Some(candidate) if source == Source::Operator => candidate.source = source,
+            Some(candidate) => {
+                if source == Source::Operator {
+                    candidate.source = source;
+                }
+                // Who is in both swarms knows v2 as well, and accepts our offer to go on with it.
+                if name == Name::First && candidate.found == Name::Second {
+                    (candidate.name, candidate.found) = (name, name);
+                }
+            }
             None if room => {
                 let state = State::Waiting(now);
                 let rank = Rank::of(address, self.own);
                 let manner = self.encryption.first();
-                self.known.insert(address, Candidate { source, rank, state, failures: 0, manner });
+                let (failures, found, hastened) = (0, name, None);
+                let candidate = Candidate { source, rank, state, failures, manner, name, found, hastened };
+                self.known.insert(address, candidate);
                 self.waiting.insert((now, rank, address));
             }
-            _ => {}
+            None => {}
         }
     }
 
@@ -146,6 +178,16 @@ impl Candidates {
         self.known.get(&address).map_or_else(|| self.encryption.first(), |candidate| candidate.manner)
     }
 
+    /// By which name of the torrent it is to be dialled.
+    pub fn name(&self, address: SocketAddr) -> Name {
+        self.known.get(&address).map_or(Name::First, |candidate| candidate.name)
+    }
+
+    /// By how many names the torrent is known.
+    pub const fn set_names(&mut self, names: Names) {
+        self.names = names;
+    }
+
     /// How addresses are dialled that are named from now on.
     pub const fn set_encryption(&mut self, encryption: Encryption) {
         self.encryption = encryption;
@@ -176,8 +218,13 @@ impl Candidates {
         let manner = if hung_up { self.encryption.after(candidate.manner) } else { candidate.manner };
         let other_kind = manner != candidate.manner && manner != self.encryption.first();
         candidate.manner = manner;
+        // Perhaps it knows the torrent by its other name alone (BEP 52).
+        if hung_up && !other_kind && self.names == Names::Two {
+            candidate.name = candidate.name.other();
+        }
+        let other_name = hung_up && !other_kind && candidate.name != candidate.found;
         let (forget, wait) = match why {
-            _ if other_kind => (false, Span(0)),
+            _ if other_kind || other_name => (false, Span(0)),
             Farewell::Misbehaved => (!operator, USELESS_WAIT),
             Farewell::Useless => (false, USELESS_WAIT),
             Farewell::DialFailed | Farewell::Gone | Farewell::TimedOut => {
@@ -188,6 +235,18 @@ impl Candidates {
         if forget {
             self.forget(address);
         }
+    }
+
+    /// Somebody there expects our dial, and may dial us: it is due now, unless it was hastened a moment
+    /// ago (threat P43). False if the address is not known.
+    pub fn hasten(&mut self, address: SocketAddr, now: Instant) -> bool {
+        let Some(candidate) = self.known.get_mut(&address) else { return false };
+        let waits = matches!(candidate.state, State::Waiting(at) if at > now);
+        if waits && candidate.hastened.is_none_or(|at| now.since(at) >= PUNCH_HASTE_INTERVAL) {
+            candidate.hastened = Some(now);
+            self.change(address, State::Waiting(now));
+        }
+        true
     }
 
     /// We ended a connection with this address, or a dial, for reasons of our own: it may be dialled again at
@@ -349,6 +408,40 @@ mod tests {
     }
 
     #[test]
+    fn who_hangs_up_is_dialled_by_the_other_name_of_a_hybrid_at_once_after_all_manners() {
+        let dialled = |encryption, names, name| {
+            let mut candidates = Candidates::default();
+            candidates.set_encryption(encryption);
+            candidates.set_names(names);
+            candidates.add_by(address(1), (Source::Dht, name), Instant(0));
+            let mut dialled = Vec::new();
+            while candidates.poll_dial(Instant(0)).is_some() {
+                dialled.push((candidates.name(address(1)), candidates.manner(address(1))));
+                candidates.handle_gone(address(1), Farewell::Gone, Instant(0));
+            }
+            dialled
+        };
+        let (first, second, plain) = (Name::First, Name::Second, Manner::Plain);
+        assert_eq!(dialled(Encryption::Off, Names::One, first), [(first, plain)]);
+        assert_eq!(dialled(Encryption::Off, Names::Two, first), [(first, plain), (second, plain)]);
+        assert_eq!(dialled(Encryption::Off, Names::Two, second), [(second, plain), (first, plain)]);
+        let all = [first, second].map(|name| [(name, plain), (name, Manner::Encrypted)]);
+        assert_eq!(dialled(Encryption::Accept, Names::Two, first), all.as_flattened());
+    }
+
+    #[test]
+    fn who_is_found_by_both_names_is_dialled_by_the_first() {
+        let mut candidates = Candidates::default();
+        candidates.set_names(Names::Two);
+        for (name, by) in
+            [(Name::Second, Name::Second), (Name::First, Name::First), (Name::Second, Name::First)]
+        {
+            candidates.add_by(address(1), (Source::Dht, name), Instant(0));
+            assert_eq!(candidates.name(address(1)), by);
+        }
+    }
+
+    #[test]
     fn p31_so_many_ports_of_a_stranger_are_dialled_and_so_much_of_the_list_is_anybodys() {
         for (host, all) in [("8.8.8.8", false), ("192.168.0.1", true)] {
             let mut candidates = Candidates::default();
@@ -363,6 +456,28 @@ mod tests {
         assert_eq!(candidates.len(), CANDIDATES_MAX - CANDIDATES_MAX / 4);
         candidates.add(address(1 << 20), Source::Tracker, Instant(0));
         assert!(candidates.knows(address(1 << 20)));
+    }
+
+    #[test]
+    fn p43_who_is_said_to_wait_is_dialled_before_its_time_once_in_a_while() {
+        let mut candidates = Candidates::default();
+        assert!(!candidates.hasten(address(1), Instant(0)), "nobody knows it");
+        candidates.add(address(1), Source::Pex, Instant(0));
+        let fail = |candidates: &mut Candidates, now| {
+            assert_eq!(candidates.poll_dial(now), Some(address(1)));
+            candidates.handle_gone(address(1), Farewell::DialFailed, now);
+        };
+        fail(&mut candidates, Instant(0));
+        assert!(candidates.hasten(address(1), Instant(1)));
+        fail(&mut candidates, Instant(1));
+        let (early, again) = (Instant(PUNCH_HASTE_INTERVAL.0), Instant(1) + PUNCH_HASTE_INTERVAL);
+        assert!(candidates.hasten(address(1), Instant(2)) && candidates.poll_dial(Instant(2)).is_none());
+        fail(&mut candidates, early);
+        assert!(candidates.hasten(address(1), early) && candidates.poll_dial(early).is_none());
+        assert!(candidates.hasten(address(1), again));
+        assert_eq!(candidates.poll_dial(again), Some(address(1)));
+        assert!(candidates.hasten(address(1), again), "it is being dialled");
+        assert_eq!(candidates.dialing(), 1);
     }
 
     #[test]

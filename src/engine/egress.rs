@@ -266,6 +266,16 @@ impl Egress {
         claim_both(self.domains[seat.domain as usize].own.as_mut(), node, bytes, now)
     }
 
+    /// Takes `bytes` that are no payload of what limits the connection; false while their part is used up.
+    pub fn claim_answer(&self, conn: ConnId, bytes: u32, now: Instant) -> bool {
+        let Some(seat) = self.seat(conn) else { return true };
+        let node = self.node.as_ref().filter(|_| seat.domain != LAN);
+        let taps = [self.domains[seat.domain as usize].own.as_ref(), node];
+        let open = taps.iter().flatten().all(|tap| tap.is_open_for_answers(now));
+        taps.iter().flatten().filter(|_| open).for_each(|tap| tap.charge_answer(bytes, now));
+        open
+    }
+
     /// What was claimed is not sent after all.
     pub fn put_back(&mut self, conn: ConnId, bytes: u32) {
         let Some(seat) = self.seat(conn) else { return };

@@ -1,6 +1,7 @@
 //! Which connections begin with an encrypted handshake (MSE, `proto::mse`), and what of them an engine
 //! decides. The handshake itself is had elsewhere: what comes here is plain, or was made so on the way.
 
+use super::versions::Name;
 use super::*;
 
 /// What the operator wants of it.
@@ -84,15 +85,15 @@ impl Engine {
         self.note_encrypted(conn);
     }
 
-    /// The same, and we opened it, for `torrent`.
+    /// The same, and we opened it, for a torrent by one of its names.
     pub fn handle_encrypted_dial(
         &mut self,
         conn: ConnId,
         address: SocketAddr,
-        torrent: TorrentId,
+        dialled: (TorrentId, Name),
         now: Instant,
     ) {
-        self.handle_dialing(conn, address, torrent, now);
+        self.handle_dialing(conn, address, dialled, now);
         self.note_encrypted(conn);
         self.handle_dialed(conn, true, now);
     }

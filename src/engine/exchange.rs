@@ -6,6 +6,7 @@
 
 use super::proof::offend;
 use super::session::{PeerMisbehaved, idle};
+use super::versions::{Name, known_by};
 use super::*;
 use crate::base::address::AddressClass;
 use crate::base::limits::{
@@ -174,10 +175,17 @@ impl Engine {
         let peers: Vec<SocketAddr> =
             wanted.map(|&(address, _)| address).filter(|&address| may_name(from, address)).collect();
         if !peers.is_empty() {
+            let name = self.name_known_to(torrent, conn);
             let conn = CoreConn { core: self.config.core, conn };
-            self.actions.push_back(Action::Report(Report::Exchanged { torrent, conn, from, peers }));
+            self.actions.push_back(Action::Report(Report::Exchanged { torrent, conn, from, name, peers }));
         }
         Ok(())
+    }
+
+    fn name_known_to(&self, torrent: TorrentId, conn: ConnId) -> Name {
+        let version = self.peers.get(conn).map(|peer| peer.version);
+        let meta = self.torrent(torrent).map(|torrent| &torrent.shared.meta);
+        version.zip(meta).map_or(Name::First, |(version, meta)| known_by(meta, version))
     }
 
     /// A message of hole punching came. What makes no sense is ignored, and so is too much (threat P43).

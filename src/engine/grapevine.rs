@@ -27,7 +27,7 @@ pub struct Grapevine {
     gossip: Gossip,
     hearsay: Hearsay,
     rendezvous: Rendezvous,
-    /// Answers to peers that ask for others; taken at once.
+    /// Answers to peers that ask for others, and our own questions; taken at once.
     answers: VecDeque<(CoreConn, PunchMessage)>,
 }
 
@@ -61,15 +61,22 @@ impl Grapevine {
         }
     }
 
-    /// What is believed of what the peer at `from` names.
+    /// What is believed of what a peer names.
     pub fn believe(
         &mut self,
-        from: SocketAddr,
+        (conn, from): (CoreConn, SocketAddr),
         named: impl IntoIterator<Item = SocketAddr>,
         candidates: &Candidates,
         grouping: &Grouping,
     ) -> Vec<SocketAddr> {
-        self.hearsay.take(from.ip(), named, candidates, grouping)
+        let believed = self.hearsay.take(from.ip(), named, candidates, grouping);
+        self.rendezvous.handle_named(conn, &believed);
+        believed
+    }
+
+    /// An address could not be dialled: who named it may bring us together.
+    pub fn handle_dial_failed(&mut self, address: SocketAddr, now: Instant) {
+        self.answers.extend(self.rendezvous.handle_dial_failed(address, now));
     }
 
     /// A message of hole punching came. Returns whom we are to dial, if it says so.

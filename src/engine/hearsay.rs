@@ -3,7 +3,7 @@
 //!
 //! What one group of addresses names, what all of them name together, and the ports of one stranger's address
 //! are bounded: nobody fills the place of others, and nobody has us flood a host. A place is free again when
-//! the candidate is forgotten.
+//! the candidate is forgotten: that is looked at when one is missing, once for each message.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -33,20 +33,17 @@ impl Hearsay {
         grouping: &Grouping,
     ) -> Vec<SocketAddr> {
         let group = grouping.group_key(from);
-        if self.named.len() >= PEX_CANDIDATES_MAX || self.named_by(group) >= PEX_CANDIDATES_PER_GROUP_MAX {
-            self.forget(candidates, grouping);
-        }
-        let mut taken = Vec::new();
+        let (mut taken, mut looked) = (Vec::new(), false);
         for address in named {
-            let full = self.named.len() >= PEX_CANDIDATES_MAX
-                || self.named_by(group) >= PEX_CANDIDATES_PER_GROUP_MAX;
-            if full {
-                break;
-            }
             let stranger = grouping.is_stranger(address.ip()).then(|| address.ip());
-            let ports = stranger.map_or(0, |ip| self.by_stranger.get(&ip).copied().unwrap_or(0));
-            let known = candidates.knows(address) || self.named.contains_key(&address);
-            if known || ports >= PEX_PORTS_PER_ADDRESS_MAX {
+            if candidates.knows(address) || taken.contains(&address) {
+                continue;
+            }
+            let news = !self.named.contains_key(&address);
+            if !(news && self.has_room(group, stranger)) && !std::mem::replace(&mut looked, true) {
+                self.forget(&taken, candidates, grouping);
+            }
+            if self.named.contains_key(&address) || !self.has_room(group, stranger) {
                 continue;
             }
             self.named.insert(address, group);
@@ -57,13 +54,21 @@ impl Hearsay {
         taken
     }
 
+    /// Whether one more is taken of what a group names, at the address of a stranger if it is one.
+    fn has_room(&self, group: GroupKey, stranger: Option<IpAddr>) -> bool {
+        let ports = stranger.map_or(0, |ip| self.by_stranger.get(&ip).copied().unwrap_or(0));
+        self.named.len() < PEX_CANDIDATES_MAX
+            && self.named_by(group) < PEX_CANDIDATES_PER_GROUP_MAX
+            && ports < PEX_PORTS_PER_ADDRESS_MAX
+    }
+
     fn named_by(&self, group: GroupKey) -> usize {
         self.by_group.get(&group).copied().unwrap_or(0)
     }
 
-    /// Frees the places of candidates that are not known any more.
-    fn forget(&mut self, candidates: &Candidates, grouping: &Grouping) {
-        self.named.retain(|address, _| candidates.knows(*address));
+    /// Frees the places of candidates that are not known any more, but for those that are about to be.
+    fn forget(&mut self, taken: &[SocketAddr], candidates: &Candidates, grouping: &Grouping) {
+        self.named.retain(|address, _| candidates.knows(*address) || taken.contains(address));
         (self.by_group, self.by_stranger) = (HashMap::new(), HashMap::new());
         for (address, group) in &self.named {
             *self.by_group.entry(*group).or_default() += 1;
@@ -140,15 +145,37 @@ mod tests {
     #[test]
     fn p31_ten_thousand_ports_of_one_host_are_two_candidates() {
         let mut node = Node::default();
-        let ports = |from: &str, host: [u8; 4]| {
+        let mut ports = |from: &str, host: [u8; 4]| {
             let named = (1..10_000).map(|port| SocketAddr::from((host, port)));
-            node.hearsay.take(from.parse().unwrap(), named, &node.candidates, &Grouping::default()).len()
+            let from = from.parse().unwrap();
+            let taken = node.hearsay.take(from, named, &node.candidates, &Grouping::default());
+            taken.iter().for_each(|&address| node.candidates.add(address, Source::Pex, NOW));
+            taken.len()
         };
-        let mut ports = ports;
         assert_eq!(ports("8.8.8.8", [20, 0, 0, 1]), PEX_PORTS_PER_ADDRESS_MAX);
         assert_eq!(ports("9.9.9.9", [20, 0, 0, 1]), 0, "whoever names it");
         // Neighbours in a local network are many machines behind one address, as in a laboratory.
         assert_eq!(ports("10.0.0.1", [10, 0, 0, 7]), PEX_CANDIDATES_PER_GROUP_MAX);
+    }
+
+    #[test]
+    fn ports_of_a_host_that_were_forgotten_may_be_named_again() {
+        let mut node = Node::default();
+        let hear = |node: &mut Node, ports: std::ops::Range<u16>| {
+            let named = ports.map(|port| SocketAddr::from(([20, 0, 0, 1], port)));
+            let from = "8.8.8.8".parse().unwrap();
+            let taken = node.hearsay.take(from, named, &node.candidates, &Grouping::default());
+            taken.iter().for_each(|&address| node.candidates.add(address, Source::Pex, NOW));
+            taken.len()
+        };
+        assert_eq!(hear(&mut node, 1..9), PEX_PORTS_PER_ADDRESS_MAX);
+        assert_eq!(hear(&mut node, 1..9), 0);
+        node.candidates.forget_hints();
+        assert_eq!(
+            hear(&mut node, 1..9),
+            PEX_PORTS_PER_ADDRESS_MAX,
+            "the same, though nothing else was full"
+        );
     }
 
     #[test]

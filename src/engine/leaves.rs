@@ -12,15 +12,15 @@
 //!
 //! A peer waits for one such answer at a time, and asks so often; whatever does not fit is rejected, since
 //! who asks can ask others. It would ask in vain for a torrent without trees, or for a piece that is not
-//! here.
+//! here. What may be answered waits first until the upload limits let it pass (`answers.rs`).
 
 use super::action::Leaves;
 use super::session::{PeerMisbehaved, idle};
 use super::torrent::Torrent;
 use super::*;
 use crate::base::limits::{
-    HASH_ANSWERS_WAITING_BYTES_MAX, HASH_PATIENCE, LEAF_ASKS_MAX, LEAF_BYTES_PER_ASK_BYTE,
-    LEAF_PIECE_BYTES_MAX, STRIKES_MAX,
+    HASH_ANSWERS_WAITING_BYTES_MAX, HASH_ASKS_WAITING_MAX, HASH_PATIENCE, LEAF_ASKS_MAX,
+    LEAF_BYTES_PER_ASK_BYTE, LEAF_PIECE_BYTES_MAX, STRIKES_MAX,
 };
 use crate::hash::merkle::{Hash, HashRange, Shape, Tree};
 use crate::proto::wire::hashes::HashRequest;
@@ -57,6 +57,38 @@ impl Engine {
     ) -> Result<(), PeerMisbehaved> {
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
         peer.asks.note_message();
+        let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_ref()) else {
+            return Ok(());
+        };
+        match answer(torrent, &request) {
+            Answer::Nonsense => {
+                peer.strikes += 1;
+                if peer.strikes > STRIKES_MAX {
+                    return Err(PeerMisbehaved::TooManyStrikes);
+                }
+                reject_hashes(peer, request)?;
+            }
+            Answer::Now(_) | Answer::OfPiece(_)
+                if peer.hash_asks.len() < HASH_ASKS_WAITING_MAX
+                    && self.rations.take_hashes(&self.config, peer, &request, now) =>
+            {
+                peer.hash_asks.push_back(request);
+                self.answer_hashes(conn, now)?;
+            }
+            Answer::Now(_) | Answer::OfPiece(_) | Answer::Never => reject_hashes(peer, request)?,
+        }
+        self.make_ready(conn);
+        Ok(())
+    }
+
+    /// Answers a request that was taken, or begins to; what has changed meanwhile is rejected.
+    pub(super) fn give_hashes(
+        &mut self,
+        conn: ConnId,
+        request: HashRequest,
+        now: Instant,
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
         let Some(id) = peer.torrent else { return Ok(()) };
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return Ok(()) };
         match answer(torrent, &request) {
@@ -70,16 +102,8 @@ impl Engine {
                 torrent.leaf_asks.push(LeafAsk { conn, piece, request, since: now, hashing: false });
                 self.bring_leaves(id, piece);
             }
-            Answer::Nonsense => {
-                peer.strikes += 1;
-                if peer.strikes > STRIKES_MAX {
-                    return Err(PeerMisbehaved::TooManyStrikes);
-                }
-                reject_hashes(peer, request)?;
-            }
-            Answer::Now(_) | Answer::OfPiece(_) | Answer::Never => reject_hashes(peer, request)?,
+            _ => reject_hashes(peer, request)?,
         }
-        self.make_ready(conn);
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 //! named by a tracker like everybody else.
 //!
 //! A request is only queued. Each send carries one piece, so that what waits in memory for a peer that does
-//! not read is 16 KiB and a few numbers. Who asks for more than a copy or two is told no for a while: it is
-//! charged to no upload limit, so it must not be a way around them.
+//! not read is 16 KiB and a few numbers. Who asks for more than a copy or two is told no for a while, and so
+//! is a group of strangers that had many; what is sent counts in the upload limits (`answers.rs`).
 
 use std::collections::VecDeque;
 
@@ -43,14 +43,21 @@ impl MetadataAsks {
         !self.waiting.is_empty()
     }
 
-    /// Takes a request for a piece of `bytes` of `total_bytes`, if there is room and it had not too many.
-    fn grant(&mut self, piece: u32, (bytes, total_bytes): (usize, usize), now: Instant) -> bool {
+    /// Takes a request for a piece of `bytes` of `total_bytes`, if there is room and neither it nor its
+    /// group, which is asked last, had too many.
+    fn grant(
+        &mut self,
+        piece: u32,
+        (bytes, total_bytes): (usize, usize),
+        group_grants: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> bool {
         if now.since(self.since) >= METADATA_COPIES_SPAN {
             (self.granted_bytes, self.since) = (0, now);
         }
         let granted_bytes = self.granted_bytes + bytes as u64;
         let fits = granted_bytes <= METADATA_COPIES_MAX * total_bytes as u64;
-        if !fits || self.waiting.len() >= METADATA_REQUESTS_QUEUED_MAX {
+        if !fits || self.waiting.len() >= METADATA_REQUESTS_QUEUED_MAX || !group_grants() {
             return false;
         }
         self.granted_bytes = granted_bytes;
@@ -58,9 +65,19 @@ impl MetadataAsks {
         true
     }
 
+    /// A send begins, which carries all rejects.
+    pub(super) fn note_send(&mut self) {
+        self.rejects = 0;
+    }
+
+    /// Bytes of the next piece, if the peer waits for one.
+    pub(super) fn next_bytes(&self, info: &[u8]) -> Option<u32> {
+        let range = self.waiting.front().and_then(|&piece| piece_range(piece, info.len() as u32));
+        range.map(|range| range.len() as u32)
+    }
+
     /// Appends the next piece, if the peer waits for one, to `frames`.
     pub(super) fn answer(&mut self, info: &[u8], frames: &mut Vec<u8>) {
-        self.rejects = 0;
         let Some(piece) = self.waiting.pop_front() else { return };
         let total_bytes = info.len() as u32;
         let Some(bytes) = piece_range(piece, total_bytes).and_then(|range| info.get(range)) else { return };
@@ -80,7 +97,8 @@ impl Engine {
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else {
             return Ok(());
         };
-        let (info_bytes, asks) = (torrent.shared.meta.info.len(), &mut peer.metadata);
+        let (info_bytes, id, address) = (torrent.shared.meta.info.len(), torrent.id(), peer.address);
+        let asks = &mut peer.metadata;
         if asks.id == 0 || info_bytes == 0 {
             // It has not said where answers are to go, or we have not said that there are any.
             return idle(peer);
@@ -88,7 +106,11 @@ impl Engine {
         let message = MetadataMessage::parse(payload).map_err(|_| PeerMisbehaved::BadExtension)?;
         let Some(MetadataMessage::Request(piece)) = message else { return idle(peer) };
         let range = piece_range(piece, info_bytes as u32);
-        let granted = range.is_some_and(|range| asks.grant(piece, (range.len(), info_bytes), now));
+        let granted = range.is_some_and(|range| {
+            let sizes = (range.len(), info_bytes);
+            let group = || self.rations.take_metadata(&self.config, (address, id), sizes, now);
+            asks.grant(piece, sizes, group, now)
+        });
         if !granted {
             if asks.rejects >= METADATA_REJECTS_WAITING_MAX {
                 return Err(PeerMisbehaved::ReadsNothing);

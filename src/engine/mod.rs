@@ -14,6 +14,7 @@
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     what a send carries                tick.rs      everything that time causes
 //! loading.rs    chunks that requests need, from disk
+//! upload_only.rs  that we fetch nothing any more
 //! choker.rs     whom to unchoke                    unchoking.rs the same carried out
 //! allowed_fast.rs  what may be asked for while choked
 //! scheduler/    whom to serve next                 identity.rs  who is who
@@ -23,7 +24,7 @@
 //! priority.rs   in which order peers are dialled
 //! proof.rs      who proves a key
 //! admission.rs  how many connections strangers may bring
-//! versions.rs   v1 or v2 of a connection
+//! versions.rs   v1 or v2 of a connection        dialing.rs   those that we open
 //! leaves.rs     hash requests of peers         inquest.rs   who spoilt which block of a v2 piece
 //! ahead.rs      the same before the piece is whole
 //! parole.rs     who fetches a piece again that several peers spoilt together
@@ -37,6 +38,7 @@
 //! pace.rs       how much is asked for and sent at a time
 //! encryption.rs which connections begin with an encrypted handshake
 //! metadata.rs   the info dictionary to whoever has only a link
+//! answers.rs    what is answered beside payload, and to whom how much
 //! metadata_fetch.rs  the same from peers (one per link, on the control thread)
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
@@ -52,6 +54,7 @@ mod ahead;
 pub mod allowance;
 pub mod allowed_fast;
 pub mod announcer;
+mod answers;
 mod assembly;
 pub mod candidates;
 #[cfg(test)]
@@ -59,6 +62,7 @@ mod check;
 pub mod choker;
 pub mod claims;
 pub mod dht;
+mod dialing;
 mod download;
 mod egress;
 pub mod encryption;
@@ -94,7 +98,8 @@ pub mod torrent;
 pub mod tracker;
 mod unchoking;
 mod upload;
-mod versions;
+mod upload_only;
+pub mod versions;
 pub mod view;
 pub mod web_seed;
 
@@ -194,6 +199,7 @@ pub struct Engine {
     /// In the order of their coming; the oldest goes when there are too many.
     bans: VecDeque<u64>,
     strangers: Strangers,
+    rations: answers::Rations,
     /// Open connections whose peer wants our pieces.
     leeches: u32,
     rng: Rng,
@@ -242,6 +248,7 @@ impl Engine {
             givers: [0; tick::ROLL_PARTS],
             bans: VecDeque::new(),
             strangers,
+            rations: answers::Rations::default(),
             leeches: 0,
             rng,
             ticked_at: now,
@@ -507,7 +514,8 @@ impl Engine {
         if !peer.may_send() {
             return;
         }
-        let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty() || peer.metadata.waits();
+        let asks = peer.metadata.waits() || !peer.hash_asks.is_empty();
+        let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty() || asks;
         if due && !std::mem::replace(&mut peer.out.due, true) {
             self.due.push_back(conn);
         }

@@ -14,17 +14,19 @@ use super::metadata::MetadataAsks;
 use super::pace::{BURST_BLOCKS_MAX, Burst, Pace, REQQ_DEFAULT};
 use super::proof::Proof;
 use super::scheduler::{InFlight, Turn};
+use super::versions::Name;
 use super::view::Meter;
 use crate::base::address::AddressClass;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::{ConnId, PeerId, SlotId, TorrentId, WebSeedId};
 use crate::base::limits::{
-    ALLOWED_FAST_KEPT_MAX, COMEBACKS_MAX, REJECTS_WAITING_MAX, RELIEVED_TIME, REQUESTS_OUT_MAX,
-    REQUESTS_QUEUED_MAX, WEB_SEED_REQUESTS_OUT_MIN,
+    ALLOWED_FAST_KEPT_MAX, COMEBACKS_MAX, HASH_ASKS_WAITING_MAX, REJECTS_WAITING_MAX, RELIEVED_TIME,
+    REQUESTS_OUT_MAX, REQUESTS_QUEUED_MAX, WEB_SEED_REQUESTS_OUT_MIN,
 };
 use crate::base::segment::Segment;
 use crate::base::time::{Instant, Span};
+use crate::proto::wire::hashes::HashRequest;
 use crate::shared::ledger::AccountId;
 
 /// Who opened the connection.
@@ -197,6 +199,10 @@ pub struct Peer {
     pub talk: Talk,
     /// What it asks of the metadata.
     pub metadata: MetadataAsks,
+    /// Hash requests that were taken and wait for a limit; at most `HASH_ASKS_WAITING_MAX`.
+    pub hash_asks: VecDeque<HashRequest>,
+    /// Of what was sent to it, what has earned its group hashes.
+    pub paid_bytes: u64,
     /// Accounts that it keeps open: its own and its group's, once messages flow.
     pub accounts: Option<[AccountId; 2]>,
     /// Who wants and serves whom.
@@ -215,6 +221,8 @@ pub struct Peer {
     pub node_named: bool,
     /// They speak the fast extension (BEP 6).
     pub fast: bool,
+    /// By which name of the torrent it was dialled.
+    pub name: Name,
     /// What both sides speak.
     pub version: Version,
     /// It was asked for leaves ahead in vain (`ahead.rs`), and is not again.
@@ -223,6 +231,8 @@ pub struct Peer {
     pub hashes_due: u32,
     /// They said that they fetch nothing (BEP 21).
     pub upload_only: bool,
+    /// What we said of that, to a peer that hears it.
+    pub told_upload_only: Option<bool>,
     /// Requests they queue (BEP 10).
     pub reqq: usize,
     /// Our requests, oldest first.
@@ -310,6 +320,8 @@ impl Peer {
             proof: Proof::default(),
             talk: Talk::new(now),
             metadata: MetadataAsks::default(),
+            hash_asks: VecDeque::new(),
+            paid_bytes: 0,
             accounts: None,
             flags: Flags::default(),
             kept_until: now,
@@ -319,10 +331,12 @@ impl Peer {
             fresh: true,
             node_named: false,
             fast: false,
+            name: Name::First,
             version: Version::V1,
             leafless: false,
             hashes_due: 0,
             upload_only: false,
+            told_upload_only: None,
             reqq: REQQ_DEFAULT,
             asked: VecDeque::new(),
             grace: 0,
@@ -439,6 +453,7 @@ impl Peer {
             ("requests out", self.asked.len(), REQUESTS_OUT_MAX),
             ("rejects waiting", self.rejects_waiting as usize, REJECTS_WAITING_MAX as usize),
             ("allowed pieces", self.allowed.len(), ALLOWED_FAST_KEPT_MAX),
+            ("hash requests waiting", self.hash_asks.len(), HASH_ASKS_WAITING_MAX),
             ("slots pinned for a send", self.out.pins.len(), pins_max),
         ]
         .into_iter()

@@ -4,6 +4,11 @@
 //! We relay only between peers that are connected to us and both speak the extension, and tell each of
 //! the other's home. One question brings two small messages at most, and neither side may be asked more often
 //! than `PUNCH_INTERVAL` allows: nobody is flooded through us (threat P43).
+//!
+//! We ask ourselves when a peer cannot be dialled whom somebody named that is still connected to us and
+//! speaks the extension: so often for each target, and each of those whom we ask. Both sides then dial by TCP
+//! from any port: so we come together with who is behind a NAT if we are behind none, or the other way round;
+//! two that are both behind one stay apart, since neither dials from the port that the other one dials.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,26 +17,77 @@ use super::exchange::Trickle;
 use super::roster::Roster;
 use crate::base::address::AddressClass;
 use crate::base::ids::CoreConn;
-use crate::base::limits::{PUNCH_INTERVAL, PUNCHES_AT_ONCE};
+use crate::base::limits::{PUNCH_ASKS_PER_TARGET_MAX, PUNCH_INTERVAL, PUNCH_TARGETS_MAX, PUNCHES_AT_ONCE};
 use crate::base::time::Instant;
 use crate::proto::wire::holepunch::{PunchError, PunchKind, PunchMessage};
+
+/// A peer that speaks the extension: how often it may still be spoken to, and asked by us.
+#[derive(Debug)]
+struct Speaker {
+    spoken_to: Trickle,
+    asked: Trickle,
+}
+
+/// Who named somebody, and how often it was asked to bring us together.
+#[derive(Debug)]
+struct Target {
+    named_by: CoreConn,
+    asks: u32,
+}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Rendezvous {
-    /// Connections whose peer speaks the extension, and how often they may still be spoken to.
-    speakers: HashMap<CoreConn, Trickle>,
+    /// By their connections.
+    speakers: HashMap<CoreConn, Speaker>,
+    /// Peers that speakers named; at most `PUNCH_TARGETS_MAX`.
+    targets: HashMap<SocketAddr, Target>,
 }
 
 impl Rendezvous {
     /// The peer of `conn` speaks the extension.
     pub fn handle_speaker(&mut self, conn: CoreConn, now: Instant) {
-        self.speakers.entry(conn).or_insert_with(|| Trickle::new(PUNCHES_AT_ONCE, now));
+        let full = Trickle::new(PUNCHES_AT_ONCE, now);
+        self.speakers.entry(conn).or_insert(Speaker { spoken_to: full, asked: full });
     }
 
     /// A connection ended.
     pub fn handle_gone(&mut self, conn: CoreConn) {
-        self.speakers.remove(&conn);
+        if self.speakers.remove(&conn).is_some() {
+            self.targets.retain(|_, target| target.named_by != conn);
+        }
+    }
+
+    /// The peer of `conn` named addresses that are going to be dialled.
+    pub fn handle_named(&mut self, conn: CoreConn, addresses: &[SocketAddr]) {
+        if !self.speakers.contains_key(&conn) {
+            return;
+        }
+        for &address in addresses {
+            if self.targets.len() >= PUNCH_TARGETS_MAX {
+                return;
+            }
+            self.targets.insert(address, Target { named_by: conn, asks: 0 });
+        }
+    }
+
+    /// A dial failed. Who is to be asked for a rendezvous, if anybody is.
+    pub fn handle_dial_failed(
+        &mut self,
+        address: SocketAddr,
+        now: Instant,
+    ) -> Option<(CoreConn, PunchMessage)> {
+        let target = self.targets.get_mut(&address)?;
+        let named_by = target.named_by;
+        let asked = &mut self.speakers.get_mut(&named_by)?.asked;
+        if !asked.take(PUNCHES_AT_ONCE, PUNCH_INTERVAL, now) {
+            return None;
+        }
+        target.asks += 1;
+        if target.asks >= PUNCH_ASKS_PER_TARGET_MAX {
+            self.targets.remove(&address);
+        }
+        Some((named_by, PunchMessage { kind: PunchKind::Rendezvous, address }))
     }
 
     /// `asking` wants to meet the peer at `target`: what is said to whom.
@@ -86,7 +142,8 @@ impl Rendezvous {
     }
 
     fn may(&mut self, conn: CoreConn, now: Instant) -> bool {
-        self.speakers.get_mut(&conn).is_some_and(|trickle| trickle.take(PUNCHES_AT_ONCE, PUNCH_INTERVAL, now))
+        let speaker = self.speakers.get_mut(&conn);
+        speaker.is_some_and(|speaker| speaker.spoken_to.take(PUNCHES_AT_ONCE, PUNCH_INTERVAL, now))
     }
 }
 
@@ -146,6 +203,36 @@ mod tests {
             assert_eq!(said, [(conn(1), PunchMessage { kind: PunchKind::Error(error), address: target })]);
         }
         assert_eq!(rendezvous.handle_question(conn(3), home(1), &roster, NOW), [], "who does not speak it");
+    }
+
+    #[test]
+    fn who_named_a_peer_that_cannot_be_dialled_is_asked_for_it_so_often() {
+        let (mut rendezvous, _) = node();
+        rendezvous.handle_named(conn(1), &[home(7)]);
+        rendezvous.handle_named(conn(3), &[home(8)]);
+        let question = |address| PunchMessage { kind: PunchKind::Rendezvous, address };
+        for _ in 0..PUNCH_ASKS_PER_TARGET_MAX {
+            assert_eq!(rendezvous.handle_dial_failed(home(7), NOW), Some((conn(1), question(home(7)))));
+        }
+        assert_eq!(rendezvous.handle_dial_failed(home(7), NOW), None, "often enough");
+        assert_eq!(rendezvous.handle_dial_failed(home(8), NOW), None, "named by who does not speak it");
+        assert_eq!(rendezvous.handle_dial_failed(home(9), NOW), None, "named by nobody");
+        rendezvous.handle_named(conn(2), &[home(9)]);
+        rendezvous.handle_gone(conn(2));
+        assert_eq!(rendezvous.handle_dial_failed(home(9), NOW), None, "who named it is gone");
+        assert!(rendezvous.targets.is_empty());
+    }
+
+    #[test]
+    fn p43_we_ask_nobody_more_often_than_so_and_remember_so_many() {
+        let (mut rendezvous, _) = node();
+        let at = |n: u32| SocketAddr::from(([9, (n >> 16) as u8, (n >> 8) as u8, n as u8], 1));
+        let named: Vec<SocketAddr> = (0..=PUNCH_TARGETS_MAX as u32).map(at).collect();
+        rendezvous.handle_named(conn(1), &named);
+        assert_eq!(rendezvous.targets.len(), PUNCH_TARGETS_MAX);
+        let mut asks = |now| named.iter().filter_map(|&to| rendezvous.handle_dial_failed(to, now)).count();
+        assert_eq!(asks(NOW), PUNCHES_AT_ONCE as usize);
+        assert_eq!((asks(NOW + PUNCH_INTERVAL), asks(NOW + PUNCH_INTERVAL)), (1, 0));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use super::action::Farewell;
 use super::candidates::{Candidates, Source};
 use super::peer::Origin;
+use super::versions::Name;
 use crate::base::ids::{CoreConn, PeerId};
 use crate::base::time::Instant;
 
@@ -49,7 +50,17 @@ impl Roster {
 
     /// An address was named; see [`Candidates::add`].
     pub fn add(&mut self, address: SocketAddr, source: Source, now: Instant) {
-        self.candidates.add(unmapped(address), source, now);
+        self.add_by(address, (source, Name::First), now);
+    }
+
+    /// The same, of somebody who knows the torrent by a name of it; see [`Candidates::add_by`].
+    pub fn add_by(&mut self, address: SocketAddr, by: (Source, Name), now: Instant) {
+        self.candidates.add_by(unmapped(address), by, now);
+    }
+
+    /// Somebody at an address expects our dial; see [`Candidates::hasten`].
+    pub fn hasten(&mut self, address: SocketAddr, now: Instant) -> bool {
+        self.candidates.hasten(unmapped(address), now)
     }
 
     /// A peer finished its handshake. Returns the connection that is to be closed, if one is: this or

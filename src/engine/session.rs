@@ -20,7 +20,7 @@ use super::exchange::{Exchange, PEX_ID, PUNCH_ID, announce};
 use super::nodes::name_node;
 use super::proof::TROC_ID;
 use super::scheduler::Membership;
-use super::versions::{answer_name, our_offer, version};
+use super::versions::{answer_name, version};
 use super::*;
 
 /// The peer id of somebody who has none.
@@ -90,46 +90,6 @@ impl Engine {
             self.close(surplus, Farewell::TimedOut);
         }
         self.peers.get(conn).is_some_and(|peer| peer.stage != Stage::Closing)
-    }
-
-    /// We began to connect to a peer of `torrent`.
-    pub fn handle_dialing(&mut self, conn: ConnId, address: SocketAddr, torrent: TorrentId, now: Instant) {
-        let key = self.peer_key(address);
-        let mut peer = Peer::new(conn, address, Origin::Outgoing, key, now);
-        peer.torrent = Some(torrent);
-        self.peers.insert(peer);
-        if self.bans.contains(&key) {
-            self.close(conn, Farewell::Misbehaved);
-        } else if self.stopping {
-            self.close(conn, Farewell::Useless);
-        }
-    }
-
-    /// A dial could not even begin: the connection table is full. Whoever asked for it must know.
-    pub fn handle_dial_refused(&mut self, address: SocketAddr, torrent: TorrentId) {
-        let why = Farewell::DialFailed;
-        let report = Report::Disconnected { torrent, conn: None, address, why };
-        self.actions.push_back(Action::Report(report));
-    }
-
-    /// A dial ended.
-    pub fn handle_dialed(&mut self, conn: ConnId, connected: bool, now: Instant) {
-        let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.stage == Stage::Dialing) else { return };
-        if !connected {
-            self.close(conn, Farewell::DialFailed);
-            return;
-        }
-        peer.stage = Stage::Handshaking;
-        peer.since = now;
-        let known = |id: TorrentId| self.torrents.get(id.0 as usize)?.as_ref();
-        let Some(torrent) = peer.torrent.and_then(known) else {
-            // An encrypted dial may be over before the torrent is known on this core.
-            self.close(conn, Farewell::DialFailed);
-            return;
-        };
-        let offer = our_offer(&self.config, &torrent.shared.meta);
-        peer.out.frames.extend_from_slice(&offer.encode());
-        self.make_ready(conn);
     }
 
     /// A peer's handshake came.
@@ -558,7 +518,7 @@ pub(super) fn our_handshake(config: &EngineConfig, info_hash: InfoHash) -> Hands
 }
 
 /// Our extension handshake (BEP 10).
-fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer, exchange: Exchange) {
+pub(super) fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer, exchange: Exchange) {
     let troc_id = config.identity.as_ref().map(|_| TROC_ID);
     let metadata_size = u32::try_from(shared.meta.info.len()).ok().filter(|&bytes| bytes > 0);
     let ut_metadata = metadata_size.map(|_| UT_METADATA);
@@ -573,6 +533,7 @@ fn greet(config: &EngineConfig, shared: &SharedTorrent, peer: &mut Peer, exchang
         port: config.listen_port,
         upload_only: shared.is_satisfied(),
     };
+    peer.told_upload_only = Some(ours.upload_only);
     let mut payload = Vec::with_capacity(128);
     ours.encode(&mut payload);
     Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &payload }.encode(&mut peer.out.frames);

@@ -49,6 +49,16 @@ impl Tap {
         true
     }
 
+    /// Whether an answer may be sent that is no payload. See [`Budget::charge_answer`].
+    pub fn is_open_for_answers(&self, now: Instant) -> bool {
+        self.budget.is_open_for_answers(now)
+    }
+
+    /// Charges such an answer.
+    pub fn charge_answer(&self, bytes: u32, now: Instant) {
+        self.budget.charge_answer(bytes, now);
+    }
+
     /// What was drawn is not used after all.
     pub fn put_back(&mut self, bytes: u32) {
         self.left_bytes = self.left_bytes.saturating_add(bytes);

@@ -1,6 +1,7 @@
 //! Hostile and slow peers against one engine with virtual time. Rows of threats by their number.
 
 mod allowed;
+mod answers;
 mod asleep;
 mod choking;
 mod exchange;
@@ -18,6 +19,7 @@ mod rivals;
 mod seeding;
 mod time;
 mod turns;
+mod upload_only;
 mod v2;
 mod view;
 mod wanted;

@@ -135,6 +135,7 @@ impl Engine {
             peer.pace = pace::Pace::default();
             self.hungry.push(conn);
         }
+        self.say_upload_only(conn);
         self.review_interest(conn);
         self.rank_again(conn);
         self.serve_at_least(conn, now);

@@ -34,9 +34,11 @@ impl Engine {
         }
         let turn = peer.out.turn.take();
         if peer.out.segments.is_empty() {
-            if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_ref()) {
-                peer.metadata.answer(&torrent.shared.meta.info, &mut peer.out.frames);
+            if self.answer_waiting(conn, now).is_err() {
+                self.close(conn, Farewell::Misbehaved);
+                return false;
             }
+            let Some(peer) = self.peers.get_mut(conn) else { return false };
             outbox.clear();
             outbox.append(&mut peer.out.frames);
             peer.rejects_waiting = 0;

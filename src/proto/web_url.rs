@@ -7,9 +7,14 @@ use url::{Host, Url};
 use crate::base::limits::WEB_URL_BYTES_MAX;
 
 /// A URL that can be fetched: HTTP or HTTPS, with a host, at most `WEB_URL_BYTES_MAX` long. `Debug` and
-/// `Display` show scheme, host and port only: path and query may be tokens.
+/// `Display` show scheme, host and port only: user, password, path and query may be secrets.
 #[derive(Clone, PartialEq, Eq)]
-pub struct WebUrl(Url);
+pub struct WebUrl {
+    /// Without user and password.
+    url: Url,
+    /// What is sent of these (RFC 7617), to this scheme, host and port alone.
+    basic: Option<String>,
+}
 
 /// Why a text is no [`WebUrl`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,12 +22,14 @@ pub struct WebUrl(Url);
 pub struct BadUrl;
 
 impl WebUrl {
-    /// Reads `text`. User and password are dropped: they are sent to nobody.
+    /// Reads `text`.
     pub fn parse(text: &str) -> Result<Self, BadUrl> {
-        Self::checked(Url::parse(text).map_err(|_| BadUrl)?)
+        let url = Url::parse(text).map_err(|_| BadUrl)?;
+        let basic = basic(&url);
+        Self::checked(url, basic)
     }
 
-    fn checked(mut url: Url) -> Result<Self, BadUrl> {
+    fn checked(mut url: Url, basic: Option<String>) -> Result<Self, BadUrl> {
         let port = url.port_or_known_default();
         let good = matches!(url.scheme(), "http" | "https") && port.is_some_and(|port| port != 0);
         if !good || url.host_str().is_none_or(str::is_empty) {
@@ -32,34 +39,42 @@ impl WebUrl {
         // These fail only for URLs without a host.
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        if url.as_str().len() > WEB_URL_BYTES_MAX { Err(BadUrl) } else { Ok(Self(url)) }
+        if url.as_str().len() > WEB_URL_BYTES_MAX { Err(BadUrl) } else { Ok(Self { url, basic }) }
     }
 
     /// Where the file at `path` lies, whose first element is the torrent's name. BEP 19: the URL of a
     /// single file is taken as it stands unless it ends with a slash; in any other case the elements are
     /// added, each percent-encoded.
     pub fn of_file(&self, path: &[String]) -> Result<Self, BadUrl> {
-        if path.len() == 1 && !self.0.path().ends_with('/') {
+        if path.len() == 1 && !self.url.path().ends_with('/') {
             return Ok(self.clone());
         }
-        let mut url = self.0.clone();
+        let mut url = self.url.clone();
         url.path_segments_mut().map_err(|()| BadUrl)?.pop_if_empty().extend(path);
-        Self::checked(url)
+        Self::checked(url, self.basic.clone())
     }
 
-    /// Where a redirect leads; to HTTP and HTTPS only.
+    /// Where a redirect leads; to HTTP and HTTPS only. Nobody else is told user and password, and those that
+    /// the redirect itself names are dropped: whoever sends us there could have us log in where it cannot.
     pub fn redirect(&self, location: &str) -> Result<Self, BadUrl> {
-        Self::checked(self.0.join(location).map_err(|_| BadUrl)?)
+        let to = self.url.join(location).map_err(|_| BadUrl)?;
+        let basic = self.basic.clone().filter(|_| to.origin() == self.url.origin());
+        Self::checked(to, basic)
+    }
+
+    /// The value of the `Authorization` header: for the wire only.
+    pub fn authorization(&self) -> Option<String> {
+        self.basic.as_ref().map(|basic| format!("Basic {basic}"))
     }
 
     /// Whether it is HTTPS.
     pub fn is_tls(&self) -> bool {
-        self.0.scheme() == "https"
+        self.url.scheme() == "https"
     }
 
     /// Name or address of the host, without brackets. Numbers as hosts are addresses by now.
     pub fn host(&self) -> String {
-        match self.0.host() {
+        match self.url.host() {
             Some(Host::Domain(name)) => name.to_owned(),
             Some(Host::Ipv4(address)) => address.to_string(),
             Some(Host::Ipv6(address)) => address.to_string(),
@@ -69,28 +84,28 @@ impl WebUrl {
 
     /// The port to connect to.
     pub fn port(&self) -> u16 {
-        self.0.port_or_known_default().unwrap_or(80)
+        self.url.port_or_known_default().unwrap_or(80)
     }
 
     /// Whether it has a query.
     pub fn has_query(&self) -> bool {
-        self.0.query().is_some()
+        self.url.query().is_some()
     }
 
     /// Path and query, as in the first line of a request.
     pub fn target(&self) -> String {
-        self.0[url::Position::BeforePath..].to_owned()
+        self.url[url::Position::BeforePath..].to_owned()
     }
 
     /// As in the `Host` header: with brackets, and with the port unless it is the usual one.
     pub fn authority(&self) -> String {
-        self.0[url::Position::BeforeHost..url::Position::BeforePath].to_owned()
+        self.url[url::Position::BeforeHost..url::Position::BeforePath].to_owned()
     }
 }
 
 impl fmt::Display for WebUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.0.scheme(), self.authority())
+        write!(f, "{}://{}", self.url.scheme(), self.authority())
     }
 }
 
@@ -98,6 +113,45 @@ impl fmt::Debug for WebUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// User and password as they are sent: in base64, with a colon between.
+fn basic(url: &Url) -> Option<String> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut pair = unescaped(url.username());
+    pair.push(b':');
+    pair.extend(unescaped(url.password().unwrap_or_default()));
+    Some(base64(&pair))
+}
+
+/// The bytes that a part of a URL stands for.
+fn unescaped(text: &str) -> Vec<u8> {
+    let (mut bytes, mut out) = (text.as_bytes(), Vec::with_capacity(text.len()));
+    while let Some((&first, rest)) = bytes.split_first() {
+        let code = rest.get(..2).filter(|_| first == b'%').and_then(|two| str::from_utf8(two).ok());
+        let code = code.filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let byte = code.and_then(|two| u8::from_str_radix(two, 16).ok());
+        out.push(byte.unwrap_or(first));
+        bytes = if byte.is_some() { &rest[2..] } else { rest };
+    }
+    out
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for place in 0..4_usize {
+            let digit = DIGITS[(bits >> (18 - 6 * place)) as usize & 63];
+            out.push(if place <= three.len() { char::from(digit) } else { '=' });
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -135,6 +189,39 @@ mod tests {
             assert_eq!(from.redirect(bad), Err(BadUrl), "{bad}");
         }
         assert_eq!(WebUrl::parse("http://2130706433/").unwrap().host(), "127.0.0.1");
+    }
+
+    #[test]
+    fn user_and_password_are_sent_as_rfc_7617_has_it() {
+        for (url, basic) in [
+            ("http://Aladdin:open%20sesame@h/", Some("QWxhZGRpbjpvcGVuIHNlc2FtZQ==")),
+            ("http://a@h/", Some("YTo=")),
+            ("http://ab:c@h/", Some("YWI6Yw==")),
+            ("http://a%3Ab%zz:@h/", Some("YTpiJXp6Og==")),
+            ("http://h/", None),
+        ] {
+            let sent = WebUrl::parse(url).unwrap().authorization();
+            assert_eq!(sent, basic.map(|basic| format!("Basic {basic}")), "{url}");
+        }
+        let below = WebUrl::parse("http://a:b@h/d/").unwrap().of_file(&["f".to_owned()]).unwrap();
+        assert_eq!((below.authorization().is_some(), below.authority()), (true, "h".to_owned()));
+    }
+
+    #[test]
+    fn n3_user_and_password_are_told_to_no_other_host() {
+        let from = WebUrl::parse("https://u:p@h/a").unwrap();
+        for (to, told) in [
+            ("/b", true),
+            ("https://h:443/b", true),
+            ("https://o/b", false),
+            ("http://h/b", false),
+            ("https://h:444/b", false),
+            ("https://x:y@o/b", false),
+        ] {
+            assert_eq!(from.redirect(to).unwrap().authorization().is_some(), told, "{to}");
+        }
+        let back = from.redirect("https://o/b").unwrap().redirect("https://h/a").unwrap();
+        assert_eq!(back.authorization(), None, "nor to the same one by way of another");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sync::{AtomicU64, Ordering};
-use crate::base::limits::{BUDGET_SLICE_BYTES_MAX, RATE_BYTES_MAX};
+use crate::base::limits::{ANSWERS_PART, BUDGET_SLICE_BYTES_MAX, RATE_BYTES_MAX};
 use crate::base::time::{Instant, Span};
 use crate::base::units::BLOCK_BYTES;
 
@@ -42,6 +42,8 @@ pub struct Budget {
     /// Bytes granted or forfeited since the start. Beyond what time has brought it is debt: nothing is
     /// granted until that is paid. It wraps around; differences count.
     spent: AtomicU64,
+    /// The part of it that is for what is no payload.
+    answers: Option<Box<Self>>,
 }
 
 impl Budget {
@@ -49,8 +51,29 @@ impl Budget {
     pub fn new(rate: u64, now: Instant) -> Self {
         assert!(rate > 0);
         let rate = rate.min(RATE_BYTES_MAX);
+        let answers = Self::undivided((rate / ANSWERS_PART).max(1), now);
+        Self { answers: Some(Box::new(answers)), ..Self::undivided(rate, now) }
+    }
+
+    fn undivided(rate: u64, now: Instant) -> Self {
         let per_ns = (u128::from(rate) << 56).div_ceil(1_000_000_000) as u64;
-        Self { rate, per_ns, start: now, spent: AtomicU64::new(0) }
+        Self { rate, per_ns, start: now, spent: AtomicU64::new(0), answers: None }
+    }
+
+    /// Whether something may be sent now that is no payload: an answer.
+    pub fn is_open_for_answers(&self, now: Instant) -> bool {
+        self.answers.as_ref().is_none_or(|answers| answers.wait(now).is_none())
+    }
+
+    /// Charges an answer: payload waits for that much longer, though never for more than their part of the
+    /// rate.
+    pub fn charge_answer(&self, bytes: u32, now: Instant) {
+        if let Some(answers) = &self.answers {
+            // Cores that saw it open together make a debt: the next one waits until that is paid.
+            let granted = answers.claim(bytes, bytes, Claimant::Fresh, now);
+            answers.spent.fetch_add(u64::from(bytes - granted), Ordering::Relaxed);
+        }
+        self.spent.fetch_add(bytes.into(), Ordering::Relaxed);
     }
 
     /// Grants `least` bytes, and up to `most` while that much is there; nothing while the budget is in

@@ -15,6 +15,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::base::ids::{ConnId, TorrentId, WebSeedId};
 use crate::engine::action::{Note, Report};
 use crate::engine::exchange::Tale;
+use crate::engine::versions::Name;
 use crate::engine::view::PeerView;
 use crate::io::{Io, Wake};
 use crate::proto::wire::handshake::Handshake;
@@ -43,6 +44,8 @@ pub enum ToWorker<I: Io> {
     Dial {
         /// For which torrent.
         torrent: TorrentId,
+        /// By which of its names.
+        name: Name,
         /// Where.
         address: SocketAddr,
     },
@@ -116,8 +119,8 @@ pub enum ToWorker<I: Io> {
 pub enum Opened {
     /// The peer; it has to say for which torrent.
     ByPeer,
-    /// We did, for this torrent.
-    ByUs(TorrentId),
+    /// We did, for this torrent, by this of its names.
+    ByUs(TorrentId, Name),
 }
 
 /// A connection that may begin with an encrypted handshake, on its way to who has that.

@@ -307,10 +307,10 @@ impl<I: Io> Worker<I> {
                     self.engine.handle_torrent(torrent);
                     self.shake_parked(id, now);
                 }
-                ToWorker::Dial { torrent, address } => match self.io.dial(address) {
+                ToWorker::Dial { torrent, name, address } => match self.io.dial(address) {
                     Some(conn) => {
                         self.place_inbound(conn);
-                        self.engine.handle_dialing(conn, address, torrent, now);
+                        self.engine.handle_dialing(conn, address, (torrent, name), now);
                     }
                     None => self.engine.handle_dial_refused(address, torrent),
                 },

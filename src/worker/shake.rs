@@ -63,7 +63,7 @@ impl<I: Io> Worker<I> {
         now: Instant,
     ) {
         let Ok(conn) = self.io.attach(socket) else {
-            if let Opened::ByUs(torrent) = opened {
+            if let Opened::ByUs(torrent, _) = opened {
                 self.engine.handle_dial_refused(address, torrent);
             }
             return;
@@ -71,7 +71,9 @@ impl<I: Io> Worker<I> {
         self.place_inbound(conn);
         match opened {
             Opened::ByPeer => self.engine.handle_decrypted(conn, address, now),
-            Opened::ByUs(torrent) => self.engine.handle_encrypted_dial(conn, address, torrent, now),
+            Opened::ByUs(torrent, name) => {
+                self.engine.handle_encrypted_dial(conn, address, (torrent, name), now);
+            }
         }
         if !heard.is_empty() {
             let Some(Some(inbound)) = self.inbound.get_mut(conn.index as usize) else { return };

@@ -307,6 +307,28 @@ impl FakeSeed {
 
     /// Accepts from now on who has come already.
     pub fn on(listener: TcpListener, payload: &Arc<Payload>, manner: Manner) -> Self {
+        Self::with(listener, payload, manner, |peer, name| {
+            peer.shake(name);
+            true
+        })
+    }
+
+    /// The same, which hears the other side first and hangs up on whoever says another name of the torrent.
+    pub fn start_that_knows_one_name(payload: &Arc<Payload>, manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::with(listener, payload, manner, |peer, name| {
+            let mut theirs = [0; HANDSHAKE];
+            let knows = peer.stream.read_exact(&mut theirs).is_ok() && theirs[28..48] == *name;
+            knows && peer.send(&handshake(name, b"-XX0001-by-hand-1234"))
+        })
+    }
+
+    fn with(
+        listener: TcpListener,
+        payload: &Arc<Payload>,
+        manner: Manner,
+        shake: fn(&mut Peer, &[u8; 20]) -> bool,
+    ) -> Self {
         let addr = listener.local_addr().expect("an address");
         let fake = Self { addr, accepted: Arc::default(), ended: Arc::default(), sent: Arc::default() };
         let (accepted, ended) = (Arc::clone(&fake.accepted), Arc::clone(&fake.ended));
@@ -315,8 +337,9 @@ impl FakeSeed {
             for stream in listener.incoming().map_while(Result::ok) {
                 accepted.fetch_add(1, Ordering::SeqCst);
                 let mut peer = Peer::on(stream);
-                peer.shake(&payload.info_hash);
-                sent.fetch_add(seed(&mut peer, &payload, manner), Ordering::SeqCst);
+                if shake(&mut peer, &payload.info_hash) {
+                    sent.fetch_add(seed(&mut peer, &payload, manner), Ordering::SeqCst);
+                }
                 ended.fetch_add(1, Ordering::SeqCst);
             }
         });

@@ -5,6 +5,13 @@ use super::*;
 /// A worker that carries so many more connections than the least loaded gets no new ones.
 const LOAD_SLACK: u32 = 4;
 
+/// Whom a tracker named, in the swarm by each name of the torrent.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    by_first: Vec<SocketAddr>,
+    by_second: Vec<SocketAddr>,
+}
+
 impl Control<'_> {
     pub(super) fn dial(&mut self, id: TorrentId, now: Instant) {
         let swarm = &mut self.swarms[id.0 as usize];
@@ -12,12 +19,12 @@ impl Control<'_> {
         let loads: Vec<u32> =
             live.shared.stats.iter().map(|stats| stats.peers.load(Ordering::Relaxed)).collect();
         while let Some(address) = swarm.roster.candidates.poll_dial(now) {
-            let core = place(address, &loads);
+            let (core, name) = (place(address, &loads), swarm.roster.candidates.name(address));
             match &self.mse {
                 Some(mse) if swarm.roster.candidates.manner(address) == Manner::Encrypted => {
-                    mse.dial(id, swarm.metainfo.info_hash, address, core);
+                    mse.dial((id, name), swarm.hash_of(name), address, core);
                 }
-                _ => self.workers[core].send(ToWorker::Dial { torrent: id, address }),
+                _ => self.workers[core].send(ToWorker::Dial { torrent: id, name, address }),
             }
         }
     }
@@ -59,13 +66,17 @@ impl Control<'_> {
         let second = swarm.metainfo.names().nth(1);
         let (trackers, tell) = (Rc::clone(&self.trackers), self.tell.clone());
         tokio_uring::spawn(async move {
-            let mut result = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
-            if let (Ok(reply), Some(info_hash)) = (&mut result, second) {
-                let request = AnnounceRequest { info_hash, ..request };
-                let more = trackers.announce(&announce.url, &request, TrackerOrigin::Operator).await;
-                reply.peers.extend(more.into_iter().flat_map(|more| more.peers));
+            let mut result = trackers.announce(&announce.url, &request, TrackerOrigin::SOURCE).await;
+            let mut found = Found::default();
+            if let Ok(reply) = &mut result {
+                found.by_first = std::mem::take(&mut reply.peers);
             }
-            let _ = tell.send(Event::Announced(id, announce.tracker, result));
+            if let Some(info_hash) = second.filter(|_| result.is_ok()) {
+                let request = AnnounceRequest { info_hash, ..request };
+                let more = trackers.announce(&announce.url, &request, TrackerOrigin::SOURCE).await;
+                found.by_second = more.map(|more| more.peers).unwrap_or_default();
+            }
+            let _ = tell.send(Event::Announced(id, announce.tracker, result, found));
         });
     }
 
@@ -74,6 +85,7 @@ impl Control<'_> {
         id: TorrentId,
         tracker: TrackerIndex,
         result: Result<AnnounceReply, AnnounceError>,
+        found: Found,
     ) {
         let now = clock::now();
         self.announcing -= 1;
@@ -83,8 +95,10 @@ impl Control<'_> {
                 swarm.tracker_error = reply.warning.clone();
                 let change = swarm.announcer.handle_reply(now, tracker, &reply);
                 let me = self.shared.listen;
-                let peers = reply.peers.into_iter().filter(|&peer| !is_self(peer, me));
-                let strangers = swarm.note_reply(change, peers, now);
+                let others =
+                    |peers: Vec<SocketAddr>| peers.into_iter().filter(move |&peer| !is_self(peer, me));
+                let strangers = swarm.note_reply(change, others(found.by_first), now);
+                swarm.note_peers_by((Source::Tracker, Name::Second), others(found.by_second), now);
                 self.close(strangers);
             }
             Err(error) => {

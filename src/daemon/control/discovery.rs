@@ -107,7 +107,8 @@ impl Control<'_> {
                 let Some(&id) = self.finding.torrents.get(&info_hash) else { return };
                 let (now, me) = (clock::now(), self.shared.listen);
                 let peers = peers.into_iter().filter(|&peer| !is_self(peer, me));
-                self.swarms[id.0 as usize].note_peers(source, peers, now);
+                let swarm = &mut self.swarms[id.0 as usize];
+                swarm.note_peers_by((source, swarm.name_of(info_hash)), peers, now);
                 self.agenda.set(id, Some(now));
             }
             News::External(address) => {

@@ -24,7 +24,7 @@ impl Control<'_> {
     pub(super) fn exchanged(
         &mut self,
         id: TorrentId,
-        from: SocketAddr,
+        (conn, from, name): (CoreConn, SocketAddr, Name),
         peers: Vec<SocketAddr>,
         now: Instant,
     ) {
@@ -32,8 +32,9 @@ impl Control<'_> {
         let Some(grapevine) = &mut swarm.grapevine else { return };
         let me = self.shared.listen;
         let others = peers.into_iter().filter(|&peer| !is_self(peer, me));
-        let believed = grapevine.believe(from, others, &swarm.roster.candidates, &self.config.grouping);
-        swarm.note_peers(Source::Pex, believed.into_iter(), now);
+        let candidates = &swarm.roster.candidates;
+        let believed = grapevine.believe((conn, from), others, candidates, &self.config.grouping);
+        swarm.note_peers_by((Source::Pex, name), believed.into_iter(), now);
     }
 
     /// A peer asks for another, or we are to dial one.
@@ -46,8 +47,11 @@ impl Control<'_> {
     ) {
         let swarm = &mut self.swarms[id.0 as usize];
         let Some(grapevine) = &mut swarm.grapevine else { return };
-        if let Some(peer) = grapevine.handle_punch((conn, from), message, &swarm.roster, now) {
-            self.exchanged(id, from, vec![peer], now);
+        // Whoever is known already is dialled now and not when its time has come: so does the other side.
+        if let Some(peer) = grapevine.handle_punch((conn, from), message, &swarm.roster, now)
+            && !swarm.roster.hasten(peer, now)
+        {
+            self.exchanged(id, (conn, from, Name::First), vec![peer], now);
         }
     }
 

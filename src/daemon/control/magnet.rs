@@ -9,6 +9,7 @@ use crate::base::human::format_size;
 use crate::base::limits::METADATA_CONNECTIONS_MAX;
 use crate::daemon::cache_size::least_bytes;
 use crate::daemon::magnet::{Call, Said, converse};
+use crate::daemon::remembering;
 use crate::daemon::seeking::{Line, Seeking, farewell};
 use crate::engine::metadata_fetch::{FetchAction, PeerNumber};
 use crate::proto::metainfo::Metainfo;
@@ -142,6 +143,7 @@ impl Control<'_> {
         let found = found.and_then(|metainfo| {
             self.check_cache(&metainfo)?;
             let wanted = self.config.choose_files(&metainfo)?;
+            let wanted = remembering::settle(&self.state, &self.config, &metainfo, wanted);
             Ok((metainfo, wanted))
         });
         let swarm = &mut self.swarms[id.0 as usize];

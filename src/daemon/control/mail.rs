@@ -74,7 +74,9 @@ impl Control<'_> {
                 self.close(unwanted);
             }
             Report::Speaks { torrent, conn, speaks } => self.speaks(torrent, conn, speaks, now),
-            Report::Exchanged { torrent, from, peers, .. } => self.exchanged(torrent, from, peers, now),
+            Report::Exchanged { torrent, conn, from, name, peers } => {
+                self.exchanged(torrent, (conn, from, name), peers, now);
+            }
             Report::Punch { torrent, conn, from, message } => {
                 self.punched(torrent, (conn, from), message, now);
             }
@@ -85,16 +87,30 @@ impl Control<'_> {
             }
             Report::Node { address, .. } => self.finding.hint(address),
             Report::Disconnected { torrent, conn, address, why } => {
-                let swarm = &mut self.swarms[torrent.0 as usize];
-                // A dial that fails, again and again, is no peer.
-                if why != Farewell::DialFailed {
-                    swarm.peer_at = now;
-                }
-                swarm.roster.handle_gone(conn, address, why, now);
-                if let (Some(grapevine), Some(conn)) = (&mut swarm.grapevine, conn) {
-                    grapevine.handle_gone(conn);
-                }
+                self.disconnected(torrent, (conn, address), why, now);
             }
+        }
+    }
+
+    /// A connection ended, or could not be made: then somebody else may bring us together.
+    fn disconnected(
+        &mut self,
+        id: TorrentId,
+        (conn, address): (Option<CoreConn>, SocketAddr),
+        why: Farewell,
+        now: Instant,
+    ) {
+        let swarm = &mut self.swarms[id.0 as usize];
+        // A dial that fails, again and again, is no peer.
+        if why != Farewell::DialFailed {
+            swarm.peer_at = now;
+        }
+        let was_connected = conn.is_some_and(|conn| swarm.roster.origin(conn).is_some());
+        swarm.roster.handle_gone(conn, address, why, now);
+        let Some(grapevine) = &mut swarm.grapevine else { return };
+        conn.into_iter().for_each(|conn| grapevine.handle_gone(conn));
+        if !was_connected && matches!(why, Farewell::DialFailed | Farewell::TimedOut) {
+            grapevine.handle_dial_failed(address, now);
         }
     }
 

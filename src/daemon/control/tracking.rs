@@ -32,27 +32,30 @@ impl Control<'_> {
             .torrents
             .iter()
             .enumerate()
-            .flat_map(|(index, metainfo)| metainfo.names().map(move |name| (name, TorrentId(index as u32))))
+            .flat_map(|(index, metainfo)| {
+                let id = TorrentId(index as u32);
+                metainfo.names().zip([Name::First, Name::Second]).map(move |(hash, name)| (hash, (id, name)))
+            })
             .collect();
         let allow: HashSet<_> = ids.keys().copied().collect();
         let rules =
             Rules { interval: SERVED_INTERVAL, allow: Some(allow), grouping: self.config.grouping.clone() };
         let (tell, waiting) = (self.tell.clone(), Rc::clone(&self.tracking.waiting));
         let on_peer = move |hash, peer| {
-            let Some(&id) = ids.get(&hash) else { return };
+            let Some(&(id, name)) = ids.get(&hash) else { return };
             if waiting.get() < SERVED_MET_MAX {
                 waiting.set(waiting.get() + 1);
-                let _ = tell.send(Event::Met(id, peer));
+                let _ = tell.send(Event::Met(id, name, peer));
             }
         };
         server.start(rules, self.shared.listen.map(|listen| listen.port()), on_peer);
     }
 
     /// A peer announced itself to us.
-    pub(super) fn met(&mut self, id: TorrentId, peer: SocketAddr) {
+    pub(super) fn met(&mut self, id: TorrentId, name: Name, peer: SocketAddr) {
         self.tracking.waiting.set(self.tracking.waiting.get().saturating_sub(1));
         let me = self.shared.listen;
         let peers = Some(peer).filter(|&peer| !is_self(peer, me)).into_iter();
-        self.swarms[id.0 as usize].note_peers(Source::Tracker, peers, clock::now());
+        self.swarms[id.0 as usize].note_peers_by((Source::Tracker, name), peers, clock::now());
     }
 }

@@ -33,6 +33,12 @@ pub enum AnnounceFault {
         "refused: its host has a {0} address; only you may name trackers on this host or a private network"
     )]
     Address(AddressClass),
+    /// It lies where only we can reach it, and its URL is no tracker's.
+    #[error(
+        "refused: it is on this host or a private network, and the last part of its URL does not begin with \
+         `announce`"
+    )]
+    NoAnnounce,
     /// The host failed a moment ago.
     #[error("its host failed a moment ago; it is asked again in {} s", .0.as_ms().div_ceil(1000))]
     HostPaused(Span),

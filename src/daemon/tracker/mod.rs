@@ -200,6 +200,10 @@ impl Call<'_> {
         parse: impl Fn(&[u8]) -> Result<T, ReplyError> + Copy + Send + 'static,
     ) -> Result<(T, AddressClass), AnnounceFault> {
         let (addresses, mut class) = self.addresses(url, None).await?;
+        // Whoever wrote the link or the .torrent has us GET that URL: let it be a tracker's (threat N1).
+        if class != AddressClass::Global && !url.is_announce() {
+            return Err(AnnounceFault::NoAnnounce);
+        }
         self.asked.set(class == AddressClass::Global);
         let mut hop = self.hop(url, full, addresses, parse).await?;
         for _ in 0..TRACKER_REDIRECTS_MAX {

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::Desk;
+use super::guests::Guests;
 use crate::base::limits::{SERVED_CONNECTION_TIME, SERVED_CONNECTIONS_MAX, SERVED_REQUEST_BYTES_MAX};
 use crate::daemon::{clock, serving};
 use crate::proto::tracker::serve::{
@@ -21,13 +22,20 @@ use crate::proto::tracker::serve::{
 };
 
 /// Serves until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, desk: Rc<Desk>) {
+pub(super) async fn serve(listener: TcpListener, desk: Rc<Desk>, guests: Rc<Guests>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("the tracker does not serve HTTP: {error}"),
     };
     let accept = async || listener.accept().await;
-    let converse = |(stream, from)| converse(stream, from, Rc::clone(&desk));
+    let converse = |(stream, from): (TcpStream, SocketAddr)| {
+        let (place, desk) = (guests.enter(from.ip()), Rc::clone(&desk));
+        async move {
+            // Who has too many is hung up on, and comes again with its next announce.
+            let Some(_place) = place else { return Ok(()) };
+            converse(stream, from, desk).await
+        }
+    };
     serving::serve(accept, SERVED_CONNECTIONS_MAX, SERVED_CONNECTION_TIME, converse).await;
 }
 

@@ -221,13 +221,15 @@ impl Session {
         ask: Ask,
     ) -> Result<(Response<Incoming>, AddressClass), Fault> {
         let last = ask.offset + u64::from(ask.len) - 1;
-        let request = Request::get(url.target())
+        let mut request = Request::get(url.target())
             .header(header::HOST, url.authority())
             .header(header::USER_AGENT, concat!("troc/", env!("CARGO_PKG_VERSION")))
             .header(header::ACCEPT_ENCODING, "identity")
-            .header(header::RANGE, format!("bytes={}-{last}", ask.offset))
-            .body(Empty::new())
-            .map_err(|_| Fault::Http)?;
+            .header(header::RANGE, format!("bytes={}-{last}", ask.offset));
+        if let Some(authorization) = url.authorization() {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Empty::new()).map_err(|_| Fault::Http)?;
         let stall = self.client.stall_timeout;
         let exchange = async {
             open.sender.ready().await?;

@@ -286,3 +286,22 @@ fn where_a_file_was_found_after_a_redirect_is_remembered_until_it_fails() {
         assert_eq!((mirror.asked.borrow().len(), server.asked.borrow().len()), (4, 2));
     });
 }
+
+#[test]
+fn n3_user_and_password_go_to_the_host_that_they_were_given_for_and_no_other() {
+    local(async {
+        let mirror = serve([127, 1, 0, 2], |_, _| RANGE.as_bytes().to_vec()).await;
+        let to = format!("http://x:y@127.1.0.2:{}/f", mirror.port);
+        let server =
+            serve([127, 1, 0, 1], move |number, _| redirect(if number == 0 { "/here" } else { &to })).await;
+        let url = format!("http://Aladdin:open%20sesame@127.1.0.1:{}/", server.port);
+        assert_eq!(get(&mut session(&[], PATIENCE), &url).await.unwrap(), b"23456");
+        let told = |server: &Server| -> Vec<bool> {
+            let asked = server.asked.borrow();
+            let heads = asked.iter().map(|(_, head)| head.to_lowercase());
+            heads.map(|head| head.contains("authorization:")).collect()
+        };
+        assert_eq!((told(&server), told(&mirror)), (vec![true, true], vec![false]));
+        assert!(server.asked.borrow()[0].1.contains("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+    });
+}

@@ -9,6 +9,7 @@ use crate::hash::signature::{NodeKey, Signature};
 use crate::proto::wire::identity::{Hello, IdentityMessage, Side, statement};
 use crate::shared::ledger::Standing;
 use scheduler::class::Class;
+use versions::Name;
 
 const ONLY: TorrentId = TorrentId(0);
 /// Under which the other side wants the extension, and what it says so with.
@@ -166,7 +167,7 @@ impl Rig {
     fn dial(&mut self, address: &str) -> ConnId {
         let conn = ConnId { index: self.conns, generation: 0 };
         self.conns += 1;
-        self.engine.handle_dialing(conn, address.parse().unwrap(), ONLY, self.now);
+        self.engine.handle_dialing(conn, address.parse().unwrap(), (ONLY, Name::First), self.now);
         self.engine.handle_dialed(conn, true, self.now);
         conn
     }

@@ -8,6 +8,7 @@ use crate::base::limits::{
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::action::Leaves;
+use crate::engine::versions::Name;
 use crate::hash::merkle::{self, Hash, HashRange};
 use crate::proto::wire::hashes::HashRequest;
 use crate::shared::judge::PieceDigest;
@@ -40,9 +41,20 @@ enum Kind {
     Hybrid,
 }
 
+/// A seed of a v2 torrent with limits, and a request for hashes of pieces that it can answer at once.
+pub(super) fn limited_seed(upload: Budgets) -> (Rig, HashRequest) {
+    let none = Budgets::default();
+    let rig = rig_of(Rig::limited(1, false, (upload, none), TorrentLimits::default()), Kind::V2, 5, true);
+    let request = asks(&rig, HEIGHT, 0, 4, 2);
+    (rig, request)
+}
+
 /// A file of `pieces` pieces, the last of 100,000 bytes.
 fn rig(kind: Kind, pieces: u32, complete: bool) -> Rig {
-    let mut rig = Rig::new(1, false);
+    rig_of(Rig::new(1, false), kind, pieces, complete)
+}
+
+fn rig_of(mut rig: Rig, kind: Kind, pieces: u32, complete: bool) -> Rig {
     let total_bytes = u64::from(pieces - 1) * u64::from(PIECE_BYTES) + u64::from(LAST_BYTES);
     let geometry = Geometry::new(total_bytes, PIECE_BYTES);
     let roots =
@@ -392,7 +404,8 @@ fn of_a_hybrid_we_offer_v2_and_take_either_answer() {
     for (answer, version) in [(HASH, Version::V1), (V2_HASH, Version::V2)] {
         let mut rig = rig(Kind::Hybrid, 2, true);
         let conn = ConnId { index: 0, generation: 0 };
-        rig.engine.handle_dialing(conn, "127.0.0.1:9".parse().unwrap(), TorrentId(0), rig.now);
+        let to = "127.0.0.1:9".parse().unwrap();
+        rig.engine.handle_dialing(conn, to, (TorrentId(0), Name::First), rig.now);
         rig.engine.handle_dialed(conn, true, rig.now);
         let mut outbox = Vec::new();
         assert!(rig.engine.take_send(conn, &mut outbox, &mut Vec::new(), rig.now));
@@ -402,6 +415,21 @@ fn of_a_hybrid_we_offer_v2_and_take_either_answer() {
         assert_eq!(rig.engine.handle_handshake(conn, &theirs, rig.now), Admission::Here);
         assert_eq!(rig.engine.peer(conn).unwrap().version, version);
     }
+}
+
+#[test]
+fn who_was_found_by_the_second_name_of_a_hybrid_is_dialled_by_it() {
+    use crate::engine::peer::Version;
+    let mut rig = rig(Kind::Hybrid, 2, true);
+    let conn = ConnId { index: 0, generation: 0 };
+    let to = "127.0.0.1:9".parse().unwrap();
+    rig.engine.handle_dialing(conn, to, (TorrentId(0), Name::Second), rig.now);
+    rig.engine.handle_dialed(conn, true, rig.now);
+    let mut outbox = Vec::new();
+    assert!(rig.engine.take_send(conn, &mut outbox, &mut Vec::new(), rig.now));
+    assert_eq!(Handshake::parse(&outbox).unwrap().unwrap().info_hash, V2_HASH);
+    assert_eq!(rig.engine.handle_handshake(conn, &Handshake::new(V2_HASH, THEIRS), rig.now), Admission::Here);
+    assert_eq!(rig.engine.peer(conn).unwrap().version, Version::V2);
 }
 
 #[test]

@@ -150,6 +150,12 @@ impl TrackerUrl {
         self.url.as_str()
     }
 
+    /// Whether the last part of its path begins with `announce`, as a tracker's does (BEP 48).
+    pub fn is_announce(&self) -> bool {
+        let path = self.expose().split('?').next().unwrap_or_default();
+        path.rsplit('/').next().is_some_and(|last| last.starts_with("announce"))
+    }
+
     /// Whether the query brings an argument of this name along.
     pub fn has_argument(&self, name: &str) -> bool {
         self.url.query_pairs().any(|(key, _)| key == name)

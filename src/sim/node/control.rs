@@ -14,6 +14,7 @@ use crate::base::time::{Instant, Span};
 use crate::engine::action::{Farewell, Report};
 use crate::engine::assembly_chunks;
 use crate::engine::roster::Roster;
+use crate::engine::versions::Name;
 use crate::io::Errno;
 use crate::shared::sync::Ordering;
 use crate::shared::torrent::SharedTorrent;
@@ -409,7 +410,7 @@ impl Control {
         let load = |core: &usize| self.shared.stats[*core].peers.load(Ordering::Relaxed);
         while let Some(address) = self.roster.candidates.poll_dial(world.now()) {
             let core = (0..self.workers.len()).min_by_key(load).unwrap_or(0);
-            self.workers[core].send(ToWorker::Dial { torrent: TorrentId(0), address });
+            self.workers[core].send(ToWorker::Dial { torrent: TorrentId(0), name: Name::First, address });
         }
     }
 

@@ -12,6 +12,7 @@ use crate::base::network::Grouping;
 use crate::base::segment::Segment;
 use crate::base::time::Instant;
 use crate::engine::action::{Action, Note, To};
+use crate::engine::versions::Name;
 use crate::engine::{Admission, Engine, EngineConfig, Landing, assembly_chunks};
 use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
 use crate::proto::wire::message::{Frame, next_frame};
@@ -163,7 +164,7 @@ impl TrocNode {
         let core = self.next_core;
         self.next_core = (self.next_core + 1) % self.engines.len();
         let conn = self.place(net, end, core);
-        self.engines[core].handle_dialing(conn, net.peer_address(end), TORRENT, net.now());
+        self.engines[core].handle_dialing(conn, net.peer_address(end), (TORRENT, Name::First), net.now());
     }
 
     /// Somebody connects to it.

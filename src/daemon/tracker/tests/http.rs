@@ -122,7 +122,7 @@ async fn n5_slow_and_silent_trackers_meet_the_deadline() {
             while stream.read_u8().await.is_ok() {}
         });
         let client = TrackerClient::new(TrackerSettings { timeout: MOMENT, ..settings(&[]) });
-        let got = announce(&client, &format!("http://127.0.0.1:{port}/")).await;
+        let got = announce(&client, &format!("http://127.0.0.1:{port}/announce")).await;
         assert_eq!(got, Err(AnnounceFault::Timeout(MOMENT)));
     }
 }
@@ -131,7 +131,7 @@ async fn n5_slow_and_silent_trackers_meet_the_deadline() {
 async fn n5_a_good_bye_has_its_own_deadline() {
     let client = TrackerClient::new(TrackerSettings { stop_timeout: MOMENT, ..settings(&[]) });
     let (_silent, port) = listener([127, 0, 0, 1]).await;
-    let url = format!("http://127.0.0.1:{port}/");
+    let url = format!("http://127.0.0.1:{port}/announce");
     let got = client.announce(&url, &request(AnnounceEvent::Stopped), TrackerOrigin::Operator).await;
     assert_eq!(got.unwrap_err().cause, AnnounceFault::Timeout(MOMENT));
 }

@@ -73,6 +73,26 @@ async fn n1_the_operator_may_name_this_host_and_the_lan() {
     }
 }
 
+#[tokio::test]
+async fn n1_of_hosts_that_only_we_can_reach_nothing_but_a_trackers_url_is_asked() {
+    let client = TrackerClient::new(settings(NAMES));
+    for (name, address, local) in [
+        ("here.test", [127, 0, 0, 1], true),
+        ("lan.test", [127, 2, 0, 1], true),
+        ("public.test", [127, 1, 0, 1], false),
+    ] {
+        for path in ["", "reboot", "announce/reboot", "reboot?x=/announce", "Announce"] {
+            let port = web(address, good()).await;
+            let got = announce(&client, &format!("http://{name}:{port}/{path}")).await;
+            assert_eq!(got == Err(AnnounceFault::NoAnnounce), local, "{name} {path}: {got:?}");
+        }
+        for path in ["announce.php", "passkey/announce?a=b"] {
+            let port = web(address, good()).await;
+            assert!(announce(&client, &format!("http://{name}:{port}/{path}")).await.is_ok(), "{path}");
+        }
+    }
+}
+
 /// Gives another answer each time it is asked.
 #[derive(Debug)]
 struct Rebinding(Mutex<Vec<IpAddr>>);
@@ -135,9 +155,9 @@ async fn n3_redirects_lead_outwards_only() {
 
 #[tokio::test]
 async fn n3_redirects_are_counted_and_keep_to_the_web() {
-    let mut url = format!("http://127.0.0.1:{}/end", web([127, 0, 0, 1], good()).await);
+    let mut url = format!("http://127.0.0.1:{}/announce?end", web([127, 0, 0, 1], good()).await);
     for hops in 1..=TRACKER_REDIRECTS_MAX + 1 {
-        url = format!("http://127.0.0.1:{}/{hops}", web([127, 0, 0, 1], redirect_to(&url)).await);
+        url = format!("http://127.0.0.1:{}/announce?{hops}", web([127, 0, 0, 1], redirect_to(&url)).await);
         let got = announce(&client(), &url).await;
         match hops <= TRACKER_REDIRECTS_MAX {
             true => assert!(got.is_ok(), "{hops}: {got:?}"),
@@ -176,7 +196,7 @@ async fn n6_a_tracker_names_no_peers_further_in_than_itself() {
         ("here.test", [127, 0, 0, 1], 3),
     ] {
         let port = web(address, ok_with("Connection: close\r\n", &body)).await;
-        let reply = announce(&client, &format!("http://{name}:{port}/")).await.unwrap();
+        let reply = announce(&client, &format!("http://{name}:{port}/announce")).await.unwrap();
         assert_eq!(reply.peers.len(), expected, "{name}: {:?}", reply.peers);
     }
 }

@@ -77,7 +77,7 @@ async fn ask(
 ) -> (Result<AnnounceReply, AnnounceFault>, Vec<u8>) {
     let (port, server) = serve_one(config, response);
     let client = TrackerClient::new(TrackerSettings { roots: roots.clone(), ..settings(NAMES) });
-    let got = announce(&client, &format!("https://t.test:{port}/PASSKEY")).await;
+    let got = announce(&client, &format!("https://t.test:{port}/PASSKEY/announce")).await;
     (got, server.join().unwrap())
 }
 
@@ -91,7 +91,7 @@ async fn a_good_certificate_is_accepted() {
     let config = server_config(&params("t.test"), Some(&authority));
     let (got, sent) = ask(&authority.roots, config, good()).await;
     assert_eq!(got.unwrap().peers.len(), 1);
-    assert!(sent.starts_with(b"GET /PASSKEY?info_hash="));
+    assert!(sent.starts_with(b"GET /PASSKEY/announce?info_hash="));
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn n10_what_is_not_tls_fails() {
         stream.write_all(&good()).await.unwrap();
         while stream.read_u8().await.is_ok() {}
     });
-    let got = announce(&client(), &format!("https://127.0.0.1:{port}/")).await;
+    let got = announce(&client(), &format!("https://127.0.0.1:{port}/announce")).await;
     assert!(matches!(got, Err(AnnounceFault::Tls(_))), "{got:?}");
 }
 

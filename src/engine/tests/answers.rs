@@ -1,0 +1,183 @@
+//! What is answered beside payload, against limits and groups of strangers (P30, P32).
+
+use super::*;
+use crate::base::limits::{
+    HASH_ASKS_WAITING_MAX, HASHES_OF_GROUP_BYTES_MAX, METADATA_COPIES_MAX, METADATA_COPIES_OF_GROUP_MAX,
+};
+use crate::base::units::BLOCK_BYTES;
+use crate::proto::wire::extension::EXTENSION_HANDSHAKE_ID;
+use crate::proto::wire::hashes::HashRequest;
+use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, MetadataMessage, UT_METADATA};
+use crate::shared::budget::{Budget, LanBudget};
+
+const STRANGER: &str = "8.8.8.8:6881";
+const NEIGHBOUR: &str = "192.168.1.7:6881";
+
+/// A seed of a torrent with an info dictionary of so many bytes.
+fn seed_of(info_bytes: usize, upload: Budgets, limits: TorrentLimits) -> Rig {
+    let none = Budgets::default();
+    let mut rig = Rig::limited(1, true, (upload, none), limits.clone());
+    let meta = &rig.shared.meta;
+    let meta = TorrentMeta {
+        id: meta.id,
+        info_hash: meta.info_hash,
+        geometry: meta.geometry,
+        piece_hashes: meta.piece_hashes.clone(),
+        info: vec![7; info_bytes].into(),
+        trees: None,
+        v2_hash: None,
+        layout: meta.layout.clone(),
+        private: false,
+    };
+    rig.shared = SharedTorrent::with_limits(meta, &Bitfield::full(1), 1, limits);
+    rig.engine.handle_torrent(Arc::clone(&rig.shared));
+    rig
+}
+
+/// A peer from `address` that wants metadata.
+fn seeker(rig: &mut Rig, address: &str) -> ConnId {
+    let conn = rig.accept(address);
+    assert_eq!(rig.shake(conn, true), Admission::Here);
+    let payload = b"d1:md11:ut_metadatai7eee";
+    rig.say(conn, Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload }).unwrap();
+    rig.read(conn);
+    conn
+}
+
+fn ask(rig: &mut Rig, conn: ConnId, piece: u32) {
+    let mut payload = Vec::new();
+    MetadataMessage::Request(piece).encode(&mut payload);
+    rig.say(conn, Message::Extended { id: UT_METADATA, payload: &payload }).unwrap();
+}
+
+/// Bytes of metadata and of payload that leave in ten seconds: a peer at `address` waits for 400 pieces of
+/// the one, another one, out there, asks for the other without end.
+fn ten_seconds(address: &str, upload: Budgets, limits: TorrentLimits) -> (u64, u64) {
+    let mut rig = seed_of(400 * METADATA_PIECE_BYTES as usize, upload, limits);
+    let leech = rig.accept("9.9.9.9:7");
+    assert_eq!(rig.shake(leech, true), Admission::Here);
+    rig.read(leech);
+    rig.say(leech, Message::Interested).unwrap();
+    rig.read(leech);
+    let conn = seeker(&mut rig, address);
+    (0..400).for_each(|piece| ask(&mut rig, conn, piece));
+    let end = rig.now + Span::from_secs(10);
+    let (mut answers, mut blocks) = (0, 0);
+    while rig.now < end {
+        rig.engine.handle_tick(rig.now);
+        loop {
+            while rig.engine.peer(leech).is_some_and(|peer| peer.requests.len() < 32) {
+                rig.say(leech, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
+            }
+            let sends = rig.perform();
+            if sends.is_empty() {
+                break;
+            }
+            for to in sends {
+                let (mut outbox, mut segments) = (Vec::new(), Vec::new());
+                if rig.engine.take_send(to, &mut outbox, &mut segments, rig.now) {
+                    let sum: u32 = segments.iter().map(Segment::len).sum();
+                    rig.engine.handle_sent(to, Ok(sum), rig.now);
+                    *(if to == conn { &mut answers } else { &mut blocks }) += u64::from(sum);
+                }
+            }
+        }
+        let due = rig.engine.poll_timeout().expect("there are peers");
+        rig.now = due.max(rig.now + Span(100_000));
+    }
+    (answers, blocks)
+}
+
+#[test]
+fn p30_metadata_counts_in_the_limit_that_it_is_under_and_payload_keeps_most_of_it() {
+    let rate = 1 << 20;
+    let budget = || Arc::new(Budget::new(rate, Instant(0)));
+    let none = Budgets::default();
+    let node = |lan| Budgets { node: Some(budget()), lan };
+    let limited = TorrentLimits { upload: Some(budget()), download: None };
+    for (address, upload, limits) in [
+        (STRANGER, node(LanBudget::Shared), TorrentLimits::default()),
+        (NEIGHBOUR, node(LanBudget::Shared), TorrentLimits::default()),
+        (STRANGER, none, limited),
+    ] {
+        let (answers, blocks) = ten_seconds(address, upload, limits);
+        assert!((rate..=rate * 10 / 4 + (64 << 10)).contains(&answers), "{answers} bytes of answers");
+        let sum = answers + blocks;
+        assert!((rate * 9..=rate * 10 + (256 << 10)).contains(&sum), "{answers} and {blocks}");
+    }
+    let all = 400 * u64::from(METADATA_PIECE_BYTES);
+    let (exempt, _) = ten_seconds(NEIGHBOUR, node(LanBudget::Exempt), TorrentLimits::default());
+    assert!(exempt >= all, "a neighbour that no limit is for has all of it: {exempt}");
+    let slow = LanBudget::Own(Arc::new(Budget::new(64 << 10, Instant(0))));
+    let (own, _) = ten_seconds(NEIGHBOUR, node(slow), TorrentLimits::default());
+    assert!(own <= (64 << 10) * 10 / 4 + (64 << 10), "local networks with a limit of their own: {own}");
+}
+
+#[test]
+fn p30_who_comes_anew_has_no_more_metadata_than_its_group_may_have() {
+    let mut rig = seed_of(METADATA_PIECE_BYTES as usize, Budgets::default(), TorrentLimits::default());
+    let mut given = 0;
+    for round in 0..2 * METADATA_COPIES_OF_GROUP_MAX {
+        // Other addresses of the same group, each for the first time.
+        let conn = seeker(&mut rig, &format!("8.8.8.{}:6881", round + 1));
+        for _ in 0..METADATA_COPIES_MAX {
+            ask(&mut rig, conn, 0);
+            given += u64::from(rig.read(conn).0.len() > METADATA_PIECE_BYTES as usize);
+        }
+        rig.engine.handle_gone(conn);
+        rig.perform();
+    }
+    assert_eq!(given, METADATA_COPIES_OF_GROUP_MAX);
+    for (address, what) in [("9.9.9.9:1", "another group"), (NEIGHBOUR, "a neighbour")] {
+        let conn = seeker(&mut rig, address);
+        ask(&mut rig, conn, 0);
+        assert!(rig.read(conn).0.len() > METADATA_PIECE_BYTES as usize, "{what}");
+    }
+}
+
+#[test]
+fn p32_hash_requests_wait_for_a_limit_that_is_shut_and_so_many_do() {
+    for asked in [HASH_ASKS_WAITING_MAX, HASH_ASKS_WAITING_MAX + 1, HASH_ASKS_WAITING_MAX + 2] {
+        let budget = Arc::new(Budget::new(8, Instant(0)));
+        let upload = Budgets { node: Some(budget), lan: LanBudget::Shared };
+        let (mut rig, request) = v2::limited_seed(upload);
+        let conn = rig.peer(true);
+        (0..asked).for_each(|_| rig.say(conn, Message::HashRequest(request)).unwrap());
+        // The first passes, as a block would; the next one has to wait for 96 s.
+        let (bytes, _) = rig.read(conn);
+        let told = frames(&bytes);
+        let rejects = told.iter().filter(|said| matches!(said, Message::HashReject(_))).count();
+        let hashes = told.iter().filter(|said| matches!(said, Message::Hashes { .. })).count();
+        assert_eq!((hashes, rejects), (1, asked.saturating_sub(HASH_ASKS_WAITING_MAX + 1)), "{asked}");
+        rig.now = rig.now + Span::from_secs(100);
+        rig.engine.handle_tick(rig.now);
+        let (bytes, _) = rig.read(conn);
+        let next = frames(&bytes);
+        assert_eq!(next.iter().filter(|said| matches!(said, Message::Hashes { .. })).count(), 1);
+    }
+}
+
+#[test]
+fn p32_a_group_that_had_its_hashes_gets_no_more_by_whatever_connection() {
+    let (mut rig, request) = v2::limited_seed(Budgets::default());
+    let ask = |rig: &mut Rig, address: &str| {
+        let conn = rig.accept(address);
+        assert_eq!(rig.shake(conn, true), Admission::Here);
+        rig.read(conn);
+        rig.say(conn, Message::HashRequest(request)).unwrap();
+        let (bytes, _) = rig.read(conn);
+        frames(&bytes).iter().any(|said| matches!(said, Message::Hashes { .. }))
+    };
+    assert!(ask(&mut rig, "8.8.8.8:1"));
+    // Nearly all that is left, as if it had been asked for bit by bit.
+    let conn = rig.accept("8.8.8.9:1");
+    let length = (HASHES_OF_GROUP_BYTES_MAX / 32) as u32 - 128;
+    let most = HashRequest { length, proof_layers: 0, ..request };
+    let Engine { rations, config, peers, .. } = &mut rig.engine;
+    assert!(rations.take_hashes(config, peers.get_mut(conn).unwrap(), &most, rig.now));
+    let given = (10..100).filter(|host| ask(&mut rig, &format!("8.8.8.{host}:1"))).count();
+    assert!((10..30).contains(&given), "{given}");
+    assert!(ask(&mut rig, "9.9.9.9:1"), "somebody else");
+    let neighbours = (1..100).filter(|port| ask(&mut rig, &format!("10.0.0.1:{port}"))).count();
+    assert_eq!(neighbours, 99);
+}
