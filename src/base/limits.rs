@@ -108,6 +108,11 @@ pub const HASH_PATIENCE: Span = Span::from_secs(5);
 pub const INQUEST_WITNESSES_MAX: usize = 3;
 /// Failed pieces of a torrent on one core whose leaves are asked for.
 pub const INQUESTS_MAX: usize = 8;
+/// Requests that a core keeps outstanding at all its peers together before anything has come.
+pub const APPETITE_BLOCKS_MIN: usize = 16;
+/// Then as many as came in so many seconds: a link of 30 KiB/s is asked for ten blocks at a time, whoever has
+/// them, and a fast one for as much as all peers together may have.
+pub const APPETITE_SECS: u64 = 5;
 /// Invalid requests after which a peer is dropped.
 pub const STRIKES_MAX: u32 = 100;
 /// Bytes nobody asked for after which a peer is dropped.
@@ -120,6 +125,8 @@ pub const IDLE_TIMEOUT: Span = Span::from_secs(150);
 pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(100);
 /// Without a block for so long, an unchoked peer with requests counts as snubbing us.
 pub const SNUB_TIMEOUT: Span = Span::from_secs(20);
+/// The same of a peer that has long pauses: four times as long as those, but no longer than this.
+pub const SNUB_TIMEOUT_MAX: Span = Span::from_secs(60);
 /// From its last block on, a peer that snubs us is asked for nothing for so long, unless one comes after all.
 pub const SNUBBED_TIME: Span = Span(2 * SNUB_TIMEOUT.0);
 /// A peer that was relieved of its requests for being late is left alone for so long, the next time for twice

@@ -9,7 +9,7 @@
 //! ```text
 //! session.rs    handshakes and messages            peer.rs      one connection
 //! download.rs   requests out, blocks in            claims.rs    who writes which block
-//! relief.rs     whose requests others take over
+//! relief.rs     whose requests others take over    appetite.rs  how much is asked of all together
 //! picker.rs     which chunk to ask a peer for      torrent.rs   one torrent on this core
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     what a send carries                tick.rs      everything that time causes
@@ -50,6 +50,7 @@ mod admission;
 pub mod allowance;
 pub mod allowed_fast;
 pub mod announcer;
+mod appetite;
 mod assembly;
 pub mod candidates;
 #[cfg(test)]
@@ -116,6 +117,7 @@ use crate::shared::torrent::SharedTorrent;
 use action::{Action, Farewell, Note, Report, To};
 use admission::Strangers;
 use allowance::Pressure;
+use appetite::Appetite;
 use choker::Choker;
 use egress::Egress;
 use encryption::Encryption;
@@ -175,6 +177,7 @@ pub struct Engine {
     egress: Egress,
     ingress: Ingress,
     choker: Choker,
+    appetite: Appetite,
     encryption: Encryption,
     ledger: Arc<Ledger>,
     /// What proofs of identity cost.
@@ -228,6 +231,7 @@ impl Engine {
             egress,
             ingress,
             choker: Choker::new(now),
+            appetite: Appetite::default(),
             encryption: Encryption::default(),
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
             steps: proof::Steps::default(),
