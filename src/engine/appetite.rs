@@ -13,7 +13,7 @@ use crate::base::limits::{APPETITE_BLOCKS_MIN, APPETITE_SECS};
 const DOUBLINGS_MAX: u32 = 16;
 
 /// See the module.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Appetite {
     /// Blocks that came of late: so many a second, times `APPETITE_SECS`.
     recent_blocks: u64,
@@ -23,6 +23,17 @@ pub struct Appetite {
     silent: u32,
     /// Requests outstanding.
     asked: usize,
+    /// Somebody could have been asked for more since a block came last.
+    refused: bool,
+}
+
+/// Doublings to begin with: the first round trips of a fast link must not be spent on finding that out.
+const DOUBLINGS_AT_FIRST: u32 = 3;
+
+impl Default for Appetite {
+    fn default() -> Self {
+        Self { recent_blocks: 0, came_blocks: 0, silent: DOUBLINGS_AT_FIRST, asked: 0, refused: false }
+    }
 }
 
 impl Appetite {
@@ -38,8 +49,15 @@ impl Appetite {
     }
 
     /// Whether another block may be asked for.
-    pub fn has_room(&self) -> bool {
-        self.asked < self.limit()
+    pub fn has_room(&mut self) -> bool {
+        let room = self.asked < self.limit();
+        self.refused |= !room;
+        room
+    }
+
+    /// Whether somebody could have been asked for more since a block came last.
+    pub const fn is_short(&self) -> bool {
+        self.refused
     }
 
     /// A block is asked for.
@@ -52,11 +70,13 @@ impl Appetite {
         self.asked -= count;
     }
 
-    /// A block came that was asked for.
-    pub const fn note_block(&mut self) {
+    /// A block came that was asked for. Whether somebody waits for it to ask for more: on a fast link what is
+    /// outstanding then doubles with each round trip.
+    pub const fn note_block(&mut self) -> bool {
         self.came_blocks += 1;
         self.recent_blocks += 1;
         self.silent = 0;
+        std::mem::replace(&mut self.refused, false)
     }
 
     /// A second has passed.
@@ -76,9 +96,9 @@ impl Engine {
         let mut hungry = std::mem::take(&mut self.hungry);
         hungry.sort_unstable_by_key(|conn| conn.index);
         hungry.dedup();
-        if !hungry.is_empty() {
+        if self.appetite.is_short() {
             // Where not all may be asked for more, all have the same chance.
-            let first = self.rng.below(hungry.len() as u32) as usize;
+            let first = self.rng.below(hungry.len().max(1) as u32) as usize;
             hungry.rotate_left(first);
         }
         for conn in hungry.drain(..) {
