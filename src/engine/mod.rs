@@ -417,6 +417,7 @@ impl Engine {
 
     /// Takes an open peer out of its torrent's list and counts.
     fn leave_swarm(&mut self, conn: ConnId) {
+        self.forget_announced(conn);
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) else {
             return;

@@ -378,16 +378,16 @@ impl Scheduler {
 
     /// Where the connection belongs now; its party is noted in the seat.
     fn place(&mut self, seat: &mut Seat, ledger: &Ledger) -> Place {
+        if let Some(place) = earned(ledger.standing(self.account(seat.identity))) {
+            seat.party = seat.identity;
+            return place;
+        }
         if seat.demand.again {
             seat.party = AGAIN;
             return Place { class: Class::Again, key: 0 };
         }
         seat.party = seat.group;
         let group = self.account(seat.group);
-        if let Some(place) = earned(ledger.standing(self.account(seat.identity))) {
-            seat.party = seat.identity;
-            return place;
-        }
         if ledger.granted_bytes(group) < GRANT_GROUP_BYTES {
             return Place { class: Class::Grant, key: 0 };
         }

@@ -44,8 +44,8 @@ impl Scheduler {
         let (balance, group) = (self.account(seat.identity), self.account(seat.group));
         let standing = ledger.standing(balance);
         let (class, party) = match Class::of(standing, ledger.granted_bytes(group)) {
-            _ if seat.demand.again => (Class::Again, seat.party),
             class @ (Class::Owed | Class::Excess) => (class, seat.identity),
+            _ if seat.demand.again => (Class::Again, seat.party),
             class => (class, seat.group),
         };
         let place = match class {
