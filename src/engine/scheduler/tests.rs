@@ -1,4 +1,5 @@
 mod random;
+mod shares;
 
 use super::class::Class::*;
 use super::*;
