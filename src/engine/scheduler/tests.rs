@@ -1,3 +1,4 @@
+mod cores;
 mod random;
 mod shares;
 
