@@ -108,11 +108,14 @@ pub const HASH_PATIENCE: Span = Span::from_secs(5);
 pub const INQUEST_WITNESSES_MAX: usize = 3;
 /// Failed pieces of a torrent on one core whose leaves are asked for.
 pub const INQUESTS_MAX: usize = 8;
-/// Requests that a core keeps outstanding at all its peers together before anything has come.
+/// Requests that a core keeps outstanding at all its peers together at least.
 pub const APPETITE_BLOCKS_MIN: usize = 16;
-/// Then as many as came in so many seconds: a link of 30 KiB/s is asked for ten blocks at a time, whoever has
+/// As many as came in so many seconds: a link of 30 KiB/s is asked for ten blocks at a time, whoever has
 /// them, and a fast one for as much as all peers together may have.
 pub const APPETITE_SECS: u64 = 5;
+/// Blocks have to come in so many seconds before what came is a measure: until then nothing bounds them. The
+/// first second may be a short one.
+pub const APPETITE_FREE_SECS: u32 = 2;
 /// Invalid requests after which a peer is dropped.
 pub const STRIKES_MAX: u32 = 100;
 /// Bytes nobody asked for after which a peer is dropped.

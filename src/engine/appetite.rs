@@ -5,15 +5,18 @@
 //! what is taken back comes all the same. So what is outstanding in all is what came in `APPETITE_SECS`, or
 //! `APPETITE_BLOCKS_MIN`; on a fast link that is more than all peers together are asked for. While nothing
 //! comes it doubles each second: peers that stay silent do not keep us from asking others.
+//!
+//! At the start nobody knows how much will come, and to find out by doubling costs a fast swarm round trips:
+//! nothing is bounded before blocks came in `APPETITE_FREE_SECS` seconds.
 
 use super::*;
-use crate::base::limits::{APPETITE_BLOCKS_MIN, APPETITE_SECS};
+use crate::base::limits::{APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, APPETITE_SECS};
 
 /// Most doublings while nothing comes: then everybody has long been asked.
 const DOUBLINGS_MAX: u32 = 16;
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Appetite {
     /// Blocks that came of late: so many a second, times `APPETITE_SECS`.
     recent_blocks: u64,
@@ -25,25 +28,22 @@ pub struct Appetite {
     asked: usize,
     /// Somebody could have been asked for more since a block came last.
     refused: bool,
-}
-
-/// Doublings to begin with: the first round trips of a fast link must not be spent on finding that out.
-const DOUBLINGS_AT_FIRST: u32 = 3;
-
-impl Default for Appetite {
-    fn default() -> Self {
-        Self { recent_blocks: 0, came_blocks: 0, silent: DOUBLINGS_AT_FIRST, asked: 0, refused: false }
-    }
+    /// Seconds in which blocks came; no more are counted than matter.
+    known_secs: u32,
 }
 
 impl Appetite {
     /// Requests outstanding.
+    #[cfg(test)]
     pub const fn asked(&self) -> usize {
         self.asked
     }
 
     /// Most of them.
     pub fn limit(&self) -> usize {
+        if self.known_secs < APPETITE_FREE_SECS {
+            return usize::MAX;
+        }
         let least = (APPETITE_BLOCKS_MIN as u64) << self.silent;
         least.max(self.recent_blocks) as usize
     }
@@ -83,8 +83,13 @@ impl Appetite {
     pub fn roll(&mut self) {
         let came_blocks = std::mem::take(&mut self.came_blocks);
         self.recent_blocks -= self.recent_blocks.div_ceil(APPETITE_SECS).min(self.recent_blocks);
-        if came_blocks == 0 && self.asked > 0 {
+        if came_blocks > 0 {
+            self.known_secs = (self.known_secs + 1).min(APPETITE_FREE_SECS);
+        } else if self.asked > 0 {
             self.silent = (self.silent + 1).min(DOUBLINGS_MAX);
+        } else if self.recent_blocks == 0 {
+            // What comes next has nothing to do with what came before.
+            self.known_secs = 0;
         }
     }
 }
@@ -114,9 +119,28 @@ impl Engine {
 mod tests {
     use super::*;
 
+    /// Blocks came in as many seconds as matter, and none of late.
+    fn measured() -> Appetite {
+        Appetite { known_secs: APPETITE_FREE_SECS, ..Appetite::default() }
+    }
+
     #[test]
-    fn so_much_is_outstanding_at_first_and_no_more() {
+    fn nothing_is_bounded_before_blocks_came_for_so_long_and_again_after_a_pause() {
         let mut appetite = Appetite::default();
+        for secs in 0..APPETITE_FREE_SECS {
+            assert_eq!(appetite.limit(), usize::MAX, "{secs}");
+            appetite.roll();
+            appetite.note_block();
+            appetite.roll();
+        }
+        assert_eq!(appetite.limit(), APPETITE_BLOCKS_MIN);
+        (0..APPETITE_SECS).for_each(|_| appetite.roll());
+        assert_eq!(appetite.limit(), usize::MAX, "nothing is outstanding, and nothing came");
+    }
+
+    #[test]
+    fn so_much_is_outstanding_at_least_and_no_more() {
+        let mut appetite = measured();
         for asked in 0..APPETITE_BLOCKS_MIN {
             assert!(appetite.has_room(), "{asked}");
             appetite.note_asked();
@@ -131,19 +155,23 @@ mod tests {
 
     #[test]
     fn it_doubles_with_each_round_trip_and_then_follows_what_comes() {
-        let mut appetite = Appetite::default();
+        let mut appetite = measured();
         for _ in 0..APPETITE_BLOCKS_MIN {
             appetite.note_block();
         }
         assert_eq!(appetite.limit(), APPETITE_BLOCKS_MIN, "what came is no more than that");
         for _ in 0..3 {
             let came = appetite.limit();
-            (0..came).for_each(|_| appetite.note_block());
+            for _ in 0..came {
+                appetite.note_block();
+            }
             assert_eq!(appetite.limit(), 2 * came);
         }
         for rate in [100, 1_000, 10] {
             for _ in 0..60 {
-                (0..rate).for_each(|_| appetite.note_block());
+                for _ in 0..rate {
+                    appetite.note_block();
+                }
                 appetite.roll();
             }
             let wants = rate * (APPETITE_SECS as usize - 1);
@@ -153,9 +181,7 @@ mod tests {
 
     #[test]
     fn peers_that_stay_silent_do_not_keep_us_from_asking_others() {
-        let mut appetite = Appetite::default();
-        appetite.roll();
-        assert_eq!(appetite.limit(), APPETITE_BLOCKS_MIN, "nobody was asked");
+        let mut appetite = measured();
         (0..APPETITE_BLOCKS_MIN).for_each(|_| appetite.note_asked());
         for silent in 1..=20 {
             appetite.roll();

@@ -79,8 +79,8 @@ fn only_so_many_requests_are_looked_at_for_one_that_comes_first() {
     }
 }
 
-/// What the seed believes while one client, which passes on, asks for a piece: whether it injects, and whether
-/// the piece is one that others have.
+/// What the seed believes while a client that passes on asks for a piece: whether it injects, and whether the
+/// piece is one that others have.
 fn asked_for(rig: &mut Rig, conn: ConnId, piece: u32) -> (bool, bool) {
     rig.say(conn, Message::Request(block(piece, 0, BLOCK_BYTES))).unwrap();
     let demand = rig.engine.bring_forward(conn);
