@@ -392,8 +392,8 @@ pub const GRANT_GROUP_BYTES: u64 = 1 << 20;
 pub const GRANT_PART: u64 = 10;
 /// What a core saves up for grants, and how far it may be behind.
 pub const GRANT_POOL_BYTES_MAX: i64 = 1 << 20;
-/// While a seed injects, grants and equal shares together get so much of what is sent if somebody who passes on
-/// wants more.
+/// While a seed injects, grants and equal shares together get so much of what is sent if somebody who passes
+/// on wants more.
 pub const UNPROVEN_PERCENT: i64 = 15;
 /// What a core saves up for them: they may get so much more, and the turn that is begun.
 pub const UNPROVEN_POOL_BYTES_MAX: i64 = 1 << 20;

@@ -3,11 +3,11 @@
 //! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it or
 //! that are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection.
 //!
-//! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. Groups that pass on, since some of
-//!   what they were given came back as an announcement of others, are of the class *spread*, and weigh the more
-//!   there, the more that was; all others together get `UNPROVEN_PERCENT` while those wait. A piece that was
-//!   given to somebody who passes on, or who is new, is not given again before it was seen elsewhere, and one
-//!   that others have waits for those that are rarer: both for a while.
+//! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. Groups that pass on, since some
+//!   of what they were given came back as an announcement of others, are of the class *spread*, and weigh the
+//!   more there, the more that was; all others together get `UNPROVEN_PERCENT` while those wait. A piece that
+//!   was given to somebody who passes on, or who is new, is not given again before it was seen elsewhere, and
+//!   one that others have waits for those that are rarer: both for a while.
 //! - *Abundance*: everybody weighs the same.
 
 use super::scheduler::{Demand, WEIGHT_ONE};
