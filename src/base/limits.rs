@@ -118,6 +118,14 @@ pub const LEAVES_AHEAD_MAX: usize = 64;
 pub const BELIEVED_AFTER_PIECES: u64 = 4;
 /// How long nobody is believed after something wrong came.
 pub const DOUBT_TIME: Span = Span::from_secs(600);
+/// Requests that a core keeps outstanding at all its peers together at least.
+pub const APPETITE_BLOCKS_MIN: usize = 16;
+/// As many as came in so many seconds: a link of 30 KiB/s is asked for ten blocks at a time, whoever has
+/// them, and a fast one for as much as all peers together may have.
+pub const APPETITE_SECS: u64 = 5;
+/// Blocks have to come in so many seconds before what came is a measure: until then nothing bounds them. The
+/// first second may be a short one.
+pub const APPETITE_FREE_SECS: u32 = 2;
 /// Invalid requests after which a peer is dropped.
 pub const STRIKES_MAX: u32 = 100;
 /// Bytes nobody asked for after which a peer is dropped.
@@ -130,6 +138,8 @@ pub const IDLE_TIMEOUT: Span = Span::from_secs(150);
 pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(100);
 /// Without a block for so long, an unchoked peer with requests counts as snubbing us.
 pub const SNUB_TIMEOUT: Span = Span::from_secs(20);
+/// The same of a peer that has long pauses: four times as long as those, but no longer than this.
+pub const SNUB_TIMEOUT_MAX: Span = Span::from_secs(60);
 /// From its last block on, a peer that snubs us is asked for nothing for so long, unless one comes after all.
 pub const SNUBBED_TIME: Span = Span(2 * SNUB_TIMEOUT.0);
 /// A peer that was relieved of its requests for being late is left alone for so long, the next time for twice
@@ -402,6 +412,11 @@ pub const GRANT_GROUP_BYTES: u64 = 1 << 20;
 pub const GRANT_PART: u64 = 10;
 /// What a core saves up for grants, and how far it may be behind.
 pub const GRANT_POOL_BYTES_MAX: i64 = 1 << 20;
+/// While a seed injects, grants and equal shares together get so much of what is sent if somebody who passes
+/// on wants more.
+pub const UNPROVEN_PERCENT: i64 = 15;
+/// What a core saves up for them: they may get so much more, and the turn that is begun.
+pub const UNPROVEN_POOL_BYTES_MAX: i64 = 1 << 20;
 /// Parties that one pick looks at whose place has changed since they came to wait.
 pub const SCHEDULER_LOOKS_MAX: usize = 16;
 /// Least share of a party in what may be in flight, if a quarter of the window is not less: shorter sends

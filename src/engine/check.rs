@@ -25,6 +25,8 @@ impl Engine {
             assert_eq!(peer.out.due, queued.contains(&peer.conn), "due flag of {:?}", peer.conn);
             self.check_asked(peer);
         }
+        let asked: usize = self.peers.iter().map(|peer| peer.asked.len()).sum();
+        assert_eq!(asked, self.appetite.asked(), "requests outstanding");
     }
 
     /// Panics if the choker counts others than those who want blocks and compete.

@@ -145,6 +145,7 @@ impl Engine {
         // It came from another connection first, or is coming.
         waste(block.length);
         peer.asked.remove(place);
+        self.appetite.note_gone(1);
         if let Some(claim) = torrent.claims.get_mut(&chunk) {
             claim.unask(index);
             if claim.landing(index).is_some() {
@@ -178,6 +179,8 @@ impl Engine {
             }
             return;
         };
+        self.appetite.note_gone(1);
+        self.food |= self.appetite.note_block();
         let pause = now.since(peer.block_at);
         peer.heard_at = now;
         peer.block_at = now;
@@ -227,6 +230,7 @@ impl Engine {
             let Some(peer) = self.peers.get_mut(conn) else { continue };
             if let Some(place) = peer.asked_index(chunk, index) {
                 peer.asked.remove(place);
+                self.appetite.note_gone(1);
                 peer.grace = peer.grace.saturating_add(1);
                 Message::Cancel(block).encode(&mut peer.out.frames);
                 told.push(conn);
@@ -295,7 +299,7 @@ impl Engine {
 
     /// Asks for one more block; false if there is none to ask for or no leave to.
     fn ask_one(&mut self, conn: ConnId, now: Instant) -> bool {
-        if !self.claim_ask(conn, now) {
+        if !self.appetite.has_room() || !self.claim_ask(conn, now) {
             return false;
         }
         let block = self.next_block(conn, now).and_then(|(chunk, index)| self.ask(conn, chunk, index, now));
@@ -323,6 +327,7 @@ impl Engine {
         let claim = torrent.claims.get_mut(&chunk)?;
         claim.asked[index as usize] += 1;
         peer.asked.push_back(Asked { chunk, block: index, at: now });
+        self.appetite.note_asked();
         let block = torrent.shared.meta.wanted_block(chunk, index);
         Message::Request(block).encode(&mut peer.out.frames);
         Some(block)
@@ -381,20 +386,6 @@ impl Engine {
         Some((chunk, index))
     }
 
-    /// Lets every peer that could be asked for more try again.
-    pub(super) fn feed_hungry(&mut self, now: Instant) {
-        self.food = false;
-        let mut hungry = std::mem::take(&mut self.hungry);
-        hungry.sort_unstable_by_key(|conn| conn.index);
-        hungry.dedup();
-        for conn in hungry.drain(..) {
-            self.ask_more(conn, now);
-        }
-        if self.hungry.is_empty() {
-            self.hungry = hungry;
-        }
-    }
-
     pub(super) fn unchoked(&mut self, conn: ConnId, now: Instant) -> Result<(), PeerMisbehaved> {
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
         if std::mem::replace(&mut peer.flags.unchokes_us, true) {
@@ -433,6 +424,7 @@ impl Engine {
             return Ok(());
         };
         peer.asked.remove(place);
+        self.appetite.note_gone(1);
         if peer.flags.unchokes_us {
             // It rejects what it announced: leave it alone for a while.
             peer.snubbed_until = Some(peer.block_at + SNUBBED_TIME);
@@ -460,6 +452,7 @@ impl Engine {
         if asked.is_empty() {
             return;
         }
+        self.appetite.note_gone(asked.len());
         peer.grace = peer.grace.saturating_add(asked.len() as u32);
         let Some(id) = peer.torrent else { return };
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
@@ -515,6 +508,7 @@ impl Engine {
                 keep
             });
             let cancelled = before - peer.asked.len();
+            self.appetite.note_gone(cancelled);
             if cancelled > 0 {
                 peer.grace = peer.grace.saturating_add(cancelled as u32);
                 told.push(conn);

@@ -9,7 +9,7 @@
 //! ```text
 //! session.rs    handshakes and messages            peer.rs      one connection
 //! download.rs   requests out, blocks in            claims.rs    who writes which block
-//! relief.rs     whose requests others take over
+//! relief.rs     whose requests others take over    appetite.rs  how much is asked of all together
 //! picker.rs     which chunk to ask a peer for      torrent.rs   one torrent on this core
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     what a send carries                tick.rs      everything that time causes
@@ -55,6 +55,7 @@ pub mod allowance;
 pub mod allowed_fast;
 pub mod announcer;
 mod answers;
+mod appetite;
 mod assembly;
 pub mod candidates;
 #[cfg(test)]
@@ -123,6 +124,7 @@ use crate::shared::torrent::SharedTorrent;
 use action::{Action, Farewell, Note, Report, To};
 use admission::Strangers;
 use allowance::Pressure;
+use appetite::Appetite;
 use choker::Choker;
 use egress::Egress;
 use encryption::Encryption;
@@ -183,6 +185,7 @@ pub struct Engine {
     egress: Egress,
     ingress: Ingress,
     choker: Choker,
+    appetite: Appetite,
     encryption: Encryption,
     ledger: Arc<Ledger>,
     /// What proofs of identity cost.
@@ -239,6 +242,7 @@ impl Engine {
             egress,
             ingress,
             choker: Choker::new(now),
+            appetite: Appetite::default(),
             encryption: Encryption::default(),
             ledger: Arc::new(Ledger::new(LEDGER_ACCOUNTS_OF_ONE)),
             steps: proof::Steps::default(),
@@ -426,6 +430,7 @@ impl Engine {
 
     /// Takes an open peer out of its torrent's list and counts.
     fn leave_swarm(&mut self, conn: ConnId) {
+        self.forget_announced(conn);
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) else {
             return;

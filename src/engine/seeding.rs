@@ -1,16 +1,21 @@
 //! Whom a seed serves. Nobody can repay it; while pieces are rare it gives by evidence of passing on.
 //!
-//! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. A group weighs the more in the
-//!   class *rest*, the more of what it was given came back as an announcement of others. A piece that was
-//!   given to somebody who passes on, or who is new, is not given again before it was seen elsewhere, and one
-//!   that others have waits for those that are rarer: both for a while.
+//! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it or
+//! that are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection.
+//!
+//! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. Groups that pass on, since some
+//!   of what they were given came back as an announcement of others, are of the class *spread*, and weigh the
+//!   more there, the more that was; all others together get `UNPROVEN_PERCENT` while those wait. A piece that
+//!   was given to somebody who passes on, or who is new, is not given again before it was seen elsewhere, and
+//!   one that others have waits for those that are rarer: both for a while.
 //! - *Abundance*: everybody weighs the same.
 
 use super::scheduler::{Demand, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{
-    EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, SPREAD_LOOKS_MAX,
+    SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{TICK, at_ticks};
@@ -34,9 +39,10 @@ impl Engine {
 
     /// The demand of a seed's client while it injects, and which request is to be served first.
     fn demand(&self, conn: ConnId) -> Option<(Demand, usize)> {
-        let (group, shared) = self.client_of_seed(conn)?;
+        let (group, shared) = self.client(conn).filter(|(_, shared)| shared.is_complete())?;
         let injection = shared.injection();
-        let enough = injection.enough(|piece| shared.availability(piece))?;
+        let copies = |piece| self.copies(shared, piece);
+        let enough = injection.enough(copies)?;
         let now_ticks = at_ticks(self.ticked_at);
         let spreads_soon = |piece| {
             let given = injection.given(piece).filter(|given| given.group != group);
@@ -44,41 +50,63 @@ impl Engine {
                 is_fresh(given.at_ticks, now_ticks) && may_pass_on(&self.ledger, given.group)
             })
         };
-        let is_rare = |piece| shared.availability(piece) < enough && !spreads_soon(piece);
+        let is_rare = |piece| copies(piece) < enough && !spreads_soon(piece);
         let peer = self.peers.get(conn)?;
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(|block| is_rare(block.piece));
         // Its requests may have grown stale while it waited: once they are served it asks for others.
         let again = fresh.is_none() && self.ticked_at.since(peer.waits_since).0 < HELD_BACK_TIME.0;
-        let demand = Demand { again, weight: group_weight(&self.ledger, group) };
+        let spreads = passes_on(&self.ledger, group);
+        let demand = Demand { again, spreads, weight: group_weight(&self.ledger, group) };
         Some((demand, fresh.unwrap_or(0)))
     }
 
     /// A block goes to `conn`. Only whole ones prove anything: a byte of each piece would be cheap.
     pub(super) fn note_given(&self, conn: ConnId, block: BlockRef, now: Instant) {
-        let piece = block.piece;
-        if block.length == BLOCK_BYTES
-            && let Some((group, shared)) = self.client_of_seed(conn)
-            && shared.availability(piece) == 0
-        {
+        let (piece, Some((group, shared))) = (block.piece, self.client(conn)) else { return };
+        let left_bytes = shared.meta.geometry.piece_len(piece) - block.begin;
+        if block.length != BLOCK_BYTES.min(left_bytes) {
+            return;
+        }
+        if shared.is_complete() && self.copies(shared, piece) == 0 {
             shared.injection().note_given(piece, group, now);
         }
+        shared.witnesses.note_given(piece, group);
     }
 
     /// A peer announced a piece that it did not have before.
     pub(super) fn note_announced(&self, conn: ConnId, piece: u32) {
-        if let Some((group, shared)) = self.client_of_seed(conn)
+        let Some((group, shared)) = self.client(conn) else { return };
+        if shared.is_complete()
             && let Some(giver) = shared.injection().note_announced(piece, group)
         {
             self.ledger.note_spread(giver.group, u64::from(giver.blocks) * u64::from(BLOCK_BYTES));
         }
+        shared.witnesses.note_announced(piece, group, is_trusted(&self.ledger, group));
     }
 
-    /// The group of a connection and its torrent, if that is complete here.
-    fn client_of_seed(&self, conn: ConnId) -> Option<(AccountId, &SharedTorrent)> {
+    /// A peer said at once what it has.
+    pub(super) fn note_announced_all(&self, conn: ConnId) {
+        let (Some((group, shared)), Some(peer)) = (self.client(conn), self.peers.get(conn)) else { return };
+        let trusted = is_trusted(&self.ledger, group);
+        peer.bits.ones().for_each(|piece| shared.witnesses.note_announced(piece, group, trusted));
+    }
+
+    /// A peer is gone, and what it had.
+    pub(super) fn forget_announced(&self, conn: ConnId) {
+        let (Some((group, shared)), Some(peer)) = (self.client(conn), self.peers.get(conn)) else { return };
+        peer.bits.ones().for_each(|piece| shared.witnesses.forget(piece, group));
+    }
+
+    /// How many others are believed to hold a piece; no more than matters are counted.
+    fn copies(&self, shared: &SharedTorrent, piece: u32) -> u32 {
+        shared.witnesses.copies(piece, |group| is_trusted(&self.ledger, group))
+    }
+
+    /// The group of a connection and its torrent.
+    fn client(&self, conn: ConnId) -> Option<(AccountId, &SharedTorrent)> {
         let peer = self.peers.get(conn)?;
         let [_, group] = peer.accounts?;
-        let shared = &self.torrent(peer.torrent?)?.shared;
-        shared.is_complete().then_some((group, &**shared))
+        Some((group, &*self.torrent(peer.torrent?)?.shared))
     }
 }
 
@@ -97,9 +125,19 @@ fn group_weight(ledger: &Ledger, group: AccountId) -> u64 {
     WEIGHT_ONE + (SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE * part * part / (256 * 256)
 }
 
+/// Whether a group is seen passing on what it gets.
+fn passes_on(ledger: &Ledger, group: AccountId) -> bool {
+    group_weight(ledger, group) > 2 * WEIGHT_ONE
+}
+
 /// Whether a group passes on what it gets, or is so new that nobody can know.
 fn may_pass_on(ledger: &Ledger, group: AccountId) -> bool {
-    ledger.standing(group).sent_bytes < EVIDENCE_BYTES_MIN || group_weight(ledger, group) > 2 * WEIGHT_ONE
+    ledger.standing(group).sent_bytes < EVIDENCE_BYTES_MIN || passes_on(ledger, group)
+}
+
+/// Whether a group is believed to have what it announces: it gave us verified blocks, or passes on.
+fn is_trusted(ledger: &Ledger, group: AccountId) -> bool {
+    ledger.standing(group).received_bytes >= CONTRIBUTION_BYTES_MIN || passes_on(ledger, group)
 }
 
 #[cfg(test)]

@@ -398,6 +398,7 @@ impl Engine {
         if peer.is_seed() {
             torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
         }
+        self.note_announced_all(conn);
         if useful {
             self.become_interested(conn);
             self.ask_more(conn, now);

@@ -2,7 +2,7 @@
 
 use crate::base::limits::{
     HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STALL_TIMEOUT, SEND_STUCK_TIMEOUT,
-    SNUB_TIMEOUT, SNUBBED_TIME,
+    SNUB_TIMEOUT, SNUB_TIMEOUT_MAX, SNUBBED_TIME,
 };
 use crate::base::time::Span;
 use crate::proto::wire::message::Message;
@@ -73,6 +73,7 @@ impl Engine {
             self.look_after(conn, span, now);
         }
         if self.part == 0 {
+            self.appetite.roll();
             self.pressure.roll(self.cache.refusals());
             self.give_up_stale(now);
             self.review_paroles(now);
@@ -125,8 +126,11 @@ impl Engine {
             Message::KeepAlive.encode(&mut peer.out.frames);
         }
         let waits = !peer.asked.is_empty() && !peer.is_snubbed();
-        if waits && now.since(peer.block_at) >= SNUB_TIMEOUT {
-            let until = peer.block_at + SNUBBED_TIME;
+        // Who is slow and steady does not snub us.
+        let patience = peer.pace.patience().unwrap_or(SNUB_TIMEOUT);
+        let timeout = patience.max(SNUB_TIMEOUT).min(SNUB_TIMEOUT_MAX);
+        if waits && now.since(peer.block_at) >= timeout {
+            let until = (peer.block_at + SNUBBED_TIME).max(now + SNUB_TIMEOUT);
             self.snub(conn, until);
         } else if peer.snubbed_until.is_some_and(|until| now >= until) {
             // Another chance, with a short queue.

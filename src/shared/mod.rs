@@ -22,3 +22,4 @@ pub mod sync;
 pub mod torrent;
 pub mod trees;
 pub mod wanted;
+pub mod witnesses;

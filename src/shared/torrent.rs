@@ -11,6 +11,7 @@ use super::counters::Count;
 use super::injection::Injection;
 use super::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use super::trees::Trees;
+use super::witnesses::Witnesses;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Geometry;
 use crate::base::ids::{CoreId, InfoHash, TorrentId};
@@ -104,6 +105,8 @@ pub struct SharedTorrent {
     fingerprints: Box<[AtomicU64]>,
     fetch_stopped: AtomicBool,
     injection: OnceLock<Injection>,
+    /// Who else holds which piece.
+    pub witnesses: Witnesses,
 }
 
 /// Nobody collects this piece.
@@ -151,6 +154,7 @@ impl SharedTorrent {
             fingerprints: (0..geometry.chunk_count()).map(|_| AtomicU64::new(0)).collect(),
             fetch_stopped: AtomicBool::new(false),
             injection: OnceLock::new(),
+            witnesses: Witnesses::new(pieces),
             meta,
         };
         for piece in have.ones() {

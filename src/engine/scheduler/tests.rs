@@ -1,4 +1,6 @@
+mod cores;
 mod random;
+mod shares;
 
 use super::class::Class::*;
 use super::*;
@@ -205,10 +207,14 @@ fn weights_share_out_the_rest() {
 #[test]
 fn who_asks_again_for_what_was_given_away_is_served_when_nobody_else_wants_anything() {
     let mut rig = Rig::new();
-    let (again, other) = (rig.enter(1), rig.enter(2));
-    rig.ledger.credit(1, MIB);
-    rig.scheduler.wait(again, Demand { again: true, ..Demand::default() }, &rig.ledger);
+    let conns = [1, 2, 3].map(|party| rig.enter(party));
+    let [again, owed, other] = conns;
+    rig.ledger.credit(2, MIB);
+    [again, owed].into_iter().for_each(|conn| {
+        rig.scheduler.wait(conn, Demand { again: true, ..Demand::default() }, &rig.ledger);
+    });
     rig.wait(other);
+    assert_eq!(rig.pick(), Some((owed, Owed)), "what somebody earned it gets, whatever it asks for");
     assert_eq!(rig.pick(), Some((other, Rest)));
     assert_eq!(rig.pick(), Some((again, Again)));
     assert_eq!(rig.pick(), None);

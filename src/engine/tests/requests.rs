@@ -3,8 +3,9 @@
 use super::session::PeerMisbehaved as Bad;
 use super::*;
 use crate::base::limits::{
-    ASK_COST_BYTES, ASK_GRANT_BYTES, COLD_READ_BYTES_PER_SEC, COLD_READ_GRANT_BYTES, REJECTS_WAITING_MAX,
-    REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX, UNSOLICITED_BYTES_MAX, VAIN_REQUESTS_MAX,
+    APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, ASK_COST_BYTES, ASK_GRANT_BYTES, COLD_READ_BYTES_PER_SEC,
+    COLD_READ_GRANT_BYTES, REJECTS_WAITING_MAX, REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX,
+    UNSOLICITED_BYTES_MAX, VAIN_REQUESTS_MAX,
 };
 
 const BLOCK: u32 = 16 << 10;
@@ -393,4 +394,27 @@ fn p15_who_jumps_about_on_disk_is_read_for_within_its_budget_and_others_are_unha
         assert_eq!(blocks, COLD_READ_BYTES_PER_SEC / (256 << 10), "second {second}");
         assert_eq!(loaded(&rig) - before, COLD_READ_BYTES_PER_SEC);
     }
+}
+
+#[test]
+fn once_it_is_known_how_fast_blocks_come_all_peers_together_are_asked_for_so_much_or_more_if_none_comes() {
+    let mut rig = Rig::new(40, false);
+    let slow = rig.seed();
+    for _ in 0..=APPETITE_FREE_SECS {
+        let first = *rig.engine.peer(slow).unwrap().asked.front().unwrap();
+        let block = rig.shared.meta.geometry.block(first.chunk, first.block);
+        let Ok(Landing::Into(place)) = rig.engine.handle_piece_header(slow, block) else { panic!() };
+        rig.engine.handle_block(slow, place.chunk, place.index, rig.now);
+        rig.pass(Span::from_secs(1));
+    }
+    let seeds = [(); 8].map(|()| rig.seed());
+    let asked = |rig: &Rig| {
+        let peers = seeds.iter().chain([&slow]);
+        peers.map(|&seed| rig.engine.peer(seed).unwrap().asked.len()).sum::<usize>()
+    };
+    rig.perform();
+    assert_eq!(asked(&rig), APPETITE_BLOCKS_MIN);
+    rig.pass(Span::from_secs(4));
+    assert!(asked(&rig) > APPETITE_BLOCKS_MIN, "who is silent keeps nobody else from being asked");
+    rig.engine.check_invariants();
 }

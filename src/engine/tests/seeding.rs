@@ -1,8 +1,34 @@
 //! What a seed hears, and whose requests it leaves for last.
 
 use super::*;
-use crate::base::limits::{HELD_BACK_TIME, SPREAD_LOOKS_MAX};
+use crate::base::limits::{CONTRIBUTION_BYTES_MIN, HELD_BACK_TIME, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX};
 use crate::base::units::BLOCK_BYTES;
+use crate::engine::scheduler::WEIGHT_ONE;
+use crate::shared::ledger::AccountId;
+
+impl Rig {
+    /// One that we serve, of an address of its own.
+    fn client(&mut self, address: &str) -> ConnId {
+        let conn = self.accept(address);
+        assert_eq!(self.shake(conn, true), Admission::Here);
+        self.say(conn, Message::Interested).unwrap();
+        self.read(conn);
+        conn
+    }
+
+    /// The same, that was given a block of `piece` and says that it has that.
+    fn holder(&mut self, address: &str, piece: u32) -> ConnId {
+        let conn = self.client(address);
+        self.say(conn, Message::Request(block(piece, 0, BLOCK_BYTES))).unwrap();
+        assert_eq!(self.read(conn).1, 1);
+        self.say(conn, Message::Have(piece)).unwrap();
+        conn
+    }
+
+    fn group(&self, conn: ConnId) -> AccountId {
+        self.engine.peer(conn).unwrap().accounts.unwrap()[1]
+    }
+}
 
 #[test]
 fn everybody_is_told_of_a_new_piece_who_has_it_too() {
@@ -23,8 +49,8 @@ fn a_request_for_what_others_have_waits_for_so_long_and_no_longer() {
         [(HELD_BACK_TIME.0 - 1, true), (HELD_BACK_TIME.0, false), (HELD_BACK_TIME.0 + 1, false)]
     {
         let mut rig = Rig::new(2, true);
-        let [asks, has] = [(); 2].map(|()| rig.leech(true));
-        rig.say(has, Message::Have(0)).unwrap();
+        let asks = rig.client("80.1.1.1:1");
+        rig.holder("80.2.2.2:1", 0);
         rig.say(asks, Message::Request(block(1, 0, BLOCK_BYTES))).unwrap();
         assert!(!rig.engine.bring_forward(asks).again, "nobody else has it");
         rig.read(asks);
@@ -42,8 +68,8 @@ fn only_so_many_requests_are_looked_at_for_one_that_comes_first() {
         [(SPREAD_LOOKS_MAX - 1, true), (SPREAD_LOOKS_MAX, false), (SPREAD_LOOKS_MAX + 1, false)]
     {
         let mut rig = Rig::new(2, true);
-        let [asks, has] = [(); 2].map(|()| rig.leech(true));
-        rig.say(has, Message::Have(0)).unwrap();
+        let asks = rig.client("80.1.1.1:1");
+        rig.holder("80.2.2.2:1", 0);
         let len = BLOCK_BYTES / 2;
         (0..before as u32).for_each(|at| rig.say(asks, Message::Request(block(0, at * len, len))).unwrap());
         rig.say(asks, Message::Request(block(1, 0, BLOCK_BYTES))).unwrap();
@@ -51,4 +77,57 @@ fn only_so_many_requests_are_looked_at_for_one_that_comes_first() {
         let first = rig.engine.peer(asks).unwrap().requests[0].piece;
         assert_eq!(first, u32::from(found), "behind {before} others");
     }
+}
+
+/// What the seed believes while a client that passes on asks for a piece: whether it injects, and whether the
+/// piece is one that others have.
+fn asked_for(rig: &mut Rig, conn: ConnId, piece: u32) -> (bool, bool) {
+    rig.say(conn, Message::Request(block(piece, 0, BLOCK_BYTES))).unwrap();
+    let demand = rig.engine.bring_forward(conn);
+    assert!([WEIGHT_ONE, WEIGHT_ONE * SPREAD_WEIGHT_MAX].contains(&demand.weight));
+    (demand.weight > WEIGHT_ONE, demand.again)
+}
+
+#[test]
+fn p44_connections_of_one_group_that_announce_everything_end_no_injection() {
+    let mut rig = Rig::new(3, true);
+    let honest = rig.client("80.1.1.1:1");
+    rig.engine.ledger.debit(rig.group(honest), 1_000);
+    rig.engine.ledger.note_spread(rig.group(honest), 1_000);
+    // Each lacks another piece: none looks like a seed, and there seem to be two copies of each piece.
+    for lacks in 0..3 {
+        let liar = rig.client(&format!("80.2.2.{}:1", lacks + 1));
+        for piece in (0..3).filter(|&piece| piece != lacks) {
+            rig.say(liar, Message::Have(piece)).unwrap();
+        }
+    }
+    assert_eq!(rig.shared.availability(0), 2);
+    assert_eq!(asked_for(&mut rig, honest, 0), (true, false), "nothing has come of what they say");
+    // An accomplice elsewhere that takes a block of it all makes one copy of each, and no more.
+    let taker = rig.client("80.3.3.3:1");
+    for piece in 0..3 {
+        rig.say(taker, Message::Request(block(piece, 0, BLOCK_BYTES))).unwrap();
+        rig.say(taker, Message::Have(piece)).unwrap();
+    }
+    rig.read(taker);
+    assert!(asked_for(&mut rig, honest, 1).0, "one group holds everything, two make it enough");
+}
+
+#[test]
+fn a_seed_shares_equally_once_two_groups_hold_each_piece_and_not_when_they_are_gone() {
+    let mut rig = Rig::new(2, true);
+    let honest = rig.client("80.1.1.1:1");
+    rig.engine.ledger.debit(rig.group(honest), 1_000);
+    rig.engine.ledger.note_spread(rig.group(honest), 1_000);
+    let givers = ["80.2.2.2:1", "80.3.3.3:1"].map(|address| {
+        let giver = rig.client(address);
+        let key = rig.engine.peer(giver).unwrap().key;
+        rig.engine.ledger.credit(key, CONTRIBUTION_BYTES_MIN);
+        (0..2).for_each(|piece| rig.say(giver, Message::Have(piece)).unwrap());
+        giver
+    });
+    assert_eq!(asked_for(&mut rig, honest, 0), (false, false), "both gave us something: they are believed");
+    rig.engine.handle_gone(givers[0]);
+    rig.perform();
+    assert!(asked_for(&mut rig, honest, 1).0);
 }

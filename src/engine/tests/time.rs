@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::limits::{
     DRAIN_WINDOW, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, SEND_STUCK_TIMEOUT, SNUB_TIMEOUT,
+    SNUB_TIMEOUT_MAX,
 };
 
 /// One look at each connection before `span` has passed.
@@ -109,5 +110,30 @@ fn p35_who_hardly_reads_is_parted_from_only_while_others_wait_for_slots() {
             let late = Span::from_secs(second) >= DRAIN_WINDOW;
             assert_eq!(rig.is_open(conn), !(pressed && late), "pressed {pressed}, second {second}");
         }
+    }
+}
+
+#[test]
+fn p36_a_peer_with_long_pauses_is_waited_for_four_times_as_long_but_not_for_good() {
+    let four_times = |pause: Span| Span(4 * pause.0);
+    for (pauses, timeout) in [
+        (vec![Span::from_secs(4)], SNUB_TIMEOUT),
+        (vec![Span::from_secs(8)], four_times(Span::from_secs(8))),
+        (vec![Span::from_secs(8), Span::from_secs(30)], SNUB_TIMEOUT_MAX),
+    ] {
+        let mut rig = Rig::new(1, false);
+        let slow = rig.seed();
+        let asked = rig.asked(slow);
+        for (&pause, &block) in pauses.iter().zip(&asked) {
+            rig.pass(pause);
+            let Ok(Landing::Into(place)) = rig.engine.handle_piece_header(slow, block) else { panic!() };
+            rig.engine.handle_block(slow, place.chunk, place.index, rig.now);
+        }
+        let begun = rig.now;
+        while !rig.engine.peer(slow).unwrap().is_snubbed() {
+            assert!(rig.now.since(begun) <= timeout, "{pauses:?}");
+            rig.pass(Span::from_secs(1));
+        }
+        assert!(rig.now.since(begun) >= timeout, "{pauses:?}: {:?}", rig.now.since(begun));
     }
 }
