@@ -412,11 +412,6 @@ pub const GRANT_GROUP_BYTES: u64 = 1 << 20;
 pub const GRANT_PART: u64 = 10;
 /// What a core saves up for grants, and how far it may be behind.
 pub const GRANT_POOL_BYTES_MAX: i64 = 1 << 20;
-/// While a seed injects, grants and equal shares together get so much of what is sent if somebody who passes
-/// on wants more.
-pub const UNPROVEN_PERCENT: i64 = 15;
-/// What a core saves up for them: they may get so much more, and the turn that is begun.
-pub const UNPROVEN_POOL_BYTES_MAX: i64 = 1 << 20;
 /// Parties that one pick looks at whose place has changed since they came to wait.
 pub const SCHEDULER_LOOKS_MAX: usize = 16;
 /// Least share of a party in what may be in flight, if a quarter of the window is not less: shorter sends

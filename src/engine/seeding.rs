@@ -1,21 +1,19 @@
 //! Whom a seed serves. Nobody can repay it; while pieces are rare it gives by evidence of passing on.
 //!
-//! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it or
-//! that are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection.
+//! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it, or that
+//! are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection.
 //!
-//! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. Groups that pass on, since some
-//!   of what they were given came back as an announcement of others, are of the class *spread*, and weigh the
-//!   more there, the more that was; all others together get `UNPROVEN_PERCENT` while those wait. A piece that
-//!   was given to somebody who passes on, or who is new, is not given again before it was seen elsewhere, and
-//!   one that others have waits for those that are rarer: both for a while.
+//! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. A group weighs the more in the
+//!   class *rest*, the more of what it was given came back as an announcement of others. A piece that was
+//!   given to somebody who passes on, or who is new, is not given again before it was seen elsewhere, and one
+//!   that others have waits for those that are rarer: both for a while.
 //! - *Abundance*: everybody weighs the same.
 
 use super::scheduler::{Demand, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{
-    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, SPREAD_LOOKS_MAX,
-    SPREAD_WEIGHT_MAX,
+    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{TICK, at_ticks};
@@ -55,8 +53,7 @@ impl Engine {
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(|block| is_rare(block.piece));
         // Its requests may have grown stale while it waited: once they are served it asks for others.
         let again = fresh.is_none() && self.ticked_at.since(peer.waits_since).0 < HELD_BACK_TIME.0;
-        let spreads = passes_on(&self.ledger, group);
-        let demand = Demand { again, spreads, weight: group_weight(&self.ledger, group) };
+        let demand = Demand { again, weight: group_weight(&self.ledger, group) };
         Some((demand, fresh.unwrap_or(0)))
     }
 
@@ -106,7 +103,7 @@ impl Engine {
     fn client(&self, conn: ConnId) -> Option<(AccountId, &SharedTorrent)> {
         let peer = self.peers.get(conn)?;
         let [_, group] = peer.accounts?;
-        Some((group, &*self.torrent(peer.torrent?)?.shared))
+        Some((group, &self.torrent(peer.torrent?)?.shared))
     }
 }
 

@@ -28,7 +28,7 @@ impl Count {
 }
 
 /// Classes of service that are told apart, in the order of `engine/scheduler/class.rs`.
-pub const SERVICE_CLASSES: usize = 6;
+pub const SERVICE_CLASSES: usize = 5;
 
 /// Buckets of a histogram at most, the one without a bound included.
 pub const BUCKETS_MAX: usize = 24;

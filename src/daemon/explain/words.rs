@@ -15,7 +15,6 @@ pub(super) fn why(class: Class, balance: Standing, granted_bytes: u64) -> String
             let [used, all] = [granted_bytes, GRANT_GROUP_BYTES].map(format_size);
             format!("newcomer, {used} of {all} used")
         }
-        Class::Spread => "passes on what this seed gives it".to_owned(),
         Class::Rest if gave_bytes < CONTRIBUTION_BYTES_MIN => {
             "gave nothing: equal share of its group".to_owned()
         }
@@ -48,7 +47,6 @@ mod tests {
                 0,
                 "got over 8 times what it gave: equal share of its group",
             ),
-            (Class::Spread, standing(0, 0), 0, "passes on what this seed gives it"),
             (Class::Again, standing(0, 0), 0, "wants only what others have or are being given"),
         ] {
             assert_eq!(why(class, balance, granted), want);

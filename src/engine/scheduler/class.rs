@@ -4,13 +4,9 @@
 //! grant    strangers, out of a pool that is a tenth of what is sent      first come, first served
 //! owed     who gave more than it got                                     the largest debt first
 //! excess   who gave, and got that back                                   who got least for what it gave
-//! spread   who passes on what this seed gives, while pieces are rare     equal shares, by weight
 //! rest     everybody else                                                equal shares of service
 //! again    who wants of a seed only what others have or are being given  only what would be idle
 //! ```
-//!
-//! While somebody of *spread* waits, *grant* and *rest* together get `UNPROVEN_PERCENT` of what is sent and
-//! no more: that much comes before it, so that others can show that they pass on.
 //!
 //! The last class is served as soon as the others want nothing, or do not fill the link (`window.rs`). *Owed*
 //! is the deficit order of FairTorrent (Sherman, Nieh, Stein 2012), *excess* the proportional share of
@@ -33,8 +29,6 @@ pub enum Class {
     Owed,
     /// It gave, and got as much.
     Excess,
-    /// It passes on what a seed gives it while others lack that.
-    Spread,
     /// It gave nothing, or got many times what it gave.
     Rest,
     /// It wants of a seed only what others have or are being given.
@@ -42,40 +36,20 @@ pub enum Class {
 }
 
 /// How many classes there are.
-pub const CLASSES: usize = 6;
+pub const CLASSES: usize = 5;
 
 impl Class {
-    /// All of them.
-    pub const ALL: [Self; CLASSES] =
-        [Self::Grant, Self::Owed, Self::Excess, Self::Spread, Self::Rest, Self::Again];
-
-    /// The order while there is something to be granted, and to be shared equally.
-    const WITH_GRANTS: [Self; CLASSES] =
-        [Self::Grant, Self::Owed, Self::Excess, Self::Rest, Self::Spread, Self::Again];
+    /// All of them, in the order of service.
+    pub const ALL: [Self; CLASSES] = [Self::Grant, Self::Owed, Self::Excess, Self::Rest, Self::Again];
 
     /// The order while nothing may be granted: strangers come behind those who have earned a place.
-    const WITHOUT_GRANTS: [Self; CLASSES] =
-        [Self::Owed, Self::Excess, Self::Grant, Self::Rest, Self::Spread, Self::Again];
+    const WITHOUT_GRANTS: [Self; CLASSES] = [Self::Owed, Self::Excess, Self::Grant, Self::Rest, Self::Again];
 
-    /// The order once grants and equal shares got what they may get: both come behind who passes on.
-    const WITHOUT_SHARES: [Self; CLASSES] =
-        [Self::Owed, Self::Excess, Self::Spread, Self::Grant, Self::Rest, Self::Again];
-
-    /// The classes in the order of service, down to `worst`, while so much is left for grants, and for grants
-    /// and equal shares together.
-    pub fn order(grants_bytes: i64, shares_bytes: i64, worst: Self) -> &'static [Self] {
-        let order = match (grants_bytes > 0, shares_bytes > 0) {
-            (_, false) => &Self::WITHOUT_SHARES,
-            (true, true) => &Self::WITH_GRANTS,
-            (false, true) => &Self::WITHOUT_GRANTS,
-        };
+    /// The classes in the order of service, down to `worst`, while so much may be granted.
+    pub fn order(pool_bytes: i64, worst: Self) -> &'static [Self] {
+        let order = if pool_bytes > 0 { &Self::ALL } else { &Self::WITHOUT_GRANTS };
         let better = order.iter().take_while(|&&class| class != worst).count();
         &order[..=better]
-    }
-
-    /// Whether places in it are amounts of service, of which whoever had least goes first.
-    pub const fn is_ring(self) -> bool {
-        matches!(self, Self::Spread | Self::Rest)
     }
 
     /// The class of a party that gave and got so much, and whose group was granted so much.
@@ -141,24 +115,14 @@ mod tests {
 
     #[test]
     fn grants_come_first_while_there_is_something_to_grant_and_behind_what_was_earned_when_not() {
-        use Class::{Again, Excess, Grant, Owed, Rest, Spread};
-        assert_eq!(Class::order(1, 1, Again), [Grant, Owed, Excess, Rest, Spread, Again]);
-        for grants_bytes in [0, -1] {
-            assert_eq!(Class::order(grants_bytes, 1, Again), [Owed, Excess, Grant, Rest, Spread, Again]);
-            assert_eq!(Class::order(grants_bytes, 1, Excess), [Owed, Excess], "nobody is granted anything");
+        use Class::{Again, Excess, Grant, Owed, Rest};
+        assert_eq!(Class::order(1, Again), Class::ALL);
+        for pool_bytes in [0, -1] {
+            assert_eq!(Class::order(pool_bytes, Again), [Owed, Excess, Grant, Rest, Again]);
+            assert_eq!(Class::order(pool_bytes, Excess), [Owed, Excess], "nobody is granted anything");
         }
-        assert_eq!(Class::order(1, 1, Excess), [Grant, Owed, Excess]);
-        assert_eq!(Class::order(1, 1, Owed), [Grant, Owed]);
-    }
-
-    #[test]
-    fn who_passes_on_comes_before_grants_and_equal_shares_once_these_got_what_they_may_get() {
-        use Class::{Again, Excess, Grant, Owed, Rest, Spread};
-        for (grants_bytes, shares_bytes) in [(1, 0), (0, 0), (1, -1)] {
-            let order = |worst| Class::order(grants_bytes, shares_bytes, worst);
-            assert_eq!(order(Again), [Owed, Excess, Spread, Grant, Rest, Again]);
-            assert_eq!(order(Spread), [Owed, Excess, Spread]);
-        }
+        assert_eq!(Class::order(1, Excess), [Grant, Owed, Excess]);
+        assert_eq!(Class::order(1, Owed), [Grant, Owed]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whom to serve next: who gives, gets.
 //!
 //! ```text
-//! class.rs    the order: six classes, and a place in each (pure)
+//! class.rs    the order: five classes, and a place in each (pure)
 //! queue.rs    parties that wait, by class and bucket, O(1)
 //! lists.rs    the lists of it
 //! view.rs     why somebody is served when it is, for whoever asks
@@ -21,8 +21,8 @@
 //! its share is *parked* until something of it ends or stops counting.
 //!
 //! Places are looked up when a party comes to wait and again when its turn comes; whoever stands too high by
-//! then moves down. Who has come to deserve better is ranked anew by the engine (`rank_again`). Rings of
-//! service begin elsewhere on each core, while service counts on all: a group on two cores stands behind on
+//! then moves down. Who has come to deserve better is ranked anew by the engine (`rank_again`). The ring of
+//! *rest* begins elsewhere on each core, while service counts on all: a group on two cores stands behind on
 //! the slower one. Numbers of an account change on all cores at once, so the same party on two cores is paid
 //! once.
 
@@ -39,7 +39,6 @@ pub mod window;
 use crate::base::ids::ConnId;
 use crate::base::limits::{
     GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_MAX, SCHEDULER_LOOKS_MAX, SERVICE_STEP_BYTES, TURN_BYTES,
-    UNPROVEN_PERCENT, UNPROVEN_POOL_BYTES_MAX,
 };
 use crate::base::time::Instant;
 use crate::shared::ledger::{AccountId, Ledger};
@@ -75,15 +74,13 @@ pub struct Membership {
 pub struct Demand {
     /// It wants of a seed only what others have or are being given.
     pub again: bool,
-    /// Its group passes on what this seed gives while others lack it.
-    pub spreads: bool,
-    /// Weight of its group where service is shared equally, in sixteenths.
+    /// Weight of its group in *rest*, in sixteenths.
     pub weight: u64,
 }
 
 impl Default for Demand {
     fn default() -> Self {
-        Self { again: false, spreads: false, weight: WEIGHT_ONE }
+        Self { again: false, weight: WEIGHT_ONE }
     }
 }
 
@@ -142,8 +139,6 @@ pub struct Scheduler {
     parked_count: usize,
     /// Bytes that strangers may be granted. Below zero when they got more because nobody else wanted it.
     pool_bytes: i64,
-    /// Bytes that grants and equal shares may get before who passes on.
-    shares_bytes: i64,
 }
 
 impl Scheduler {
@@ -159,7 +154,6 @@ impl Scheduler {
             parked_links: Links::default(),
             parked_count: 0,
             pool_bytes: GRANT_POOL_BYTES_MAX,
-            shares_bytes: UNPROVEN_POOL_BYTES_MAX,
         }
     }
 
@@ -172,7 +166,7 @@ impl Scheduler {
         while let Some(party) = self.parked.first() {
             self.unpark(party, ledger);
         }
-        let waits = self.first(self.order(Class::Again)).map(|(_, class)| class);
+        let waits = self.first(Class::order(self.pool_bytes, Class::Again)).map(|(_, class)| class);
         self.window.roll(now, waits);
     }
 
@@ -293,7 +287,7 @@ impl Scheduler {
     /// Whose turn it is; it waits no longer. `None`: nobody waits, or only those of a worse class than what
     /// fills the window, or parties that have their share in flight.
     pub fn pick(&mut self, ledger: &Ledger) -> Option<Turn> {
-        let classes = self.order(self.window.worst_class());
+        let classes = Class::order(self.pool_bytes, self.window.worst_class());
         let mut looks = 0;
         loop {
             let (party, class) = self.first(classes)?;
@@ -307,7 +301,7 @@ impl Scheduler {
             let stands = seat.party == party && (self.queue.stands(party, place) || place.class < class);
             let late = looks == SCHEDULER_LOOKS_MAX;
             let class = if stands { class } else { place.class };
-            if stands && class.is_ring() {
+            if stands && class == Class::Rest {
                 self.queue.advance_to(party);
             }
             self.forget_first(party, index);
@@ -341,38 +335,16 @@ impl Scheduler {
             ledger.debit(group, bytes);
         }
         ledger.serve(group, bytes * WEIGHT_ONE / seat.demand.weight.max(1));
-        // What a group gets first uses up its grant, even if it passes on by then.
-        let is_first = class == Class::Spread && ledger.granted_bytes(group) < GRANT_GROUP_BYTES;
-        if class == Class::Grant || is_first {
+        if class == Class::Grant {
             ledger.grant(group, bytes);
+            self.pool_bytes -= bytes as i64;
         }
-        self.note_pools(class, bytes as i64);
+        self.pool_bytes = (self.pool_bytes + (bytes / GRANT_PART) as i64).min(GRANT_POOL_BYTES_MAX);
+        self.pool_bytes = self.pool_bytes.max(-GRANT_POOL_BYTES_MAX);
         let reader = self.parties.at(seat.party).reader;
         let begun = self.window.begin(class, reader, bytes);
         let party = self.parties.begin(seat.party, conn.index, begun.epoch, bytes);
         Some(InFlight { begun, party })
-    }
-
-    /// What is set aside grows with all that is sent.
-    fn note_pools(&mut self, class: Class, bytes: i64) {
-        let granted_bytes = if class == Class::Grant { bytes } else { 0 };
-        let pool_bytes = self.pool_bytes + bytes / GRANT_PART as i64 - granted_bytes;
-        self.pool_bytes = pool_bytes.clamp(-GRANT_POOL_BYTES_MAX, GRANT_POOL_BYTES_MAX);
-        let unproven = matches!(class, Class::Grant | Class::Rest) && self.spread_waits();
-        let shared_bytes = if unproven { bytes } else { 0 };
-        let shares_bytes = self.shares_bytes + bytes * UNPROVEN_PERCENT / 100 - shared_bytes;
-        self.shares_bytes = shares_bytes.clamp(-UNPROVEN_POOL_BYTES_MAX, UNPROVEN_POOL_BYTES_MAX);
-    }
-
-    /// Whether somebody waits who passes on.
-    fn spread_waits(&self) -> bool {
-        self.queue.first(Class::Spread).is_some()
-    }
-
-    /// The classes in the order of service, down to `worst`. Shares are no matter while nobody passes on.
-    fn order(&self, worst: Class) -> &'static [Class] {
-        let shares_bytes = if self.spread_waits() { self.shares_bytes } else { i64::MAX };
-        Class::order(self.pool_bytes, shares_bytes, worst)
     }
 
     /// A send ended, or its connection did.
@@ -416,30 +388,23 @@ impl Scheduler {
         }
         seat.party = seat.group;
         let group = self.account(seat.group);
-        if seat.demand.spreads {
-            let key = self.service_key(seat.group, Class::Spread, ledger.service(group));
-            return Place { class: Class::Spread, key };
-        }
         if ledger.granted_bytes(group) < GRANT_GROUP_BYTES {
             return Place { class: Class::Grant, key: 0 };
         }
-        let key = self.service_key(seat.group, Class::Rest, ledger.service(group));
-        Place { class: Class::Rest, key }
+        Place { class: Class::Rest, key: self.service_key(seat.group, ledger.service(group)) }
     }
 
-    /// Key of a group in a ring: what its account was served, on all cores, since it first stood there on
+    /// Key of a group in *rest*: what its account was served, on all cores, since it first stood there on
     /// this one, counted from where the ring was then. Who was away has saved nothing up.
-    fn service_key(&mut self, party: u32, class: Class, service_bytes: u64) -> u64 {
-        let base = self.queue.base(class);
-        let base_bytes = base * SERVICE_STEP_BYTES;
-        let since = &mut self.parties.at_mut(party).since;
-        let key_bytes = since.filter(|&(ring, _)| ring == class);
-        let key_bytes = key_bytes.map(|(_, since_bytes)| service_bytes.wrapping_sub(since_bytes));
+    fn service_key(&mut self, party: u32, service_bytes: u64) -> u64 {
+        let base_bytes = self.queue.base() * SERVICE_STEP_BYTES;
+        let since_bytes = &mut self.parties.at_mut(party).since_bytes;
+        let key_bytes = since_bytes.map(|since_bytes| service_bytes.wrapping_sub(since_bytes));
         match key_bytes.filter(|bytes| bytes.cast_signed() >= base_bytes.cast_signed()) {
             Some(key_bytes) => key_bytes / SERVICE_STEP_BYTES,
             None => {
-                *since = Some((class, service_bytes.wrapping_sub(base_bytes)));
-                base
+                *since_bytes = Some(service_bytes.wrapping_sub(base_bytes));
+                self.queue.base()
             }
         }
     }
@@ -452,9 +417,7 @@ impl Scheduler {
         let share_bytes = match class {
             Class::Owed | Class::Excess => window_bytes / 2,
             Class::Again => window_bytes,
-            Class::Grant | Class::Spread | Class::Rest => {
-                window_bytes / u64::from(self.parties.busy().max(1))
-            }
+            Class::Grant | Class::Rest => window_bytes / u64::from(self.parties.busy().max(1)),
         };
         let share_bytes = share_bytes.max(long_turn_bytes(window_bytes));
         let flight = &mut self.parties.at_mut(party).flight;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::class::Class;
 use super::flight::Flight;
 use super::lists::{Links, List};
 use super::window::Reader;
@@ -19,9 +18,8 @@ pub struct Party {
     pub account: Option<AccountId>,
     /// Those that wait, by index, in turn.
     pub waiting: List,
-    /// In whose ring it stood last on this core, and the service of its account at which its service there
-    /// began; none before the first look.
-    pub since: Option<(Class, u64)>,
+    /// The service of its account at which its service on this core began; none before the first look.
+    pub since_bytes: Option<u64>,
     /// Payload of its connections that is in flight.
     pub flight: Flight,
     /// How it read what it was sent last.
@@ -57,7 +55,7 @@ impl Party {
         Self {
             account,
             waiting: List::default(),
-            since: None,
+            since_bytes: None,
             flight: Flight::default(),
             reader: Reader::default(),
             members: 1,

@@ -1,9 +1,8 @@
 //! The run queue of one core: parties that wait, by class and bucket. Every step is O(1): a bitmap of 64
 //! buckets a class, a list a bucket.
 //!
-//! Keys of *spread* and *rest* are amounts of service that only grow. Their buckets are rings: each begins
-//! where service was last given, and who is beyond its end stands in the last bucket until it is looked at
-//! again.
+//! Keys of *rest* are amounts of service that only grow. Its buckets are a ring: it begins where service
+//! was last given, and who is beyond its end stands in the last bucket until it is looked at again.
 
 use super::class::{BUCKETS, CLASSES, Class, Place};
 use super::lists::{Links, List};
@@ -15,8 +14,8 @@ pub struct RunQueue {
     classes: [Buckets; CLASSES],
     /// Bucket of each party that waits.
     places: Vec<(Class, u8)>,
-    /// Key at which the ring of a class begins, if that is one.
-    bases: [u64; CLASSES],
+    /// Key at which the ring of *rest* begins.
+    base: u64,
     len: usize,
 }
 
@@ -29,13 +28,7 @@ struct Buckets {
 impl Default for RunQueue {
     fn default() -> Self {
         let empty = Buckets { filled: 0, lists: [List::default(); BUCKETS as usize] };
-        Self {
-            links: Links::default(),
-            classes: [empty; CLASSES],
-            places: Vec::new(),
-            bases: [0; CLASSES],
-            len: 0,
-        }
+        Self { links: Links::default(), classes: [empty; CLASSES], places: Vec::new(), base: 0, len: 0 }
     }
 }
 
@@ -50,9 +43,9 @@ impl RunQueue {
         self.links.is_listed(party)
     }
 
-    /// Where the ring of a class begins: nobody's service counts as less.
-    pub const fn base(&self, class: Class) -> u64 {
-        self.bases[class as usize]
+    /// Where the ring of *rest* begins: nobody's service counts as less.
+    pub const fn base(&self) -> u64 {
+        self.base
     }
 
     /// Puts a party that does not wait behind those of its bucket.
@@ -86,7 +79,7 @@ impl RunQueue {
         if buckets.filled == 0 {
             return None;
         }
-        let start = (self.base(class) % u64::from(BUCKETS)) as u32;
+        let start = if class == Class::Rest { (self.base % u64::from(BUCKETS)) as u32 } else { 0 };
         let bucket = (buckets.filled.rotate_right(start).trailing_zeros() + start) % BUCKETS;
         buckets.lists[bucket as usize].first()
     }
@@ -96,20 +89,18 @@ impl RunQueue {
         self.places[party as usize] == (place.class, self.bucket(place))
     }
 
-    /// A party that waits in a ring, and is the first there, is served: the ring begins with it from now on.
+    /// A party that waits in *rest*, and is the first there, is served: the ring begins with it from now on.
     pub fn advance_to(&mut self, party: u32) {
         let (class, bucket) = self.places[party as usize];
-        debug_assert!(class.is_ring() && self.holds(party));
-        let base = &mut self.bases[class as usize];
-        let start = *base % u64::from(BUCKETS);
-        *base += (u64::from(bucket) + u64::from(BUCKETS) - start) % u64::from(BUCKETS);
+        debug_assert!(class == Class::Rest && self.holds(party));
+        let start = self.base % u64::from(BUCKETS);
+        self.base += (u64::from(bucket) + u64::from(BUCKETS) - start) % u64::from(BUCKETS);
     }
 
     fn bucket(&self, place: Place) -> u8 {
         let last = u64::from(BUCKETS) - 1;
-        if place.class.is_ring() {
-            let base = self.base(place.class);
-            (place.key.clamp(base, base + last) % u64::from(BUCKETS)) as u8
+        if place.class == Class::Rest {
+            (place.key.clamp(self.base, self.base + last) % u64::from(BUCKETS)) as u8
         } else {
             place.key.min(last) as u8
         }
@@ -156,7 +147,7 @@ mod tests {
             queue.push(5, at(Class::Rest, step + 1));
             queue.advance_to(5);
             queue.remove(5);
-            assert_eq!((queue.base(Class::Rest), queue.base(Class::Spread)), (step + 1, 0));
+            assert_eq!(queue.base(), step + 1);
         }
     }
 

@@ -1,6 +1,5 @@
 mod cores;
 mod random;
-mod shares;
 
 use super::class::Class::*;
 use super::*;

@@ -16,7 +16,6 @@ impl Class {
             Self::Grant => "grant",
             Self::Owed => "owed",
             Self::Excess => "excess",
-            Self::Spread => "spread",
             Self::Rest => "rest",
             Self::Again => "again",
         }
@@ -47,12 +46,11 @@ impl Scheduler {
         let (class, party) = match Class::of(standing, ledger.granted_bytes(group)) {
             class @ (Class::Owed | Class::Excess) => (class, seat.identity),
             _ if seat.demand.again => (Class::Again, seat.party),
-            _ if seat.demand.spreads => (Class::Spread, seat.group),
             class => (class, seat.group),
         };
         let place = match class {
             Class::Owed | Class::Excess => earned(standing).map_or(0, |place| place.key),
-            Class::Spread | Class::Rest => self.steps_behind(&seat, class, ledger),
+            Class::Rest => self.steps_behind(&seat, ledger),
             Class::Grant | Class::Again => 0,
         };
         Some(Outlook {
@@ -66,11 +64,10 @@ impl Scheduler {
     }
 
     /// Steps of service that the seat's group has had more than whoever has had least on this core.
-    fn steps_behind(&self, seat: &Seat, class: Class, ledger: &Ledger) -> u64 {
-        let since = self.parties.at(seat.group).since.filter(|&(ring, _)| ring == class);
-        let Some((_, since_bytes)) = since else { return 0 };
+    fn steps_behind(&self, seat: &Seat, ledger: &Ledger) -> u64 {
+        let Some(since_bytes) = self.parties.at(seat.group).since_bytes else { return 0 };
         let key_bytes = ledger.service(self.account(seat.group)).wrapping_sub(since_bytes);
-        let base = self.queue.base(class);
+        let base = self.queue.base();
         if key_bytes.cast_signed() < (base * SERVICE_STEP_BYTES).cast_signed() {
             return 0;
         }

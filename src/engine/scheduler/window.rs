@@ -127,8 +127,7 @@ impl Window {
             bytes += self.prompt[*class as usize].young_bytes();
             bytes >= most_bytes
         };
-        let gate = [Class::Owed, Class::Excess, Class::Spread, Class::Rest];
-        gate.into_iter().find(fills).unwrap_or(Class::Again)
+        [Class::Owed, Class::Excess, Class::Rest].into_iter().find(fills).unwrap_or(Class::Again)
     }
 
     /// When the window next looks at the time.

@@ -54,8 +54,8 @@ impl World {
     }
 
     fn demand(&mut self) -> Demand {
-        let [again, spreads] = [(); 2].map(|()| self.rng.below(4) == 0);
-        Demand { again, spreads, weight: WEIGHT_ONE * u64::from(1 + self.rng.below(16)) }
+        let again = self.rng.below(4) == 0;
+        Demand { again, weight: WEIGHT_ONE * u64::from(1 + self.rng.below(16)) }
     }
 
     fn close(&self, membership: Membership) {
