@@ -182,7 +182,7 @@ MEANS = {means.name: means for means in (Means, Dht, Tracker, Pex, Lsd)}
 
 
 class Joining(Run):
-    """The clock starts with the last fetcher's first payload."""
+    """The clock starts with the last fetcher's first payload; `peers_then` are those that a node has by then."""
 
     def __init__(self, swarm, troc, home):
         super().__init__(swarm, troc, home)
@@ -221,13 +221,14 @@ class Joining(Run):
         self.require("each has payload", lambda: all(seat.node.first_payload_at for seat in self.fetchers))
         self.begin()
         self.begun = max(seat.node.first_payload_at for seat in self.fetchers)
+        self.known = {seat.name: seat.node.peers for seat in self.fetchers}
 
     def node_row(self, seat):
         row = super().node_row(seat)
         # Who was done before the last one had anything took no time at all.
         row["complete_s"] = None if row["complete_s"] is None else max(LOOK_S, row["complete_s"])
         first = None if seat.is_seed else seat.node.first_payload_at - seat.node.started
-        return row | {"first_payload_s": first}
+        return row | {"first_payload_s": first, "peers_then": self.known.get(seat.name)}
 
     def figures(self):
         firsts = [row["first_payload_s"] for row in self.nodes if row["first_payload_s"] is not None]
