@@ -1,6 +1,6 @@
-//! A magnet link and one means of discovery are enough: hosts on one switch, each in a network namespace of its
-//! own, on which `troc get` is given the link and nothing that the network does not need. Nobody is named by
-//! any flag, and the link alone finds nobody.
+//! A magnet link and one means of discovery are enough: hosts on one switch, each in a network namespace of
+//! its own, on which `troc get` is given the link and nothing that the network does not need. Nobody is named
+//! by any flag, and the link alone finds nobody.
 
 mod support;
 

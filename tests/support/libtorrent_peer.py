@@ -2,9 +2,10 @@
 """One libtorrent node, driven by lines and telling its events as JSON lines.
 
 Standard input: `peer ADDR PORT` dials, `quit` (or the end of input) ends.
-Standard output: {"event": "begun"} when Python has started, {"event": "started", ...}, {"event": "listening", "port": ...}, {"event": "connected"} for
-the first peer, {"event": "seeding"}, {"event": "fetched"} when every piece is right and {"event": "finished"} when
-all is flushed too, {"event": "error", "what": ...}, and with --status a {"event": "status", ...} every --status-ms.
+Standard output: {"event": "begun"} when Python has started, {"event": "started", ...},
+{"event": "listening", "port": ...}, {"event": "connected"} for the first peer, {"event": "seeding"},
+{"event": "fetched"} when every piece is right and {"event": "finished"} when all is flushed too,
+{"event": "error", "what": ...}, and with --status a {"event": "status", ...} every --status-ms.
 """
 import argparse
 import json
