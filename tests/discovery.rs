@@ -8,10 +8,10 @@ mod support;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mainline::{Dht, Id};
+use support::bridge::Bridge;
 use support::clients::python;
 use support::node::{Node, get, relay, troc};
 use support::process::Process;
@@ -339,56 +339,6 @@ fn a_get_finds_its_first_payload_in_a_table_of_fifty_nodes() {
     println!("start to first payload by a table of 50 nodes: median {:?} of {took:?}", took[2]);
 }
 
-/// Two network namespaces with a wire between them, removed at the end.
-struct Wire {
-    names: [String; 2],
-}
-
-fn ip(words: &[&str]) -> bool {
-    Command::new("ip").args(words).output().is_ok_and(|output| output.status.success())
-}
-
-impl Wire {
-    /// `None` where namespaces cannot be made, which is a failure under `CI=true`.
-    fn new() -> Option<Self> {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let names = ["a", "b"].map(|end| format!("troc-lsd-{}-{number}{end}", std::process::id()));
-        if !rustix::process::geteuid().is_root() || !ip(&["netns", "add", &names[0]]) {
-            skip("local discovery", "network namespaces need root and iproute2");
-            return None;
-        }
-        let wire = Self { names };
-        let [a, b] = &wire.names;
-        assert!(ip(&["netns", "add", b]));
-        assert!(ip(&["-n", a, "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", b]));
-        for (name, host) in [(a, "10.77.0.1/24"), (b, "10.77.0.2/24")] {
-            assert!(ip(&["-n", name, "addr", "add", host, "dev", "veth0"]));
-            assert!(ip(&["-n", name, "link", "set", "lo", "up"]));
-            assert!(ip(&["-n", name, "link", "set", "veth0", "up"]));
-        }
-        Some(wire)
-    }
-
-    /// The same command in a namespace.
-    fn within(&self, end: usize, command: &Command) -> Command {
-        let mut inside = Command::new("ip");
-        inside.args(["netns", "exec", &self.names[end]]).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            inside.env(name, value.expect("set, not removed"));
-        }
-        inside
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        for name in &self.names {
-            ip(&["netns", "del", name]);
-        }
-    }
-}
-
 /// The second host comes later and hears nothing of the first announce: its own brings the first one to dial.
 #[test]
 fn d8_two_hosts_find_each_other_on_their_wire_and_nowhere_else() {
@@ -401,7 +351,7 @@ fn a_magnet_link_and_a_neighbour_are_enough() {
 }
 
 fn find_on_a_wire(scene: &Scene, source: fn(&Scene) -> PathBuf) {
-    let Some(wire) = Wire::new() else { return };
+    let Some(wire) = Bridge::new("local discovery", 2) else { return };
     let mut command = troc("relay", scene.temp.path());
     command.arg(&scene.file).arg("--dir").arg(scene.path("source"));
     command.args(["--listen", "0.0.0.0:0", "--lsd", "--no-dht", "--json", "--cache", "64MiB"]);

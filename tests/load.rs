@@ -122,6 +122,21 @@ fn load_connections_opens_holds_and_serves() {
 }
 
 #[test]
+fn load_magnet_finds_payload_by_a_table_of_real_nodes() {
+    if !can_run("load-magnet") {
+        return;
+    }
+    let (table, text) = small("load-magnet", &["--nodes", "4", "--size", "1MiB"]);
+    assert!(cell(&table, "magnet", "troc", "first_payload_s") > 0.0, "{table}");
+    assert!(table.contains("- troc: median from start to first payload, in seconds: "), "{table}");
+    assert!(text.contains("- table: "), "{text}");
+    if !text.contains(", 2 of libtorrent") {
+        return skip("load-magnet", "libtorrent is not installed");
+    }
+    assert!(cell(&table, "magnet", "libtorrent", "first_payload_s") > 0.0, "{table}");
+}
+
+#[test]
 fn load_cold_reads_beside_fio() {
     if !can_run("load-cold") {
         return;
@@ -217,6 +232,23 @@ fn compare_takes_turns_with_whoever_is_installed() {
     assert!(cell(&table, "fetch", "troc", "cpu_s") > 0.0, "{table}");
 }
 
+#[test]
+fn compare_has_versions_and_streams_beside_one_another() {
+    if !can_run("compare") {
+        return;
+    }
+    let (table, _) = small("compare", &["--only", "versions", "--clients", "nobody"]);
+    for version in ["v2", "v1"] {
+        let (served, fetched) = (format!("troc --cores 1, {version}"), format!("troc, {version}"));
+        assert!(cell(&table, "versions serve", &served, "gb_per_s") > 0.0, "{table}");
+        assert!(cell(&table, "versions fetch", &fetched, "cpu_s") > 0.0, "{table}");
+    }
+    let (table, _) = small("compare", &["--only", "encryption", "--clients", "nobody"]);
+    for stream in ["plain", "plain after the handshake", "RC4"] {
+        assert!(cell(&table, "encryption", stream, "seeder_cpu_s") > 0.0, "{table}");
+    }
+}
+
 /// Whether network namespaces can be made: that needs root with its rights, and iproute2.
 fn can_swarm() -> bool {
     if !can_run("swarm") {
@@ -245,6 +277,23 @@ fn a_swarm_ends_with_what_was_sent_and_is_not_faster_than_its_links() {
         assert!(cell(&table, node, "troc", "received_mib") > 3.9, "{table}");
     }
     assert!(text.contains("- hosts: TCP cubic"), "{text}");
+}
+
+#[test]
+fn a_swarm_joins_by_a_magnet_link_and_one_means_alone() {
+    if !can_swarm() {
+        return;
+    }
+    for means in ["dht", "tracker", "pex", "lsd", "peers"] {
+        let join =
+            ["--mix", "troc:2", "--join", "magnet", "--by", means, "--size", "4MiB", "--rate", "40Mbit"];
+        let (table, _) = small("swarm", &join);
+        assert!(cell(&table, "own, troc:2", "1", "unfinished") < 0.5, "{means}: {table}");
+        assert!(cell(&table, "own, troc:2", "1", "last_first_payload_s") > 0.0, "{means}: {table}");
+        for node in ["troc-1", "troc-2"] {
+            assert!(cell(&table, node, "troc", "received_mib") > 3.9, "{means}: {table}");
+        }
+    }
 }
 
 /// The namespaces that a run of the script has.
@@ -305,6 +354,7 @@ fn runs_are_bounded() {
         "load-cold",
         "load-hash",
         "load-hostile",
+        "load-magnet",
         "compare",
         "swarm",
     ] {

@@ -101,10 +101,11 @@ class Nginx:
 class Troc:
     name = "troc"
 
-    def __init__(self, binary, cores=None, words=()):
+    def __init__(self, binary, cores=None, words=(), fetch_cpu=None):
         self.binary = binary
         self.cores = cores
         self.words = words
+        self.fetch_cpu = fetch_cpu
         if cores:
             self.name = f"troc --cores {cores}"
 
@@ -131,7 +132,7 @@ class Troc:
 
     def fetch(self, payload, scratch, out, sources):
         peers = [word for source in sources for word in ("--peer", source)]
-        process = self.node("get", scratch, [payload.torrent, "-o", out, *peers], None)
+        process = self.node("get", scratch, [payload.torrent, "-o", out, *peers], self.fetch_cpu)
         return process.wait()
 
 

@@ -1,6 +1,7 @@
 """What the load scripts share: the machine, payloads, processes, and what they are allowed to load."""
 import argparse
 import contextlib
+import copy
 import hashlib
 import ipaddress
 import json
@@ -133,11 +134,28 @@ class Payload:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with open(target, "wb") as out:
                     subprocess.run(["head", "-c", str(length), "/dev/urandom"], stdout=out, check=True)
-            subprocess.run(
-                [troc, "create", self.dir / self.name, "-o", self.torrent, "--piece-size", piece],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
+            self.create(troc)
+
+    def create(self, troc, *words):
+        """Makes the torrent."""
+        command = [troc, "create", self.dir / self.name, "-o", self.torrent, "--piece-size", self.piece, *words]
+        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+
+    def with_torrent(self, troc, torrent, *words):
+        """The same files by another torrent, made anew."""
+        other = copy.copy(self)
+        other.torrent = torrent
+        other.create(troc, *words)
+        return other
+
+    def of_version(self, troc, version):
+        """The same files as `v2` or `hybrid`."""
+        return self.with_torrent(troc, self.torrent.with_name(f"{self.dir.name}-{version}.torrent"), f"--{version}")
+
+    def info_hash(self, troc):
+        """By what it is known: 40 hexadecimal digits."""
+        shown = subprocess.run([troc, "show", self.torrent, "--json"], check=True, stdout=subprocess.PIPE)
+        return json.loads(shown.stdout)["info_hash"]
 
     def check(self, fetched):
         for path, _ in self.files:

@@ -5,7 +5,7 @@ import subprocess
 import time
 
 from lib.clients import Bare
-from lib.common import GENERATOR_CPU, PATIENCE_S, WARM_UP_ROUNDS_MAX, scratch_directory
+from lib.common import GENERATOR_CPU, PATIENCE_S, SEEDER_CPU, WARM_UP_ROUNDS_MAX, scratch_directory
 
 KEPT = ("gb_per_cpu_s", "gb_per_s", "jain", "worst_of_mean", "connections_served", "latency_p99_us")
 # A seeder whose memory grew less in a round of its whole payload is warm.
@@ -87,6 +87,16 @@ def fetch(home, client, payload, sources):
         synced = wall + time.monotonic() - begun
         payload.check(out)
     return {"wall_s": wall, "wall_with_sync_s": synced, "cpu_s": cpu}
+
+
+def pass_on(home, seeder, fetcher, payload):
+    """One fetch from a node, after another that made it read all: CPU time of both."""
+    with scratch_directory(home) as scratch, seeder.seeding(payload, scratch, SEEDER_CPU) as (process, addr):
+        fetch(home, fetcher, payload, [addr])
+        before = process.cpu_seconds()
+        row = fetch(home, fetcher, payload, [addr])
+        cpu = process.cpu_seconds() - before
+    return {"gb_per_cpu_s": payload.total_bytes / 1e9 / max(cpu, 0.01), "seeder_cpu_s": cpu} | row
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ class Node(Process):
         self.listening = False
         self.peers, self.cpu_s = 0, (0.0, 0.0)
         self.verified_bytes = self.sent_bytes = self.received_bytes = self.wasted_bytes = None
-        self.complete_at = self.ended_at = None
+        self.complete_at = self.ended_at = self.first_payload_at = None
         words = [str(word) for word in command]
         env = {"TROC_STATE": str(seat.scratch / "state"), "HOME": str(seat.scratch)}
         super().__init__(seat.host.command(words), seat.scratch / "log", seat.cpu, env)
@@ -41,6 +41,11 @@ class Node(Process):
 
     def look(self):
         """What a client does not tell by itself; called again and again."""
+
+    def has_received(self, received_bytes):
+        self.received_bytes = received_bytes
+        if received_bytes and self.first_payload_at is None:
+            self.first_payload_at = time.monotonic()
 
     def has_all(self):
         if self.complete_at is None:
@@ -67,13 +72,13 @@ class Node(Process):
 class TrocNode(Node):
     def __init__(self, seat, peers):
         binary, payload = seat.binary, seat.payload
-        command = [binary, "relay", payload.torrent, "--dir", payload.dir] if seat.is_seed else [
-            binary, "get", payload.torrent, "-o", seat.out, *(["--seed"] if seat.stays else []),
+        command = [binary, "relay", seat.source, "--dir", payload.dir] if seat.is_seed else [
+            binary, "get", seat.source, "-o", seat.out, *(["--seed"] if seat.stays else []),
         ]  # fmt: skip
         command += ["--json", "--status-interval-ms", STATUS_MS, "--cores", 1, "--cache", "512MiB"]
         command += ["--listen", f"{seat.host.address}:{PORT}"]
         command += ["--upload-limit", f"{RIDER_RATE}B/s"] if seat.rides else []
-        super().__init__(seat, [*command, *[word for peer in peers for word in ("--peer", peer)]])
+        super().__init__(seat, [*command, *seat.words, *[word for peer in peers for word in ("--peer", peer)]])
 
     def hear(self, line):
         status = json.loads(line)
@@ -81,7 +86,8 @@ class TrocNode(Node):
         self.listening = status.get("listen") is not None
         self.peers = torrent.get("peers", 0)
         self.verified_bytes = torrent.get("verified_bytes", 0)
-        self.sent_bytes, self.received_bytes = torrent.get("uploaded_bytes"), torrent.get("downloaded_bytes")
+        self.sent_bytes = torrent.get("uploaded_bytes")
+        self.has_received(torrent.get("downloaded_bytes"))
         self.wasted_bytes = torrent.get("wasted_bytes")
         if self.verified_bytes == self.seat.payload.total_bytes:
             self.has_all()
@@ -89,12 +95,12 @@ class TrocNode(Node):
 
 class LibtorrentNode(Node):
     def __init__(self, seat, peers):
-        command = [VENV / "bin/python", Libtorrent.script, "--torrent", seat.payload.torrent]
+        command = [VENV / "bin/python", Libtorrent.script, "--torrent", seat.source]
         command += ["--dir", seat.payload.dir if seat.is_seed else seat.out, "--bind"]
         command += ["--listen", f"{seat.host.address}:{PORT}", "--status", "--status-ms", 4 * STATUS_MS]
         command += [] if seat.stays or seat.is_seed else ["--exit"]
         command += ["--free-ride"] if seat.rides else []
-        super().__init__(seat, [*command, *[word for peer in peers for word in ("--peer", peer)]])
+        super().__init__(seat, [*command, *seat.words, *[word for peer in peers for word in ("--peer", peer)]])
 
     def hear(self, line):
         event = json.loads(line)
@@ -105,7 +111,8 @@ class LibtorrentNode(Node):
         elif event["event"] == "status":
             self.peers = event["peers"]
             self.verified_bytes = round(event["progress"] * self.seat.payload.total_bytes)
-            self.sent_bytes, self.received_bytes = event["uploaded_bytes"], event["downloaded_bytes"]
+            self.sent_bytes = event["uploaded_bytes"]
+            self.has_received(event["downloaded_bytes"])
             self.wasted_bytes = event["wasted_bytes"]
 
 
@@ -170,6 +177,8 @@ class Seat:
         self.out = self.scratch / "out"
         self.out.mkdir(parents=True)
         self.binary, self.switch, self.payload = troc, switch, payload
+        # What it fetches or serves by, and what it is told besides.
+        self.source, self.words = payload.torrent, []
         # One worker each, on the CPUs in turn; others place their threads themselves.
         self.cpu = CPUS[at % len(CPUS)] if kind.client == "troc" else None
         self.node, self.lives, self.killed_at, self.before = None, 0, None, (0, 0)

@@ -1,6 +1,7 @@
 """What becomes of the runs: medians, ratios, tables, plots, and files in perf/results."""
 import contextlib
 import csv
+import dataclasses
 import datetime
 import html
 import io
@@ -18,7 +19,25 @@ PLOTS = (
     ("gb_per_cpu_s", "GB per CPU-second (more is better)"),
     ("wall_s", "wall seconds of a fetch (less is better)"),
     ("handshakes_per_s", "handshakes per second (more is better)"),
+    ("first_payload_s", "seconds to the first payload (less is better)"),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One figure beside what it is to be."""
+
+    what: str
+    value: float
+    most: float = None
+    least: float = None
+
+    def met(self):
+        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
+
+    def text(self):
+        limit = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"
+        return f"{self.what}: {self.value:.3f}, {limit}: {'met' if self.met() else 'MISSED'}"
 
 
 class Log:
@@ -32,16 +51,31 @@ class Log:
         shown = ", ".join(f"{key} {shape(value)}" for key, value in figures.items())
         say(f"{what}: {client}: {shown}")
 
-    def finish(self, args, facts, name):
-        """Prints the medians and, unless told not to, writes DATE-NAME.md and its plots."""
+    def finish(self, args, facts, name, bars=None):
+        """Prints the medians and, unless told not to, writes DATE-NAME.md and its plots. `bars` makes bars of
+        the log; one whose rows are not there is left out."""
         medians = list(with_ratios(self.rows, median_rows(self.rows)))
-        print(tables(medians))
+        text = tables(medians) + bar_lines(bars(self) if bars else [])
+        print(text)
         if self.rows and not args.stay_quiet:
-            write_result(args.results, facts, self.rows, medians, name)
+            write_result(args.results, facts, self.rows, medians, name, text)
+
+    def ratio(self, key, what, ours, theirs):
+        """A figure of one client over another's, turn by turn: the median, or None."""
+        turns = [
+            [row[key] for row in self.rows if matches(row, {"what": what, "client": client}) and row.get(key)]
+            for client in (ours, theirs)
+        ]
+        ratios = [our / their for our, their in zip(*turns)]
+        return statistics.median(ratios) if ratios else None
 
 
 def shape(value):
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def bar_lines(bars):
+    return "".join(["\n", *(f"- {bar.text()}\n" for bar in bars)]) if bars else ""
 
 
 def median_rows(rows):
@@ -67,7 +101,7 @@ def with_ratios(runs, rows):
         base = first.setdefault(row["what"], row)
         # Rates by the clock only where there is none by the CPU.
         rate = "gb_per_cpu_s" if row.get("gb_per_cpu_s") else "gb_per_s"
-        for key in (rate, "wall_s", "cpu_s"):
+        for key in (rate, "wall_s", "cpu_s", "first_payload_s"):
             ours, theirs = ([run.get(key) for run in runs if matches(run, one)] for one in (base, row))
             turns = [our / their for our, their in zip(ours, theirs) if our and their]
             if row is not base and turns:
@@ -157,14 +191,14 @@ def heading(facts):
     return title + "".join(f"- {key}: {value}\n" for key, value in facts.items())
 
 
-def write_result(directory, facts, rows, medians, name):
+def write_result(directory, facts, rows, medians, name, shown):
     path = stem(directory, name).with_suffix(".md")
     raw = io.StringIO()
     writer = csv.DictWriter(raw, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     text = [heading(facts)]
-    text += ["\nMedians; whoever is compared took turns. Loopback. `first/this`: the first row's figure over this one's, the median of all turns.\n\n", tables(medians)]
+    text += ["\nMedians; whoever is compared took turns. Loopback. `first/this`: the first row's figure over this one's, the median of all turns.\n\n", shown]
     for key, unit in PLOTS:
         if svg := plot(medians, key, unit):
             (directory / f"{path.stem}-{key}.svg").write_text(svg)

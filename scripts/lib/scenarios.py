@@ -1,27 +1,10 @@
 """The named scenarios: which swarms run, and the bars that their medians are held against."""
-import dataclasses
-
+from lib.joining import Joining
 from lib.leeches import Leeches
+from lib.report import Bar
 from lib.swarm import Kind, Run, Swarm
 
 MBIT, MIB = 10**6, 1 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Bar:
-    """One figure beside what it is to be."""
-
-    what: str
-    value: float
-    most: float = None
-    least: float = None
-
-    def met(self):
-        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
-
-    def text(self):
-        limit = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"
-        return f"{self.what}: {self.value:.3f}, {limit}: {'met' if self.met() else 'MISSED'}"
 
 
 class Scenario:
@@ -40,8 +23,16 @@ class Scenario:
         args = self.args
         settings = {"finishers": args.finishers, "piece": args.piece_size, "size": self.size, "network": args.network}
         settings |= {"seconds_max": args.timeout, "queue_ms": args.queue_ms, "congestion": args.congestion}
+        settings |= {"join": args.join, "by": args.by}
         settings["seed"] = Kind(args.seed_client or client, self.rate, self.rate, "seed")
-        return Swarm(label=label, fetchers=tuple(fetchers), **{**settings, **more})
+        settings |= more
+        if settings["by"] == "lsd":
+            # Only neighbours are heard, and those have private addresses.
+            settings["network"] = "private"
+        return Swarm(label=label, fetchers=tuple(fetchers), **settings)
+
+    def runner(self, swarm):
+        return self.run if swarm.is_told() else Joining
 
     def fetchers(self, client, count, role="fetch", up=None):
         return [Kind(client, up or self.rate, self.rate, role)] * count
@@ -63,6 +54,21 @@ class Eight(Scenario):
 
     def bars(self, client, rows):
         return [Bar(f"{client}: makespan over the bound", rows[f"eight, {client}"]["of_bound"], 1.15)]
+
+
+class Magnet(Eight):
+    """the same, by a magnet link and the hash table alone (or what --by says), from the last first payload"""
+
+    def more(self):
+        return {"join": "magnet", "by": "dht" if self.args.by == "peers" else self.args.by}
+
+    def swarms(self, client):
+        fetchers = self.fetchers(client, self.nodes)
+        return [self.swarm(f"magnet by {self.more()['by']}, {client}", client, fetchers, **self.more())]
+
+    def bars(self, client, rows):
+        row = rows[f"magnet by {self.more()['by']}, {client}"]
+        return [Bar(f"{client}: makespan over the bound", row["of_bound"], 1.20)]
 
 
 class FreeRiders(Scenario):
@@ -209,6 +215,7 @@ class Own(Scenario):
 
 SCENARIOS = {
     "eight": Eight,
+    "magnet": Magnet,
     "free-riders": FreeRiders,
     "mixed": Mixed,
     "heterogeneous": Heterogeneous,

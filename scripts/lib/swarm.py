@@ -53,6 +53,13 @@ class Swarm:
     queue_ms: int = 50
     congestion: str = None
     network: str = "public"
+    # What fetchers have, and how they find one another (`lib/joining.py`).
+    join: str = "torrent"
+    by: str = "peers"
+
+    def is_told(self):
+        """Whether each is told of all others, by its command."""
+        return (self.join, self.by) == ("torrent", "peers")
 
     def bound_s(self):
         """When all can have it at the earliest (Kumar and Ross): free riders take and give nothing."""
@@ -108,8 +115,8 @@ class Run:
         name = f"swarm-{swarm.size}-{swarm.piece}"
         self.payload = Payload(self.troc, self.home, name, [("", swarm.size)], str(swarm.piece))
         with contextlib.ExitStack() as stack:
-            scratch = stack.enter_context(scratch_directory(self.home, f"{netlab.own_prefix()}-"))
-            lab = stack.enter_context(netlab.Lab(swarm.network, swarm.queue_ms, swarm.congestion))
+            self.scratch = scratch = stack.enter_context(scratch_directory(self.home, f"{netlab.own_prefix()}-"))
+            self.lab = lab = stack.enter_context(netlab.Lab(swarm.network, swarm.queue_ms, swarm.congestion))
             self.switch = netlab.Switch(lab, scratch)
             stack.callback(self.switch.stop)
             self.seats = []
@@ -259,7 +266,8 @@ class Run:
         """Of those that lived; who was not done counts as done when the run ended."""
         rows = [row for row in self.nodes if row["role"] in ("fetch", "rider") and role in (None, row["role"])]
         rows = [row for row in rows if client in (None, row["client"])]
-        return [row["complete_s"] or self.ended - self.begun for row in rows]
+        took = self.ended - self.begun
+        return [took if row["complete_s"] is None else row["complete_s"] for row in rows]
 
     def figures(self):
         times, swarm = self.times(), self.swarm

@@ -2,8 +2,9 @@
 //! (BEP 14); sans-io.
 //!
 //! A torrent is announced at once, then every five minutes, and when a neighbour is heard for the first time,
-//! at most once a minute: so two hosts find each other as soon as the second one comes. Only sources on local
-//! networks are heard, each so often; our own datagrams are known by their cookie.
+//! at most once a minute: so two hosts find each other as soon as the second one comes. One that comes within
+//! that minute is answered alone: who has only a link waits for our address, and cannot be dialled before.
+//! Only sources on local networks are heard, each so often; our own datagrams are known by their cookie.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use crate::base::limits::{
     LSD_READ_PER_SEC, LSD_SENT_PER_SEC,
 };
 use crate::base::time::{Instant, Span};
-use crate::proto::lsd::{Announce, parse};
+use crate::proto::lsd::{Announce, PORT, parse};
 
 /// Neighbours that are remembered for one torrent, to tell who is new.
 const HEARD_MAX: usize = 64;
@@ -36,6 +37,8 @@ pub struct Lsd {
     entries: HashMap<InfoHash, Entry>,
     order: BTreeSet<(Instant, InfoHash)>,
     neighbours: Guard,
+    /// Who is to be answered alone, and what of.
+    answer: Option<(SocketAddr, Vec<InfoHash>)>,
     sent: Bucket,
     /// Nothing is sent before, since too much was.
     not_before: Instant,
@@ -50,6 +53,7 @@ impl Lsd {
             entries: HashMap::new(),
             order: BTreeSet::new(),
             neighbours: Guard::new(LSD_READ_PER_SEC, LSD_NEIGHBOURS_MAX),
+            answer: None,
             sent: Bucket::new(now),
             not_before: now,
         }
@@ -88,7 +92,11 @@ impl Lsd {
         peer.set_port(announce.port);
         let mut ours = announce.hashes;
         ours.retain(|hash| self.entries.contains_key(hash));
-        ours.iter().for_each(|&hash| self.heard(hash, peer, now));
+        let mut unheard = ours.clone();
+        unheard.retain(|&hash| self.heard(hash, peer, now));
+        let mut neighbour = from;
+        neighbour.set_port(PORT);
+        self.answer = (!unheard.is_empty()).then_some((neighbour, unheard));
         (!ours.is_empty()).then_some((peer, ours))
     }
 
@@ -112,7 +120,18 @@ impl Lsd {
             }
             hashes.push(hash);
         }
-        Some(Announce { port: self.port, hashes, cookie: Some(self.cookie.clone()) })
+        Some(self.announce(hashes))
+    }
+
+    /// The datagram for the neighbour that was heard last, if it is to be answered alone.
+    pub fn poll_answer(&mut self, now: Instant) -> Option<(SocketAddr, Announce)> {
+        let (neighbour, hashes) = self.answer.take()?;
+        let may = self.port != 0 && self.sent.take(1, LSD_SENT_PER_SEC, now);
+        may.then(|| (neighbour, self.announce(hashes)))
+    }
+
+    fn announce(&self, hashes: Vec<InfoHash>) -> Announce {
+        Announce { port: self.port, hashes, cookie: Some(self.cookie.clone()) }
     }
 
     /// When [`Self::poll_send`] may have something.
@@ -121,11 +140,11 @@ impl Lsd {
         Some(at.max(self.not_before))
     }
 
-    /// A new neighbour hears of us soon.
-    fn heard(&mut self, hash: InfoHash, peer: SocketAddr, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&hash) else { return };
+    /// A new neighbour hears of us soon. Whether it has to be answered, since that is not now.
+    fn heard(&mut self, hash: InfoHash, peer: SocketAddr, now: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(&hash) else { return false };
         if entry.heard.contains(&peer) {
-            return;
+            return false;
         }
         if entry.heard.len() >= HEARD_MAX {
             entry.heard.remove(0);
@@ -137,6 +156,7 @@ impl Lsd {
             entry.due = soonest;
             self.order.insert((soonest, hash));
         }
+        soonest > now
     }
 }
 
@@ -191,6 +211,27 @@ mod tests {
     fn d8_new_neighbours_hear_of_us_at_most_once_a_minute() {
         assert_eq!(announces(100, 250), [0, 99, 199]);
         assert_eq!(announces(5, 241), [0, 60, 120, 180, 240]);
+    }
+
+    #[test]
+    fn d8_who_comes_within_the_minute_is_answered_alone_and_once() {
+        let mut lsd = lsd(2);
+        lsd.handle_datagram(from(1), &said(1, 0, "x"), NOW);
+        assert_eq!(lsd.poll_answer(NOW), None, "all are about to hear of us");
+        assert_eq!(lsd.poll_send(NOW).unwrap().hashes.len(), 2);
+        let later = NOW + Span::from_secs(1);
+        lsd.handle_datagram(SocketAddr::from(([10, 0, 0, 2], 999)), &said(1, 1, "x"), later);
+        let (neighbour, announce) = lsd.poll_answer(later).unwrap();
+        assert_eq!((neighbour, announce.port, announce.hashes), (from(2), 6881, vec![hash(1)]));
+        lsd.handle_datagram(from(2), &said(1, 1, "x"), later);
+        lsd.handle_datagram(from(3), &said(1, 7, "x"), later);
+        assert_eq!(lsd.poll_answer(later), None, "nobody is answered twice, or of what is not here");
+        let answered = |host: u8| {
+            lsd.handle_datagram(from(host), &said(1, 1, "x"), later);
+            lsd.poll_answer(later).is_some()
+        };
+        let answers = (4..100).map(answered).filter(|answered| *answered).count();
+        assert!(answers <= 4 * LSD_SENT_PER_SEC as usize, "{answers}");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 """One libtorrent node, driven by lines and telling its events as JSON lines.
 
 Standard input: `peer ADDR PORT` dials, `quit` (or the end of input) ends.
-Standard output: {"event": "started", ...}, {"event": "listening", "port": ...}, {"event": "connected"} for
-the first peer, {"event": "seeding"}, {"event": "fetched"} when every piece is right and {"event": "finished"} when
-all is flushed too, {"event": "error", "what": ...}, and with --status a {"event": "status", ...} every --status-ms.
+Standard output: {"event": "begun"} when Python has started, {"event": "started", ...},
+{"event": "listening", "port": ...}, {"event": "connected"} for the first peer, {"event": "seeding"},
+{"event": "fetched"} when every piece is right and {"event": "finished"} when all is flushed too,
+{"event": "error", "what": ...}, and with --status a {"event": "status", ...} every --status-ms.
 """
 import argparse
 import json
@@ -25,7 +26,7 @@ def settings(args):
         "listen_interfaces": args.listen,
         "outgoing_interfaces": args.listen.rsplit(":", 1)[0] if args.bind else "",
         "enable_dht": False,
-        "enable_lsd": False,
+        "enable_lsd": args.lsd,
         "enable_upnp": False,
         "enable_natpmp": False,
         "enable_outgoing_utp": False,
@@ -95,6 +96,8 @@ def arguments():
     parser.add_argument("--download-limit", type=int, default=0, metavar="B/S")
     parser.add_argument("--dht", action="store_true", help="run a node of the distributed hash table")
     parser.add_argument("--dht-bootstrap", action="append", default=[], metavar="ADDR:PORT")
+    parser.add_argument("--lsd", action="store_true", help="look for peers on the local network")
+    parser.add_argument("--no-pex", action="store_true", help="neither name peers nor be told of any")
     parser.add_argument("--status", action="store_true", help="a status line every --status-ms")
     parser.add_argument("--status-ms", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--peer", action="append", default=[], metavar="ADDR:PORT")
@@ -119,6 +122,8 @@ class Node:
         flags = add.flags & ~lt.torrent_flags.auto_managed & ~lt.torrent_flags.paused
         if args.seed and args.tuned:
             flags |= lt.torrent_flags.seed_mode
+        if args.no_pex:
+            flags |= lt.torrent_flags.disable_pex
         add.flags = flags
         self.handle = self.session.add_torrent(add)
         for peer in args.peer:
@@ -175,6 +180,7 @@ class Node:
 
 def main():
     args = arguments()
+    say("begun")
     node = Node(args)
     # libtorrent writes to the pipe whenever its list of alerts stops being empty.
     reader, writer = os.pipe()

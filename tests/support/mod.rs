@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "tests of real processes have real clocks and threads")]
 
+pub mod bridge;
 pub mod clients;
 pub mod node;
 pub mod process;

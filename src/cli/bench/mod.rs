@@ -7,6 +7,7 @@
 
 pub mod hash;
 pub mod histogram;
+pub mod judge;
 pub mod leech;
 pub mod net;
 pub mod payload;

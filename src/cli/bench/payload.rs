@@ -5,9 +5,9 @@ use std::io::Read;
 use std::path::Path;
 
 use super::BenchError;
+use super::judge::is_right;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{BENCH_PAYLOAD_BYTES_MAX, BENCH_SAMPLES_MAX};
-use crate::hash::sha1::digest;
 use crate::proto::metainfo::Metainfo;
 
 /// All files one after the other, padding as zero bytes.
@@ -66,8 +66,7 @@ impl Payload {
         for sample in 0..samples {
             let piece = (u64::from(last) * u64::from(sample) / u64::from(samples.max(2) - 1)) as u32;
             let whole = BlockRef { piece, begin: 0, length: metainfo.geometry.piece_len(piece) };
-            let found = self.block(whole).map(digest);
-            if found.as_ref() != metainfo.piece_hashes.get(piece as usize) {
+            if !self.block(whole).is_some_and(|bytes| is_right(metainfo, piece, bytes)) {
                 return Err(BenchError::Failed(format!(
                     "{}: piece {piece} differs from its hash; is this the payload of the torrent?",
                     dir.display()

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::*;
 use crate::base::rng::Rng;
 use crate::base::time::Span;
+use crate::hash::merkle;
 use crate::hash::sha1::digest;
+use crate::proto::metainfo::{FileEntry, FileHashes, MetainfoBuilder, V2Builder, aligned};
 
 /// A torrent of two files with a payload that its hashes fit, and a short last piece.
 fn torrent(dir: &Path) -> Metainfo {
@@ -28,6 +30,47 @@ fn torrent(dir: &Path) -> Metainfo {
     text.extend(hashes);
     text.extend(b"ee");
     Metainfo::parse(&text).expect("a good torrent")
+}
+
+/// The same files as v2 knows them, or, with `v1`, as both do (BEP 52).
+fn of_two_versions(dir: &Path, v1: bool) -> Metainfo {
+    const PIECE_BYTES: u32 = 32 << 10;
+    let names = ["a", "b"];
+    let bytes = names.map(|name| std::fs::read(dir.join("two").join(name)).expect("payload"));
+    let entry = |(name, bytes): (&str, &Vec<u8>)| FileEntry {
+        path: vec!["two".to_owned(), name.to_owned()],
+        length: bytes.len() as u64,
+        pad: false,
+    };
+    let files: Vec<FileEntry> = names.into_iter().zip(&bytes).map(entry).collect();
+    let root = |length: usize, piece: &[u8]| {
+        let mut leaves = Vec::new();
+        merkle::push_leaves(piece, &mut leaves);
+        FileHashes::piece_root(length as u64, PIECE_BYTES, &mut leaves).expect("a piece")
+    };
+    let hashes = bytes.iter().map(|bytes| {
+        let roots = bytes.chunks(PIECE_BYTES as usize).map(|piece| root(bytes.len(), piece)).collect();
+        FileHashes::new(bytes.len() as u64, PIECE_BYTES, roots)
+    });
+    let (mut payload, mut contents) = (Vec::new(), bytes.iter());
+    for file in aligned("two", &files, PIECE_BYTES) {
+        let content = (!file.pad).then(|| contents.next().expect("a file").clone());
+        payload.extend(content.unwrap_or_else(|| vec![0; file.length as usize]));
+    }
+    let pieces = payload.chunks(PIECE_BYTES as usize).map(digest);
+    let common = MetainfoBuilder {
+        name: "two".to_owned(),
+        files: files.clone(),
+        piece_bytes: PIECE_BYTES,
+        piece_hashes: if v1 { pieces.collect() } else { Vec::new() },
+        trackers: Vec::new(),
+        web_seeds: Vec::new(),
+        private: false,
+        comment: None,
+        created_by: None,
+        creation_date: None,
+    };
+    V2Builder { common, hashes: hashes.collect() }.build().expect("a good torrent").1
 }
 
 fn plan(seeder: SocketAddr) -> leech::Plan {
@@ -93,6 +136,28 @@ fn a_seeder_of_wrong_bytes_is_found_out() {
     let error = report.verdict().expect_err("every checked piece is bad").to_string();
     assert!(error.contains("checked pieces differ"), "{error}");
     assert_eq!(report.json()["pieces_bad"], report.json()["pieces_checked"]);
+}
+
+#[test]
+fn torrents_of_v2_and_of_both_versions_are_served_fetched_and_checked() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    torrent(temp.path());
+    for v1 in [false, true] {
+        let metainfo = of_two_versions(temp.path(), v1);
+        // The same pieces by name, and others by the hashes of v2.
+        let mut lied_to = metainfo.clone();
+        let v2 = lied_to.v2.as_mut().expect("a v2 part");
+        v2.files.iter_mut().flat_map(|file| &mut file.layer).for_each(|root| root[0] ^= 1);
+        for (believed, right) in [(&metainfo, true), (&lied_to, false)] {
+            let payload = payload::Payload::read(&metainfo, temp.path()).expect("the payload fits");
+            let report = with_source(&metainfo, payload, |addr| leech::run(&plan(addr), believed));
+            let report = report.expect("a report");
+            let json = report.json();
+            assert!(json["pieces_checked"].as_u64() > Some(5), "{json}");
+            assert_eq!(report.verdict().is_ok(), right, "{json}");
+        }
+        assert!(payload::Payload::read(&lied_to, temp.path()).is_err());
+    }
 }
 
 fn storm_plan(seeder: SocketAddr, hold: bool) -> storm::Plan {

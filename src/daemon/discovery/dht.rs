@@ -22,7 +22,7 @@ use crate::engine::dht::guard::Bucket;
 use crate::engine::dht::schedule::Schedule;
 use crate::engine::dht::{Dht, DhtConfig, DhtEvent, Mode, family_of};
 use crate::hash::sha1::Sha1;
-use crate::proto::krpc::NodeId;
+use crate::proto::krpc::{NodeId, fitting_id};
 use crate::proto::tracker::compact::Family;
 
 /// Nodes that the public network is entered by: those that BitTorrent, libtorrent, Transmission and uTorrent
@@ -144,7 +144,7 @@ impl<F: Fn(News)> Part<F> {
     ) -> io::Result<Self> {
         let BoundDht { socket, address, network, mode } = bound;
         let (now, secret, family) = (clock::now(), random()?, family_of(address));
-        let id = (mode == Mode::Serving).then(|| node_id(state.dht_seed(address.port())));
+        let id = (mode == Mode::Serving).then(|| node_id(state.dht_seed(address.port()), address.ip()));
         let nodes = state.read_nodes(family, &network);
         let config = DhtConfig { family, mode, secret, id, bootstrap: Vec::new(), nodes };
         let seed = u64::from_le_bytes(random()?);
@@ -324,19 +324,32 @@ pub(super) async fn resolve(named: Vec<String>, parts: Vec<UnboundedSender<Comma
     }
 }
 
-fn node_id(seed: u64) -> NodeId {
+/// The id of a node that is bound to `own`. Where that is a public address the id fits it from the start (BEP
+/// 42): in a small table there are not enough others to say so.
+fn node_id(seed: u64, own: IpAddr) -> NodeId {
     let mut digest = Sha1::new();
     digest.update(&seed.to_le_bytes());
-    NodeId(digest.finish())
+    let id = NodeId(digest.finish());
+    if AddressClass::of(own) == AddressClass::Global { fitting_id(id, own) } else { id }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::krpc::fits;
 
     fn setup(listen: Option<&str>) -> DhtSetup {
         let listen = listen.map(|text| text.parse().unwrap());
         DhtSetup { listen, bootstrap: Vec::new(), mode: Mode::Serving }
+    }
+
+    #[test]
+    fn the_id_of_a_node_that_is_bound_to_a_public_address_fits_it() {
+        let [public, any] = ["9.8.7.6", "0.0.0.0"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_ne!(node_id(1, public), node_id(1, any));
+        assert_ne!(node_id(1, public), node_id(2, public));
+        assert!((0..32).all(|seed| fits(node_id(seed, public), public)));
+        assert!((0..32).any(|seed| !fits(node_id(seed, any), public)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::base::limits::LSD_DATAGRAM_BYTES_MAX;
 use crate::base::time::{Instant, Span};
 use crate::daemon::random::random;
 use crate::engine::candidates::Source;
+use crate::engine::dht::family_of;
 use crate::engine::lsd::Lsd;
 use crate::proto::lsd::{Announce, GROUP_V4, GROUP_V6, PORT, group};
 use crate::proto::tracker::compact::Family;
@@ -76,6 +77,14 @@ impl Group {
             if joined.is_ok() || joined.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
                 self.joined.insert(index);
             }
+        }
+    }
+
+    /// To one neighbour, if it is of this family.
+    async fn answer(&self, neighbour: SocketAddr, announce: &Announce) {
+        if family_of(neighbour) == self.family {
+            // It hears the next one, if it does not hear this one.
+            let _ = self.socket.send_to(&announce.encode(self.family), neighbour).await;
         }
     }
 
@@ -151,6 +160,11 @@ pub(super) async fn run(
         let bytes = buffer.get(..len).unwrap_or_default();
         if let Some((peer, hashes)) = lsd.handle_datagram(from, bytes, clock::now()) {
             hashes.into_iter().for_each(|hash| tell(News::Found(hash, Source::Lsd, vec![peer])));
+        }
+        if let Some((neighbour, announce)) = lsd.poll_answer(clock::now()) {
+            for group in [&v4, &v6].into_iter().flatten() {
+                group.answer(neighbour, &announce).await;
+            }
         }
     }
     tell(News::Ended);

@@ -10,12 +10,11 @@ use socket2::Socket;
 use super::walk::Walk;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{BlockRef, Geometry};
-use crate::base::ids::{InfoHash, PeerId};
+use crate::base::ids::PeerId;
 use crate::base::limits::{BENCH_SAMPLE_INTERVAL, MESSAGE_BYTES_MAX};
-use crate::base::piece_hashes::PieceHashes;
 use crate::base::units::{BLOCK_BYTES, PIECE_HEADER_BYTES};
 use crate::cli::bench::histogram::Histogram;
-use crate::hash::sha1::digest;
+use crate::cli::bench::judge::is_right;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::wire::WireError;
 use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake};
@@ -29,9 +28,7 @@ const CALLS_PER_TURN: u32 = 64;
 
 /// What all connections use.
 pub struct Shared {
-    geometry: Geometry,
-    info_hash: InfoHash,
-    piece_hashes: PieceHashes,
+    metainfo: Metainfo,
     depth: u32,
     /// Named to the kernel as the place for payload that it throws away: never written.
     nowhere: Vec<u8>,
@@ -121,9 +118,7 @@ impl Shared {
     /// For one torrent.
     pub fn new(metainfo: &Metainfo, depth: u32) -> Self {
         Self {
-            geometry: metainfo.geometry,
-            info_hash: metainfo.info_hash,
-            piece_hashes: metainfo.piece_hashes.clone(),
+            metainfo: metainfo.clone(),
             depth,
             nowhere: vec![0; crate::base::limits::REQUEST_BYTES_MAX as usize],
             bytes: 0,
@@ -149,18 +144,18 @@ impl Shared {
 impl Connection {
     /// On a connected socket; asks from `piece` on, and checks that piece's hash if told to.
     pub fn new(socket: Socket, shared: &Shared, id: PeerId, piece: u32, sampled: bool) -> Self {
-        let out = Handshake::new(shared.info_hash, id).with_extension().encode().to_vec();
+        let out = Handshake::new(shared.metainfo.info_hash, id).with_extension().encode().to_vec();
         let mut connection = Self {
             socket,
             stage: Stage::Handshake,
             head: Vec::new(),
             out,
-            walk: Walk::new(shared.geometry, piece),
+            walk: Walk::new(shared.metainfo.geometry, piece),
             asked: VecDeque::new(),
             depth: shared.depth as usize,
             choked: true,
             bytes: 0,
-            sample: sampled.then(|| Sample::new(shared.geometry, piece)),
+            sample: sampled.then(|| Sample::new(shared.metainfo.geometry, piece)),
         };
         // A failure shows again at the first read.
         drop(connection.flush());
@@ -224,10 +219,10 @@ impl Connection {
         if !sample.got.is_full() {
             return;
         }
-        let good = shared.piece_hashes.get(sample.piece as usize) == Some(&digest(&sample.bytes));
+        let good = is_right(&shared.metainfo, sample.piece, &sample.bytes);
         shared.samples_good += u32::from(good);
         shared.samples_bad += u32::from(!good);
-        sample.advance(shared.geometry);
+        sample.advance(shared.metainfo.geometry);
     }
 
     /// Whatever stands before and between blocks. Never reads into the block that follows.
@@ -270,7 +265,7 @@ impl Connection {
     fn parse_head(&mut self, shared: &mut Shared) -> Result<(), ConnectionError> {
         if matches!(self.stage, Stage::Handshake) {
             let Some(handshake) = Handshake::parse(&self.head)? else { return Ok(()) };
-            if handshake.info_hash != shared.info_hash {
+            if handshake.info_hash != shared.metainfo.info_hash {
                 return Err(ConnectionError::WrongTorrent);
             }
             self.head.clear();
