@@ -8,12 +8,14 @@ use super::time::Span;
 mod bench;
 mod cache;
 mod discovery;
+mod layers;
 mod mse;
 mod web_seed;
 
 pub use bench::*;
 pub use cache::*;
 pub use discovery::*;
+pub use layers::*;
 pub use mse::*;
 pub use web_seed::*;
 

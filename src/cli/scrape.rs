@@ -27,7 +27,7 @@ pub fn ask(source: &Source) -> Result<Vec<Counted>, CliError> {
             let trackers = metainfo.trackers.iter().flatten().cloned();
             (Some(metainfo.info_hash), trackers.collect(), TrackerOrigin::Operator)
         }
-        Source::Magnet(magnet) => (magnet.info_hash, magnet.trackers.clone(), TrackerOrigin::Stranger),
+        Source::Magnet(magnet) => (magnet.first_name(), magnet.trackers.clone(), TrackerOrigin::Stranger),
     };
     let Some(info_hash) = info_hash.filter(|_| !trackers.is_empty()) else {
         return Err(CliError::Failed("no tracker to ask: leave out --scrape".to_owned()));

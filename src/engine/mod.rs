@@ -37,6 +37,7 @@
 //! encryption.rs which connections begin with an encrypted handshake
 //! metadata.rs   the info dictionary to whoever has only a link
 //! metadata_fetch.rs  the same from peers (one per link, on the control thread)
+//! layers_fetch.rs    and its piece layers, which it does not bring (the same)
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
 //! dht/          a node of the distributed hash table (the same)
@@ -68,6 +69,7 @@ mod held;
 pub mod identity;
 mod ingress;
 mod inquest;
+pub mod layers_fetch;
 mod leaves;
 mod loading;
 pub mod lsd;
