@@ -1,6 +1,6 @@
-//! One connection that is made to find the metadata of a magnet link (BEP 9), and its piece layers (BEP 52), on
-//! the control thread: there is no torrent yet that a worker could speak about. It asks for what it is told to
-//! ask for and tells what comes; `engine::metadata_fetch` and `engine::layers_fetch` decide.
+//! One connection that is made to find the metadata of a magnet link (BEP 9), and its piece layers (BEP 52),
+//! on the control thread: there is no torrent yet that a worker could speak about. It asks for what it is
+//! told to ask for and tells what comes; `engine::metadata_fetch` and `engine::layers_fetch` decide.
 
 mod line;
 

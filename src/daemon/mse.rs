@@ -256,8 +256,8 @@ impl Desk {
     }
 }
 
-/// Has a handshake, with a peer that has said `heard`; `find` knows torrents by their tags. `None` if the other
-/// side fails it or leaves.
+/// Has a handshake, with a peer that has said `heard`; `find` knows torrents by their tags. `None` if the
+/// other side fails it or leaves.
 pub(super) async fn shake(
     stream: &mut TcpStream,
     mut handshaker: Handshaker,

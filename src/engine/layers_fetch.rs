@@ -1,11 +1,11 @@
-//! The piece layers of what a magnet link names, out of what peers send (BEP 52); sans-io. One per link, on the
-//! control thread, once its info dictionary was found and before there is a torrent.
+//! The piece layers of what a magnet link names, out of what peers send (BEP 52); sans-io. One per link, on
+//! the control thread, once its info dictionary was found and before there is a torrent.
 //!
 //! A layer is asked for in runs of `LAYER_HASHES_PER_REQUEST` hashes, and each comes with what proves it by
 //! the file's root, which the dictionary has. So each answer is judged alone, all peers give at once, and
 //! whoever gives a wrong one is known. Who refuses or is silent is parted from, and others are asked for the
-//! same. What is kept is proven, and no more than the dictionary says that there is; who means to be slow has to
-//! give what is right.
+//! same. What is kept is proven, and no more than the dictionary says that there is; who means to be slow
+//! has to give what is right.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -45,8 +45,8 @@ pub enum Need {
 
 /// See the module.
 ///
-/// Invariant: each run is told of by `next`, or stands once in `again` or in what a peer was asked for, or was
-/// taken; `left` counts those that were not.
+/// Invariant: each run is told of by `next`, or stands once in `again` or in what a peer was asked for, or
+/// was taken; `left` counts those that were not.
 #[derive(Debug)]
 pub struct LayersFetch {
     layers: Vec<Layer>,
@@ -91,7 +91,7 @@ impl Layer {
         self.wanted.hashes().div_ceil(LAYER_HASHES_PER_REQUEST)
     }
 
-    /// The request for a run: as long as the layer, its end rounded up to a subtree, and proven up to the root.
+    /// The request for a run, proven up to the root: to the end of the layer, rounded up to a subtree.
     fn request(&self, number: u32) -> HashRequest {
         let WantedLayer { root, shape, height } = self.wanted;
         let index = number * LAYER_HASHES_PER_REQUEST;

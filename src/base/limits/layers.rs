@@ -11,5 +11,5 @@ pub const LAYER_REQUESTS_OUT: usize = 4;
 pub const LAYERS_PATIENCE: Span = Span::from_secs(10);
 /// The same, whatever comes.
 pub const LAYERS_TIME_MAX: Span = Span::from_secs(60);
-/// Longest .torrent that is kept of what a link named: one of the greatest length, its trackers and web seeds.
+/// Longest .torrent that is kept of what a link named: the longest that is read, and the link's trackers.
 pub const KEPT_TORRENT_BYTES_MAX: u64 = METAINFO_BYTES_MAX as u64 + (1 << 20);

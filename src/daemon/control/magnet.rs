@@ -85,16 +85,14 @@ impl Control<'_> {
                 SeekAction::Gone(address, why) => swarm.roster.handle_gone(None, address, why, now),
                 SeekAction::Info(info) => return self.settle(id, move |link| link.found(&info)),
                 SeekAction::Torn => {
-                    let why = "its btih and its btmh are not of one torrent: get the link again from where it \
-                               came, or leave out the one that is wrong";
+                    let why = "its btih and its btmh are not of one torrent: get the link again from where \
+                               it came, or leave out the one that is wrong";
                     return self.found(id, Err(why.to_owned()));
                 }
                 SeekAction::Layers(bare, layers) => {
                     if layers.is_none() {
                         let name = swarm.metainfo.name.escape_debug();
-                        tracing::warn!(
-                            "nobody gives the piece layers of {name}: it goes on by its v1 part alone"
-                        );
+                        tracing::warn!("nobody gives the piece layers of {name}: it goes on by its v1 part");
                     }
                     let make = move |link: &Metainfo| link.found_with(&bare, layers.as_ref());
                     return self.settle(id, move |link| Ok(metainfo::Found::Whole(Box::new(make(link)?))));

@@ -13,8 +13,8 @@ use crate::proto::metainfo::Metainfo;
 const SUFFIX: &str = ".torrent";
 
 impl StateDir {
-    /// Keeps what the link of this first hash names: after a crash there is all of it or what was there before.
-    /// With [`TORRENTS_MAX`] of them no more are kept.
+    /// Keeps what the link of this first hash names: after a crash there is all of it or what was there
+    /// before. With [`TORRENTS_MAX`] of them no more are kept.
     pub fn keep_torrent(&self, link: InfoHash, torrent: &[u8]) -> Result<(), StoreError> {
         let path = self.kept_path(link);
         let at = |source| StoreError::Other { path: path.clone(), source };

@@ -15,8 +15,8 @@ use crate::hash::merkle::Hash;
 use crate::proto::bencode::Item;
 use crate::proto::magnet::{Magnet, Match, Topics};
 
-/// What a piece layer takes in a .torrent file beside its hashes, with room to spare: its root, two lengths, and
-/// what stands around all layers.
+/// What a piece layer takes in a .torrent file beside its hashes, with room to spare: its root, two lengths,
+/// and what stands around all layers.
 const LAYER_KEY_BYTES: usize = 96;
 
 /// What an info dictionary that was found comes to.

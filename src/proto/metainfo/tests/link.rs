@@ -1,4 +1,4 @@
-//! What links name of version 2 and of both (BEP 52): info dictionaries, and the piece layers that come later.
+//! What links name of version 2 and of both (BEP 52): info dictionaries, and piece layers that come later.
 
 use super::v2::{FILES, PIECE, made};
 use super::*;
