@@ -154,7 +154,7 @@ impl Rig {
 
     fn answer(&mut self, number: PeerNumber, kind: Kind, request: HashRequest) {
         let at = self.files.iter().position(|file| file.wanted.root == request.root).unwrap();
-        let (file, other) = (&self.files[at], &self.files[1 - at]);
+        let (file, other) = (&self.files[at], &self.files[(at + 1) % self.files.len()]);
         let (mut hashes, mut said) = (file.answer(&request), request);
         match kind {
             Kind::Rejects => return self.fetch.handle_reject(number, &request, self.now),
