@@ -364,7 +364,7 @@ fn what_a_peer_had_in_hand_when_it_left_others_are_asked_for() {
 #[test]
 fn an_answer_that_comes_twice_was_asked_for_once() {
     let mut rig = Rig::with(Need::Must, &[Kind::Honest]);
-    let request = rig.peers[&1].1[0];
+    let request = rig.peers.get_mut(&1).unwrap().1.pop_front().unwrap();
     let hashes = rig.files[0].answer(&request);
     rig.fetch.handle_hashes(1, &request, &hashes, rig.now);
     rig.carry_out();
