@@ -182,22 +182,6 @@ fn wrong_usage_is_one_line_and_status_2() {
 }
 
 #[test]
-fn what_comes_later_says_not_yet() {
-    let dir = tempfile::tempdir().unwrap();
-    data(dir.path());
-    good(dir.path(), &["create", "data", "-o", "data.torrent"]);
-    let magnet = &format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32));
-    let v1 = "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&x.pe=127.0.0.1:9";
-    for words in [
-        &["get", magnet, "-o", "d"][..],
-        &["relay", magnet, "--dir", "data"],
-        &["get", v1, "-o", "d", "--encryption", "require"],
-    ] {
-        assert!(bad(dir.path(), words, 2).starts_with("not yet: "), "{words:?}");
-    }
-}
-
-#[test]
 fn missing_things_are_named_with_status_1() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path());

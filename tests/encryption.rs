@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use support::PATIENCE;
 use support::clients::{Client, Job, Kind, Speech, Start};
@@ -54,7 +54,17 @@ impl Scene {
 
     /// `troc get` from `peer`; it must end well.
     fn fetch(&self, peer: SocketAddr, policy: &str) {
-        let mut command = get(&self.file(false), &self.path("fetched"), self.temp.path());
+        self.fetch_source(&self.file(false), peer, policy);
+    }
+
+    /// The same with a link that names nobody.
+    fn fetch_by_link(&self, peer: SocketAddr, policy: &str) {
+        let link = format!("magnet:?xt=urn:btih:{}", self.torrent.info_hash_hex());
+        self.fetch_source(Path::new(&link), peer, policy);
+    }
+
+    fn fetch_source(&self, source: &Path, peer: SocketAddr, policy: &str) {
+        let mut command = get(source, &self.path("fetched"), self.temp.path());
         command.args(["--encryption", policy, "--peer"]).arg(peer.to_string());
         Node::spawn("get", &mut command, self.temp.path()).expect_done();
         self.torrent.assert_identical(&self.path("fetched"), "troc get");
@@ -114,6 +124,33 @@ fn aria2_seeds_under_rc4() {
 #[test]
 fn aria2_fetches_under_rc4() {
     fetches_from_relay(Kind::Aria2, "prefer");
+}
+
+/// Who has only a link, and takes nothing but RC4, gets metadata and payload from who takes nothing else.
+#[test]
+fn libtorrent_gives_the_metadata_of_a_link_under_rc4() {
+    if Kind::Libtorrent.available() {
+        for policy in ["accept", "require"] {
+            let scene = Scene::new();
+            let client = scene.client(Kind::Libtorrent, Job::Seed);
+            scene.fetch_by_link(client.addr, policy);
+        }
+    }
+}
+
+#[test]
+fn nodes_give_the_metadata_of_a_link_whatever_their_policies_as_long_as_they_can() {
+    for (theirs, ours) in [
+        ("accept", "prefer"),
+        ("off", "prefer"),
+        ("require", "accept"),
+        ("accept", "require"),
+        ("require", "require"),
+    ] {
+        let scene = Scene::new();
+        let (_node, address) = scene.relay(theirs);
+        scene.fetch_by_link(address, ours);
+    }
 }
 
 #[test]

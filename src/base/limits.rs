@@ -9,6 +9,7 @@ mod answers;
 mod bench;
 mod cache;
 mod discovery;
+mod layers;
 mod mse;
 mod web_seed;
 
@@ -16,6 +17,7 @@ pub use answers::*;
 pub use bench::*;
 pub use cache::*;
 pub use discovery::*;
+pub use layers::*;
 pub use mse::*;
 pub use web_seed::*;
 

@@ -269,7 +269,7 @@ pub enum EncryptionArg {
     Accept,
     /// Offered first; the stream stays plain where the other side lets it.
     Prefer,
-    /// Nothing else, and RC4 to the end; no send leaves memory without a copy, and no magnet links yet.
+    /// Nothing else, and RC4 to the end; no send leaves memory without a copy.
     Require,
 }
 

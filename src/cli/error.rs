@@ -12,9 +12,6 @@ pub enum CliError {
     /// The command line asks for what cannot be: exit status 2.
     #[error("{0}")]
     Usage(String),
-    /// Understood, but a later version brings it: exit status 2.
-    #[error("not yet: {0}")]
-    NotYet(String),
     /// The work itself failed: exit status 1.
     #[error("{0}")]
     Failed(String),
@@ -34,7 +31,7 @@ impl CliError {
     pub const fn exit_status(&self) -> u8 {
         match self {
             Self::Failed(_) => 1,
-            Self::Usage(_) | Self::NotYet(_) => 2,
+            Self::Usage(_) => 2,
         }
     }
 
@@ -52,6 +49,5 @@ mod tests {
     fn foreign_text_cannot_add_a_line() {
         let error = CliError::Failed("bad name, a\nb\u{1b}[31m: rename it".to_owned());
         assert_eq!(error.line(), "troc: bad name, a\\u{a}b\\u{1b}[31m: rename it");
-        assert_eq!(CliError::NotYet("magnet links".to_owned()).line(), "troc: not yet: magnet links");
     }
 }

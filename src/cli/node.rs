@@ -16,7 +16,7 @@ use crate::proto::file_ranges::FileRanges;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::urls;
 
-use super::args::{EncryptionArg, LimitArgs, NodeArgs};
+use super::args::{LimitArgs, NodeArgs};
 use super::error::CliError;
 use super::out;
 use super::peer_sources::discovery;
@@ -108,19 +108,8 @@ pub fn state_path(args: &NodeArgs, dir: &Path) -> Result<PathBuf, CliError> {
     Ok(state)
 }
 
-/// Metadata of links is fetched by plain connections alone.
-fn refuse_plain_metadata(plan: &Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
-    let required = matches!(args.encryption, EncryptionArg::Require);
-    if required && plan.torrents.iter().any(|torrent| torrent.is_awaited()) {
-        let text = "magnet links with --encryption require: give the .torrent, or --encryption prefer";
-        return Err(CliError::NotYet(text.to_owned()));
-    }
-    Ok(())
-}
-
 fn config(plan: Plan<'_>, args: &NodeArgs) -> Result<NodeConfig, CliError> {
     let state_dir = state_path(args, plan.dir)?;
-    refuse_plain_metadata(&plan, args)?;
     // A look at very many torrents takes milliseconds: a bar of them moves slowly.
     let slower = 1 + plan.torrents.len() as u64 / TORRENTS_PER_BAR_INTERVAL;
     let bar_interval = Span(BAR_INTERVAL.0.saturating_mul(slower).min(BAR_INTERVAL_MAX.0));

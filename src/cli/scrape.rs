@@ -29,7 +29,7 @@ pub fn ask(source: &Source) -> Result<Vec<Counted>, CliError> {
             let trackers = metainfo.trackers.iter().flatten().cloned();
             (metainfo.names().collect(), trackers.collect())
         }
-        Source::Magnet(magnet) => (magnet.info_hash.into_iter().collect(), magnet.trackers.clone()),
+        Source::Magnet(magnet) => (magnet.first_name().into_iter().collect(), magnet.trackers.clone()),
     };
     if names.is_empty() || trackers.is_empty() {
         return Err(CliError::Failed("no tracker to ask: leave out --scrape".to_owned()));

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::base::ids::InfoHash;
 use crate::base::limits::METAINFO_BYTES_MAX;
 use crate::proto::file_ranges::FileRanges;
-use crate::proto::magnet::Magnet;
+use crate::proto::magnet::{Magnet, MagnetError};
 use crate::proto::metainfo::Metainfo;
 
 use super::error::CliError;
@@ -68,11 +68,8 @@ impl Named {
     }
 
     fn of_link(magnet: &Magnet) -> Result<Self, CliError> {
-        let metainfo = Metainfo::of_link(magnet).ok_or_else(|| {
-            CliError::NotYet(
-                "magnet links with nothing but a v2 hash (btmh): give one with a btih".to_owned(),
-            )
-        })?;
+        let metainfo = Metainfo::of_link(magnet);
+        let metainfo = metainfo.ok_or_else(|| CliError::Failed(MagnetError::NoHash.to_string()))?;
         let mut peers = Vec::new();
         for peer in &magnet.peers {
             match (peer.host.as_str(), peer.port).to_socket_addrs() {

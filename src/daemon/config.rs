@@ -131,7 +131,7 @@ impl NodeConfig {
     /// What is wanted of a torrent that was found by its link: what the command line says, else what the link
     /// names (BEP 53). The error is one line.
     pub fn choose_files(&self, metainfo: &Metainfo) -> Result<Option<Arc<[Priority]>>, String> {
-        let named = self.link_files.iter().find(|(of, _)| *of == metainfo.info_hash);
+        let named = self.link_files.iter().find(|(of, _)| metainfo.names().any(|name| name == *of));
         let chosen = self.selection.choose(metainfo, named.map(|(_, files)| files));
         chosen.map(|chosen| chosen.map(Arc::from)).map_err(|error| error.to_string())
     }

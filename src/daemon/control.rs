@@ -285,9 +285,7 @@ impl<'a> Control<'a> {
             self.know_own_address(&mut swarm, None);
             swarm.wanted = self.config.wanted.get(index).cloned().flatten();
             swarm.file_progress = self.config.file_progress;
-            if !metainfo.is_awaited() {
-                swarm.roster.candidates.set_encryption(self.config.encryption);
-            }
+            swarm.roster.candidates.set_encryption(self.config.encryption);
             for &peer in &self.config.peers {
                 swarm.roster.add(peer, Source::Operator, now);
             }

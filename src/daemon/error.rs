@@ -16,15 +16,6 @@ use crate::io::uring::SetupError;
 /// See the module.
 #[derive(Debug, Error)]
 pub enum NodeError {
-    /// A v2 torrent by whose metadata alone no piece can be verified.
-    #[error(
-        "{name} is a torrent of BitTorrent v2 without its piece layers, which a magnet link does not bring: \
-         use its .torrent file, or a v1 or hybrid torrent of the same data"
-    )]
-    NoLayers {
-        /// The torrent, escaped.
-        name: String,
-    },
     /// The download directory is not there.
     #[error("no such directory, {}: create it first, or name another", .0.display())]
     NoDirectory(PathBuf),

@@ -1,26 +1,29 @@
-//! One connection that is made to find the metadata of a magnet link (BEP 9), on the control thread, by plain
-//! TCP: there is no torrent yet that a worker could speak about. It asks for what it is told to ask for and
-//! tells what comes; `engine::metadata_fetch` decides.
+//! One connection that is made to find the metadata of a magnet link (BEP 9), and its piece layers (BEP 52),
+//! on the control thread: there is no torrent yet that a worker could speak about. It asks for what it is
+//! told to ask for and tells what comes; `engine::metadata_fetch` and `engine::layers_fetch` decide.
+
+mod line;
 
 use std::net::SocketAddr;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::base::ids::{InfoHash, PeerId};
 use crate::base::limits::{HANDSHAKE_TIMEOUT, METADATA_OTHER_BYTES_MAX};
 use crate::daemon::clock;
 use crate::engine::action::Farewell;
+use crate::engine::encryption::Manner;
+use crate::hash::merkle::Hash;
+use crate::proto::mse::Methods;
 use crate::proto::wire::WireError;
 use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
 use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
+use crate::proto::wire::hashes::HashRequest;
 use crate::proto::wire::message::Message;
-use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, MetadataMessage, UT_METADATA, next_message};
+use crate::proto::wire::metadata::{MetadataMessage, UT_METADATA, next_message};
 
-/// What is read at a time.
-const READ_BYTES: usize = METADATA_PIECE_BYTES as usize;
+use line::Line;
 
 /// What a connection tells.
 #[derive(Debug)]
@@ -38,8 +41,21 @@ pub enum Said {
     },
     /// It will not give this piece.
     Reject(u32),
+    /// Hashes, in answer to a request by its own word.
+    Hashes(HashRequest, Vec<Hash>),
+    /// It will not give these hashes.
+    HashReject(HashRequest),
     /// The connection ended, or was never made. Nothing comes after it.
     Gone(Farewell),
+}
+
+/// What a peer is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A piece of the info dictionary.
+    Piece(u32),
+    /// Hashes of a piece layer.
+    Hashes(HashRequest),
 }
 
 /// Whom to ask for what.
@@ -47,6 +63,8 @@ pub enum Said {
 pub struct Call {
     /// The peer.
     pub address: SocketAddr,
+    /// How the connection begins, and what an encrypted handshake may come to.
+    pub manner: (Manner, Methods),
     /// The torrent.
     pub info_hash: InfoHash,
     /// Our name.
@@ -56,13 +74,14 @@ pub struct Call {
 }
 
 /// Speaks with a peer until it or its caller, by dropping the other end of `requests`, has enough.
-pub async fn converse(call: Call, requests: UnboundedReceiver<u32>, mut say: impl FnMut(Said)) {
-    let Ok(Ok(stream)) = timeout(TcpStream::connect(call.address)).await else {
-        return say(Said::Gone(Farewell::DialFailed));
+pub async fn converse(call: Call, requests: UnboundedReceiver<Ask>, mut say: impl FnMut(Said)) {
+    let why = match Line::open(call.address, call.info_hash, call.manner).await {
+        Ok((line, heard)) => {
+            let talk = Talk { line, heard, id: None, outstanding: 0, other_bytes: 0, say: &mut say };
+            talk.run(call, requests).await
+        }
+        Err(why) => why,
     };
-    let talk =
-        Talk { stream, heard: BytesMut::new(), id: None, outstanding: 0, other_bytes: 0, say: &mut say };
-    let why = talk.run(call, requests).await;
     say(Said::Gone(why));
 }
 
@@ -70,9 +89,9 @@ async fn timeout<T>(work: impl Future<Output = T>) -> Result<T, tokio::time::err
     tokio::time::timeout(clock::duration(HANDSHAKE_TIMEOUT), work).await
 }
 
-/// A connection. Invariant: no more pieces are told than were asked for.
+/// A connection. Invariant: no more answers are told than were asked for.
 struct Talk<'a> {
-    stream: TcpStream,
+    line: Line,
     heard: BytesMut,
     /// Under which the peer wants messages of `ut_metadata`.
     id: Option<u8>,
@@ -84,7 +103,7 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    async fn run(mut self, call: Call, mut requests: UnboundedReceiver<u32>) -> Farewell {
+    async fn run(mut self, call: Call, mut requests: UnboundedReceiver<Ask>) -> Farewell {
         match timeout(self.greet(call)).await {
             Err(_) => return Farewell::TimedOut,
             Ok(Err(why)) => return why,
@@ -93,14 +112,14 @@ impl Talk<'_> {
         loop {
             tokio::select! {
                 request = requests.recv() => {
-                    let Some(piece) = request else { return Farewell::Gone };
-                    match timeout(self.request(piece)).await {
+                    let Some(ask) = request else { return Farewell::Gone };
+                    match timeout(self.request(ask)).await {
                         Err(_) => return Farewell::TimedOut,
                         Ok(Err(why)) => return why,
                         Ok(Ok(())) => {}
                     }
                 }
-                heard = hear(&mut self.stream, &mut self.heard) => {
+                heard = self.line.read(&mut self.heard) => {
                     if let Err(why) = heard.and_then(|()| self.take_messages()) {
                         return why;
                     }
@@ -114,38 +133,38 @@ impl Talk<'_> {
         // Without the fast extension nothing has to be said of pieces, which nobody knows yet. And nothing
         // else is said before the answer: aria2 takes what comes with a handshake for a broken one.
         let ours = Handshake::new(call.info_hash, call.peer_id).with_extension();
-        self.write(&ours.encode()).await?;
+        self.line.write(ours.encode().to_vec()).await?;
         let theirs = loop {
             if let Some(theirs) = Handshake::parse(&self.heard).map_err(broken)? {
                 break theirs;
             }
-            hear(&mut self.stream, &mut self.heard).await?;
+            self.line.read(&mut self.heard).await?;
         };
         self.heard.advance(HANDSHAKE_BYTES);
         if theirs.info_hash != call.info_hash || theirs.peer_id == call.peer_id || !theirs.has_extension() {
             return Err(Farewell::Useless);
         }
-        self.write(&our_extensions(call.port)).await?;
+        self.line.write(our_extensions(call.port)).await?;
         while self.id.is_none() {
             self.take_messages()?;
             if self.id.is_none() {
-                hear(&mut self.stream, &mut self.heard).await?;
+                self.line.read(&mut self.heard).await?;
             }
         }
         Ok(())
     }
 
-    async fn request(&mut self, piece: u32) -> Result<(), Farewell> {
-        let mut payload = Vec::new();
-        MetadataMessage::Request(piece).encode(&mut payload);
-        let mut out = Vec::new();
-        Message::Extended { id: self.id.unwrap_or(0), payload: &payload }.encode(&mut out);
+    async fn request(&mut self, ask: Ask) -> Result<(), Farewell> {
+        let (mut payload, mut out) = (Vec::new(), Vec::new());
+        match ask {
+            Ask::Piece(piece) => {
+                MetadataMessage::Request(piece).encode(&mut payload);
+                Message::Extended { id: self.id.unwrap_or(0), payload: &payload }.encode(&mut out);
+            }
+            Ask::Hashes(request) => Message::HashRequest(request).encode(&mut out),
+        }
         self.outstanding += 1;
-        self.write(&out).await
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), Farewell> {
-        self.stream.write_all(bytes).await.map_err(|_| Farewell::Gone)
+        self.line.write(out).await
     }
 
     /// All whole messages that were heard.
@@ -168,7 +187,16 @@ impl Talk<'_> {
 
     /// Whether the message says something to us.
     fn take(&mut self, message: Message<'_>) -> Result<bool, WireError> {
-        let Message::Extended { id, payload } = message else { return Ok(false) };
+        let (id, payload) = match message {
+            Message::Extended { id, payload } => (id, payload),
+            Message::Hashes { request, hashes } if self.outstanding > 0 => {
+                return Ok(self.answered(Said::Hashes(request, hashes.to_vec())));
+            }
+            Message::HashReject(request) if self.outstanding > 0 => {
+                return Ok(self.answered(Said::HashReject(request)));
+            }
+            _ => return Ok(false),
+        };
         match id {
             EXTENSION_HANDSHAKE_ID => {
                 let theirs = ExtensionHandshake::parse(payload)?;
@@ -197,6 +225,10 @@ impl Talk<'_> {
                 Said::Data { piece, total_bytes, bytes: bytes.to_vec() }
             }
         };
+        self.answered(said)
+    }
+
+    fn answered(&mut self, said: Said) -> bool {
         self.outstanding -= 1;
         (self.say)(said);
         true
@@ -215,15 +247,6 @@ fn our_extensions(port: Option<u16>) -> Vec<u8> {
     ours.encode(&mut payload);
     Message::Extended { id: EXTENSION_HANDSHAKE_ID, payload: &payload }.encode(&mut out);
     out
-}
-
-/// Reads what is there, once something is. May be dropped at any time.
-async fn hear(stream: &mut TcpStream, heard: &mut BytesMut) -> Result<(), Farewell> {
-    heard.reserve(READ_BYTES);
-    match stream.read_buf(heard).await {
-        Ok(0) | Err(_) => Err(Farewell::Gone),
-        Ok(_) => Ok(()),
-    }
 }
 
 fn broken(_: WireError) -> Farewell {

@@ -42,6 +42,7 @@ const CARRIED_BYTES: usize = 64 << 10;
 enum Order {
     Accept(Encrypted<UringSocket>),
     Dial { dialled: (TorrentId, Name), info_hash: InfoHash, address: SocketAddr, core: usize },
+    Know(InfoHash),
 }
 
 /// Where orders are given. Cheap to clone.
@@ -69,6 +70,11 @@ impl Mse {
     pub fn dial(&self, dialled: (TorrentId, Name), info_hash: InfoHash, address: SocketAddr, core: usize) {
         let _ = self.0.send(Order::Dial { dialled, info_hash, address, core });
     }
+
+    /// A torrent has this name, too: it was found by a link that has another.
+    pub fn know(&self, name: InfoHash) {
+        let _ = self.0.send(Order::Know(name));
+    }
 }
 
 /// Starts the thread, for torrents of these names. It ends when the process does, or nobody gives orders any
@@ -80,10 +86,7 @@ pub fn start(
     cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
     names: Vec<InfoHash>,
 ) -> io::Result<()> {
-    let methods = match encryption {
-        Encryption::Require => Methods::OnlyRc4,
-        _ => Methods::Both,
-    };
+    let methods = methods(encryption);
     let body = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         match runtime {
@@ -102,7 +105,7 @@ struct Desk {
     control: Arc<Mailbox<ToControl>>,
     cores: Vec<Arc<Mailbox<ToWorker<Uring>>>>,
     /// Torrents by what a handshake says of them.
-    torrents: HashMap<[u8; 20], InfoHash>,
+    torrents: RefCell<HashMap<[u8; 20], InfoHash>>,
     handshakes: Arc<Semaphore>,
     dials: Arc<Semaphore>,
     /// Whose handshakes are under way; an address stands here once for each.
@@ -121,6 +124,7 @@ async fn attend(mut orders: UnboundedReceiver<Order>, desk: Desk) {
                     tokio::task::spawn_local(accept(Rc::clone(&desk), encrypted, place));
                 }
             }
+            Order::Know(name) => drop(desk.torrents.borrow_mut().insert(torrent_tag(&name), name)),
             Order::Dial { dialled, info_hash, address, core } => {
                 let desk = Rc::clone(&desk);
                 tokio::task::spawn_local(async move {
@@ -158,7 +162,8 @@ async fn accept(desk: Rc<Desk>, encrypted: Encrypted<UringSocket>, place: Coming
         return;
     };
     let Ok(entropy) = entropy() else { return };
-    let handshake = desk.shake(&mut stream, Handshaker::accept(desk.methods, entropy), heard);
+    let find = |tag: &[u8; 20]| desk.torrents.borrow().get(tag).copied();
+    let handshake = shake(&mut stream, Handshaker::accept(desk.methods, entropy), heard, find);
     let Some(established) = in_time(handshake).await.flatten() else { return };
     drop(place);
     let core = desk.next_core.replace(desk.next_core.get() + 1) % desk.cores.len();
@@ -177,7 +182,7 @@ impl Desk {
             methods,
             control,
             cores,
-            torrents: names.iter().map(|name| (torrent_tag(name), *name)).collect(),
+            torrents: RefCell::new(names.iter().map(|name| (torrent_tag(name), *name)).collect()),
             handshakes: Arc::new(Semaphore::new(MSE_HANDSHAKES_MAX)),
             dials: Arc::new(Semaphore::new(MSE_DIALS_MAX)),
             coming: RefCell::default(),
@@ -212,39 +217,11 @@ impl Desk {
         let entropy = entropy().map_err(|_| Farewell::DialFailed)?;
         // BitTorrent's handshake is the core's to say, once this one is over.
         let handshaker = Handshaker::begin(info_hash, self.methods, Vec::new(), entropy);
-        let established = in_time(self.shake(&mut stream, handshaker, Vec::new())).await;
+        let established = in_time(shake(&mut stream, handshaker, Vec::new(), |_| None)).await;
         let established = established.ok_or(Farewell::TimedOut)?.ok_or(Farewell::Gone)?;
         drop(place);
         let passed = self.pass_on(stream, established, address, Opened::ByUs(torrent, name), core).await;
         passed.map_err(|_| Farewell::DialFailed)
-    }
-
-    /// Has the handshake; `None` if the other side fails it or leaves.
-    async fn shake(
-        &self,
-        stream: &mut TcpStream,
-        mut handshaker: Handshaker,
-        mut heard: Vec<u8>,
-    ) -> Option<Established> {
-        let mut buffer = vec![0; 2 << 10];
-        loop {
-            let find = |tag: &[u8; 20]| self.torrents.get(tag).copied();
-            let outcome = handshaker.handle_bytes(&heard, find);
-            if let Some(output) = handshaker.poll_output() {
-                stream.write_all(&output).await.ok()?;
-            }
-            match outcome {
-                Ok(Some(established)) => return Some(established),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!("encrypted handshake: the peer {error}");
-                    return None;
-                }
-            }
-            let bytes = stream.read(&mut buffer).await.ok().filter(|&bytes| bytes > 0)?;
-            heard.clear();
-            heard.extend_from_slice(&buffer[..bytes]);
-        }
     }
 
     /// Gives a connection to a core: itself if it is plain from here on, else by a pair of sockets.
@@ -282,6 +259,34 @@ impl Desk {
     }
 }
 
+/// Has a handshake, with a peer that has said `heard`; `find` knows torrents by their tags. `None` if the
+/// other side fails it or leaves.
+pub(super) async fn shake(
+    stream: &mut TcpStream,
+    mut handshaker: Handshaker,
+    mut heard: Vec<u8>,
+    find: impl Fn(&[u8; 20]) -> Option<InfoHash>,
+) -> Option<Established> {
+    let mut buffer = vec![0; 2 << 10];
+    loop {
+        let outcome = handshaker.handle_bytes(&heard, &find);
+        if let Some(output) = handshaker.poll_output() {
+            stream.write_all(&output).await.ok()?;
+        }
+        match outcome {
+            Ok(Some(established)) => return Some(established),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!("encrypted handshake: the peer {error}");
+                return None;
+            }
+        }
+        let bytes = stream.read(&mut buffer).await.ok().filter(|&bytes| bytes > 0)?;
+        heard.clear();
+        heard.extend_from_slice(&buffer[..bytes]);
+    }
+}
+
 /// Carries a connection until either side ends.
 async fn carry(network: TcpStream, core: UnixStream, sealing: Cipher, opening: Cipher) {
     let (from_network, to_network) = network.into_split();
@@ -313,7 +318,16 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(clock::duration(MSE_TIMEOUT), work).await.ok()
 }
 
-fn entropy() -> Result<Entropy, getrandom::Error> {
+/// What is offered and taken.
+pub(super) const fn methods(encryption: Encryption) -> Methods {
+    match encryption {
+        Encryption::Require => Methods::OnlyRc4,
+        _ => Methods::Both,
+    }
+}
+
+/// Randomness for one handshake.
+pub(super) fn entropy() -> Result<Entropy, getrandom::Error> {
     let (mut private, mut pad) = ([0; 20], vec![0; 2 + MSE_PAD_BYTES_MAX]);
     getrandom::fill(&mut private)?;
     getrandom::fill(&mut pad)?;

@@ -1,29 +1,47 @@
-//! A torrent of which only a magnet link is known: who is connected to for its metadata.
+//! A torrent of which only a magnet link is known, or whose piece layers are missing: who is connected to for
+//! them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::magnet::Said;
+use super::magnet::{Ask, Said};
 use crate::base::ids::InfoHash;
 use crate::base::limits::METADATA_PEERS_MAX;
 use crate::base::time::Instant;
 use crate::engine::action::Farewell;
-use crate::engine::metadata_fetch::{Fault, MetadataFetch, PeerNumber};
+use crate::engine::layers_fetch::{Layers, LayersAction, LayersFetch, Need};
+use crate::engine::metadata_fetch::{Fault, FetchAction, MetadataFetch, PeerNumber};
+use crate::proto::magnet::Topics;
+use crate::proto::metainfo::Bare;
 
 /// The metadata of a link that is being looked for.
 ///
-/// Invariant: peers of `fetch` have a line.
+/// Invariant: peers of `fetch` and of `lacking` have a line.
 #[derive(Debug)]
 pub struct Seeking {
-    /// Whom to ask for what.
-    pub(super) fetch: MetadataFetch,
+    /// By what peers know it.
+    pub(super) name: InfoHash,
+    /// Whom to ask for the info dictionary.
+    fetch: MetadataFetch,
+    /// Once that was found without its piece layers.
+    lacking: Option<Lacking>,
     /// Connections, those that are being made included; at most `METADATA_PEERS_MAX`.
-    pub(super) lines: BTreeMap<PeerNumber, Line>,
+    lines: BTreeMap<PeerNumber, Line>,
     /// What was wrong with the peer that was parted from last.
-    pub(super) fault: Option<Fault>,
+    fault: Option<Fault>,
     numbers: PeerNumber,
+}
+
+#[derive(Debug)]
+struct Lacking {
+    bare: Arc<Bare>,
+    /// Whom to ask for its layers.
+    fetch: LayersFetch,
+    /// Peers that gave none and may be good ones of a hybrid's v1 part.
+    others: Vec<SocketAddr>,
 }
 
 /// A connection, which ends when this is dropped.
@@ -31,35 +49,61 @@ pub struct Seeking {
 pub(super) struct Line {
     /// The other end.
     pub(super) address: SocketAddr,
-    /// Pieces to ask it for.
-    pub(super) requests: UnboundedSender<u32>,
+    /// What to ask it for.
+    pub(super) requests: UnboundedSender<Ask>,
+    /// Whether it can be asked.
+    pub(super) ready: bool,
+}
+
+/// What is to be done beside asking.
+#[derive(Debug)]
+pub(super) enum SeekAction {
+    /// A peer is gone, or was parted from.
+    Gone(SocketAddr, Farewell),
+    /// The info dictionary was found.
+    Info(Vec<u8>),
+    /// The link's hashes are those of two dictionaries.
+    Torn,
+    /// The layers were found, or nobody has them and they are waited for no longer.
+    Layers(Arc<Bare>, Option<Layers>),
 }
 
 impl Seeking {
     /// Nobody is known yet.
-    pub fn new(wanted: InfoHash) -> Self {
+    pub fn new(name: InfoHash, wanted: Topics) -> Self {
         let fetch = MetadataFetch::new(wanted);
-        Self { fetch, lines: BTreeMap::new(), numbers: 0, fault: None }
+        Self { name, fetch, lacking: None, lines: BTreeMap::new(), numbers: 0, fault: None }
     }
 
-    /// Peers that have metadata, by their own word.
+    /// Peers that have what is looked for, by their own word or by what they gave.
     pub fn peers(&self) -> usize {
-        self.fetch.peers()
+        self.lacking.as_ref().map_or_else(|| self.fetch.peers(), |lacking| lacking.fetch.peers())
+    }
+
+    /// Whether it comes to nothing without peers: a hybrid goes on by what is there.
+    pub fn needs_peers(&self) -> bool {
+        !self.lacking.as_ref().is_some_and(|lacking| lacking.bare.has_v1)
     }
 
     /// When to look at it though nothing happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.fetch.poll_timeout()
+        self.lacking
+            .as_ref()
+            .map_or_else(|| self.fetch.poll_timeout(), |lacking| lacking.fetch.poll_timeout())
     }
 
     /// Whether one more peer may be dialled.
     pub fn has_room(&self) -> bool {
-        !self.fetch.is_done() && self.lines.len() < METADATA_PEERS_MAX
+        let done = self.lacking.as_ref().map_or(self.fetch.is_done(), |lacking| lacking.fetch.is_done());
+        !done && self.lines.len() < METADATA_PEERS_MAX
     }
 
     /// What to add to an error that says that nothing was found.
     pub fn why(&self) -> String {
-        self.fault.map(|fault| format!(" (the last peer {fault})")).unwrap_or_default()
+        let layers = self.lacking.as_ref().map(|_| "only its piece layers are missing".to_owned());
+        let fault = self.fault.map(|fault| format!("the last peer {fault}"));
+        let why: Vec<String> = layers.into_iter().chain(fault).collect();
+        if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) }
     }
 
     /// Notes a connection that is begun, and numbers it.
@@ -69,6 +113,33 @@ impl Seeking {
         self.numbers
     }
 
+    /// The info dictionary was found without its layers: they are asked for. Returns whom we part from, since
+    /// by its v2 name we have to be connected anew; the others are asked on the connections that there are,
+    /// unless `knows` says that we must not.
+    pub(super) fn begin_layers(
+        &mut self,
+        bare: Arc<Bare>,
+        knows: impl Fn(SocketAddr) -> bool,
+        now: Instant,
+    ) -> Vec<SocketAddr> {
+        let need = if bare.has_v1 { Need::May } else { Need::Must };
+        let mut fetch = LayersFetch::new(&bare.layers, need, now);
+        let renamed = self.name != bare.v2_name;
+        let mut parted = Vec::new();
+        self.lines.retain(|_, line| {
+            let stays = !renamed && knows(line.address);
+            if !stays {
+                parted.push(line.address);
+            }
+            stays
+        });
+        self.name = bare.v2_name;
+        let ready = self.lines.iter().filter(|(_, line)| line.ready);
+        ready.for_each(|(&number, _)| fetch.handle_ready(number, now));
+        self.lacking = Some(Lacking { bare, fetch, others: Vec::new() });
+        parted
+    }
+
     /// Notes what a peer said. Returns it if that was its last word, and why.
     pub(super) fn note(
         &mut self,
@@ -76,28 +147,222 @@ impl Seeking {
         said: Said,
         now: Instant,
     ) -> Option<(SocketAddr, Farewell)> {
+        // Of one that we have parted from nothing is listened to any more.
+        let line = self.lines.get_mut(&number)?;
         let fetch = &mut self.fetch;
-        match said {
-            Said::Ready(total_bytes) => fetch.handle_ready(number, total_bytes, now),
-            Said::Data { piece, total_bytes, bytes } => {
+        match (said, &mut self.lacking) {
+            (Said::Ready(total_bytes), lacking) => {
+                line.ready = true;
+                match lacking {
+                    Some(lacking) => lacking.fetch.handle_ready(number, now),
+                    None => fetch.handle_ready(number, total_bytes, now),
+                }
+            }
+            (Said::Data { piece, total_bytes, bytes }, _) => {
                 fetch.handle_data(number, piece, (total_bytes, &bytes), now);
             }
-            Said::Reject(piece) => fetch.handle_reject(number, piece, now),
-            Said::Gone(why) => {
+            (Said::Reject(piece), _) => fetch.handle_reject(number, piece, now),
+            (Said::Hashes(request, hashes), Some(lacking)) => {
+                lacking.fetch.handle_hashes(number, &request, &hashes, now);
+            }
+            (Said::HashReject(request), Some(lacking)) => {
+                lacking.fetch.handle_reject(number, &request, now);
+            }
+            // Nobody was asked for any.
+            (Said::Hashes(..) | Said::HashReject(_), None) => {}
+            (Said::Gone(why), lacking) => {
                 fetch.handle_gone(number, now);
-                return self.lines.remove(&number).map(|line| (line.address, why));
+                if let Some(lacking) = lacking {
+                    lacking.fetch.handle_gone(number, now);
+                }
+                return self.end(number, why);
             }
         }
         None
     }
+
+    /// Time has passed.
+    pub(super) fn handle_tick(&mut self, now: Instant) {
+        match &mut self.lacking {
+            Some(lacking) => lacking.fetch.handle_tick(now),
+            None => self.fetch.handle_tick(now),
+        }
+    }
+
+    /// What is to be done next; peers are asked by the way.
+    pub(super) fn poll_action(&mut self) -> Option<SeekAction> {
+        loop {
+            let (number, fault) = match self.poll()? {
+                Step::Ask(number, ask) => {
+                    if let Some(line) = self.lines.get(&number) {
+                        let _ = line.requests.send(ask);
+                    }
+                    continue;
+                }
+                Step::Drop(number, fault) => (number, fault),
+                Step::End(action) => return Some(action),
+            };
+            self.fault = Some(fault);
+            if let Some(line) = self.lines.get(&number) {
+                tracing::debug!("{} {fault}", line.address);
+            }
+            if let Some((address, why)) = self.end(number, farewell(fault)) {
+                return Some(SeekAction::Gone(address, why));
+            }
+        }
+    }
+
+    fn poll(&mut self) -> Option<Step> {
+        let Some(lacking) = &mut self.lacking else {
+            return Some(match self.fetch.poll_action()? {
+                FetchAction::Request(peer, piece) => Step::Ask(peer, Ask::Piece(piece)),
+                FetchAction::Drop(peer, fault) => Step::Drop(peer, fault),
+                FetchAction::Done(info) => Step::End(SeekAction::Info(info)),
+                FetchAction::Torn => Step::End(SeekAction::Torn),
+            });
+        };
+        let found = match lacking.fetch.poll_action()? {
+            LayersAction::Ask(peer, request) => return Some(Step::Ask(peer, Ask::Hashes(request))),
+            LayersAction::Drop(peer, fault) => return Some(Step::Drop(peer, fault)),
+            LayersAction::Done(layers) => Some(layers),
+            LayersAction::GiveUp => None,
+        };
+        Some(Step::End(SeekAction::Layers(Arc::clone(&lacking.bare), found)))
+    }
+
+    /// Ends a line; who is to be told that it has.
+    fn end(&mut self, number: PeerNumber, why: Farewell) -> Option<(SocketAddr, Farewell)> {
+        let address = self.lines.remove(&number)?.address;
+        match &mut self.lacking {
+            // Who knows v1 alone hangs up on the other name, and is dialled once more by its own.
+            Some(lacking) if lacking.bare.has_v1 && !is_bad(why) => {
+                lacking.others.push(address);
+                None
+            }
+            _ => Some((address, why)),
+        }
+    }
+
+    /// All is over: whom we part from, with nothing against them.
+    pub(super) fn part(self) -> Vec<SocketAddr> {
+        let others = self.lacking.into_iter().flat_map(|lacking| lacking.others);
+        self.lines.into_values().map(|line| line.address).chain(others).collect()
+    }
+}
+
+/// One step of either fetch.
+enum Step {
+    Ask(PeerNumber, Ask),
+    Drop(PeerNumber, Fault),
+    End(SeekAction),
+}
+
+/// Whether it is held against a peer of whom something else might be wanted.
+const fn is_bad(why: Farewell) -> bool {
+    matches!(why, Farewell::DialFailed | Farewell::Misbehaved)
 }
 
 /// How long a peer is left alone after it was parted from.
-pub(super) const fn farewell(fault: Fault) -> Farewell {
+const fn farewell(fault: Fault) -> Farewell {
     match fault {
         // It may have some soon, or want to be asked again later.
         Fault::HasNone | Fault::Refused => Farewell::Gone,
         Fault::Silent => Farewell::TimedOut,
         Fault::Lied => Farewell::Misbehaved,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+    use crate::base::units::BLOCK_BYTES;
+    use crate::hash::merkle::Shape;
+    use crate::proto::metainfo::WantedLayer;
+    use crate::proto::wire::hashes::HashRequest;
+
+    const NOW: Instant = Instant(1_000_000_000);
+    const V1: InfoHash = InfoHash([1; 20]);
+    const V2: InfoHash = InfoHash([2; 20]);
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], port))
+    }
+
+    /// What lacks the layer of one file.
+    fn bare(has_v1: bool) -> Arc<Bare> {
+        let shape = Shape::of_file(3 * u64::from(BLOCK_BYTES)).unwrap();
+        let layers = vec![WantedLayer { root: [3; 32], shape, height: 0 }];
+        Arc::new(Bare { info: Bytes::new(), v2_name: V2, private: false, layers, has_v1 })
+    }
+
+    fn seeking(name: InfoHash) -> Seeking {
+        Seeking::new(name, Topics { v1: Some(name), v2: None })
+    }
+
+    /// Begins a connection to that port; ready, if it is to be.
+    fn connect(seeking: &mut Seeking, port: u16, ready: bool) -> (PeerNumber, UnboundedReceiver<Ask>) {
+        let (requests, inbox) = unbounded_channel();
+        let number = seeking.begin(Line { address: address(port), requests, ready: false });
+        if ready {
+            seeking.note(number, Said::Ready(None), NOW);
+        }
+        (number, inbox)
+    }
+
+    #[test]
+    fn who_was_asked_by_the_v2_name_is_asked_on_and_others_are_dialled_anew() {
+        for (name, knows, stays) in [(V2, true, true), (V2, false, false), (V1, true, false)] {
+            let mut seeking = seeking(name);
+            let (_, mut waiting) = connect(&mut seeking, 1, false);
+            let (number, mut ready) = connect(&mut seeking, 2, false);
+            // It has metadata, or it would have been parted from.
+            seeking.note(number, Said::Ready(Some(1)), NOW);
+            let parted = seeking.begin_layers(bare(false), |_| knows, NOW);
+            assert_eq!(parted, if stays { vec![] } else { vec![address(1), address(2)] });
+            assert!(seeking.poll_action().is_none() && seeking.name == V2);
+            assert!(waiting.try_recv().is_err(), "it is not there yet");
+            let asked = std::iter::from_fn(|| ready.try_recv().ok());
+            assert_eq!(asked.filter(|ask| matches!(ask, Ask::Hashes(_))).count(), usize::from(stays));
+        }
+    }
+
+    #[test]
+    fn peers_that_know_a_hybrid_by_v1_alone_are_kept_for_its_v1_part() {
+        for hybrid in [false, true] {
+            let mut seeking = seeking(V1);
+            seeking.begin_layers(bare(hybrid), |_| true, NOW);
+            let (hung_up, _a) = connect(&mut seeking, 1, false);
+            let (absent, _b) = connect(&mut seeking, 2, false);
+            let (refused, _c) = connect(&mut seeking, 3, true);
+            let (_left, _d) = connect(&mut seeking, 4, false);
+            let told = seeking.note(hung_up, Said::Gone(Farewell::Gone), NOW);
+            assert_eq!(told, (!hybrid).then_some((address(1), Farewell::Gone)));
+            let told = seeking.note(absent, Said::Gone(Farewell::DialFailed), NOW);
+            assert_eq!(told, Some((address(2), Farewell::DialFailed)));
+            let request = HashRequest { root: [3; 32], base_layer: 0, index: 0, length: 4, proof_layers: 1 };
+            seeking.note(refused, Said::HashReject(request), NOW);
+            let told = match seeking.poll_action() {
+                Some(SeekAction::Gone(peer, Farewell::Gone)) => Some(peer),
+                _ => None,
+            };
+            assert_eq!(told, (!hybrid).then_some(address(3)));
+            assert_eq!(seeking.needs_peers(), !hybrid);
+            assert!(seeking.why().contains("piece layers") && seeking.why().contains("refused"));
+            let kept = if hybrid { vec![address(4), address(1), address(3)] } else { vec![address(4)] };
+            assert_eq!(seeking.part(), kept);
+        }
+    }
+
+    #[test]
+    fn a_hybrid_whose_layers_nobody_gives_is_told_of() {
+        let mut seeking = seeking(V1);
+        seeking.begin_layers(bare(true), |_| true, NOW);
+        let end = seeking.poll_timeout().unwrap();
+        seeking.handle_tick(end);
+        assert!(matches!(seeking.poll_action(), Some(SeekAction::Layers(bare, None)) if bare.has_v1));
+        assert!(!seeking.has_room() && seeking.poll_action().is_none());
     }
 }

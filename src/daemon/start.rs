@@ -206,7 +206,7 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
         piece_hashes: metainfo.piece_hashes.clone(),
         layout,
         info: metainfo.info.clone(),
-        trees: trees_of(metainfo)?.map(Arc::new),
+        trees: trees_of(metainfo).map(Arc::new),
         v2_hash: metainfo.names().nth(1),
         private: metainfo.private,
     };
@@ -233,18 +233,11 @@ fn finish(config: &StartConfig, begun: Begun, found: Found) -> Result<Started, N
 }
 
 /// The trees of a v2 or hybrid torrent, as the cores need them.
-fn trees_of(metainfo: &Metainfo) -> Result<Option<Trees>, NodeError> {
-    let Some(v2) = &metainfo.v2 else { return Ok(None) };
+fn trees_of(metainfo: &Metainfo) -> Option<Trees> {
+    let v2 = metainfo.v2.as_ref()?;
     let files = v2.files.iter().map(|file| (file.pieces.start, file.length, file.layer.clone()));
-    match Trees::new(metainfo.geometry, files) {
-        Some(trees) => Ok(Some(trees)),
-        // Without the layers a hybrid is what its v1 part says.
-        None if metainfo.has_v1() => Ok(None),
-        None => {
-            let name = crate::proto::text::escape(metainfo.name.as_bytes(), 255);
-            Err(NodeError::NoLayers { name })
-        }
-    }
+    // They fit: whoever holds a `Metainfo` holds whole layers. Without trees no v2 piece would be right.
+    Trees::new(metainfo.geometry, files)
 }
 
 /// Makes durable what was found, so that the torrent is opened later without a look at its bytes.

@@ -10,14 +10,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sha1::{Digest, Sha1};
-
-use crate::base::ids::InfoHash;
 use crate::base::limits::{
     METADATA_GIVERS_MAX, METADATA_PEERS_MAX, METADATA_REQUESTS_OUT, METADATA_SILENCE, METADATA_TURN,
     METADATA_TURNS_MAX, METAINFO_BYTES_MAX,
 };
 use crate::base::time::{Instant, Span};
+use crate::proto::magnet::{Match, Topics};
 use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, piece_range};
 
 /// A peer, by the caller's numbers; none is used again.
@@ -35,6 +33,9 @@ pub enum FetchAction {
     Drop(PeerNumber, Fault),
     /// All of it, right. The fetch is over.
     Done(Vec<u8>),
+    /// What is asked for has two hashes that no dictionary has together: this is by one of them what is asked
+    /// for. The fetch is over.
+    Torn,
 }
 
 /// Why a peer is parted from.
@@ -57,7 +58,7 @@ pub enum Fault {
 /// See the module.
 #[derive(Debug)]
 pub struct MetadataFetch {
-    wanted: InfoHash,
+    wanted: Topics,
     peers: BTreeMap<PeerNumber, Peer>,
     /// Those that wait to give, in the order of their turns.
     waiting: VecDeque<PeerNumber>,
@@ -135,8 +136,8 @@ impl Peer {
 }
 
 impl MetadataFetch {
-    /// A fetch of the info dictionary with that SHA-1, from nobody yet.
-    pub fn new(wanted: InfoHash) -> Self {
+    /// A fetch of the info dictionary with these hashes, from nobody yet.
+    pub fn new(wanted: Topics) -> Self {
         let (waiting, actions) = (VecDeque::new(), VecDeque::new());
         Self { wanted, peers: BTreeMap::new(), waiting, actions, done: false }
     }
@@ -170,10 +171,11 @@ impl MetadataFetch {
             self.part(peer, fault, now);
             return;
         }
-        match giver.whole() {
-            Some(whole) if Sha1::digest(&whole)[..] == self.wanted.0 => self.finish(whole),
-            Some(_) => self.part(peer, Fault::Lied, now),
-            None => self.ask(peer),
+        let Some(whole) = giver.whole() else { return self.ask(peer) };
+        match self.wanted.judge(&whole) {
+            Match::Right => self.finish(FetchAction::Done(whole)),
+            Match::Torn => self.finish(FetchAction::Torn),
+            Match::Wrong => self.part(peer, Fault::Lied, now),
         }
     }
 
@@ -269,12 +271,12 @@ impl MetadataFetch {
     }
 
     /// Nobody is asked any more.
-    fn finish(&mut self, whole: Vec<u8>) {
+    fn finish(&mut self, last: FetchAction) {
         self.done = true;
         self.peers.clear();
         self.waiting.clear();
         self.actions.clear();
-        self.actions.push_back(FetchAction::Done(whole));
+        self.actions.push_back(last);
     }
 }
 

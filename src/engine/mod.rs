@@ -40,6 +40,7 @@
 //! metadata.rs   the info dictionary to whoever has only a link
 //! answers.rs    what is answered beside payload, and to whom how much
 //! metadata_fetch.rs  the same from peers (one per link, on the control thread)
+//! layers_fetch.rs    and its piece layers, which it does not bring (the same)
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
 //! dht/          a node of the distributed hash table (the same)
@@ -75,6 +76,7 @@ mod held;
 pub mod identity;
 mod ingress;
 mod inquest;
+pub mod layers_fetch;
 mod leaves;
 mod loading;
 pub mod lsd;

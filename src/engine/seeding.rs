@@ -13,7 +13,8 @@ use super::scheduler::{Demand, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{
-    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, SPREAD_LOOKS_MAX,
+    SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{TICK, at_ticks};

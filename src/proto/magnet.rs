@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use sha1::{Digest, Sha1};
 use url::form_urlencoded;
 
 use super::file_ranges::FileRanges;
 use super::urls;
 use crate::base::ids::InfoHash;
 use crate::base::limits::{MAGNET_BYTES_MAX, MAGNET_PEERS_MAX, TRACKERS_MAX, WEB_SEEDS_MAX};
+use crate::hash::merkle::Hash;
+use crate::hash::sha256;
 
 /// A parsed link: what it names, and hints where to find it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +29,44 @@ pub struct Magnet {
     pub peers: Vec<MagnetPeer>,
     /// `so`: the files that are wanted, if not all (BEP 53).
     pub selection: Option<FileRanges>,
+}
+
+/// By what an info dictionary is known that nobody has yet: one hash or both (BEP 9, 52).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// Its SHA-1.
+    pub v1: Option<InfoHash>,
+    /// Its SHA-256.
+    pub v2: Option<Hash>,
+}
+
+/// What comes of comparing an info dictionary with what is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// It is the one, by all that is known of it.
+    Right,
+    /// It is another one.
+    Wrong,
+    /// It is the one by one hash and another by the other: no dictionary will ever be both.
+    Torn,
+}
+
+impl Topics {
+    /// Compares the raw bytes of a dictionary with them.
+    pub fn judge(&self, info: &[u8]) -> Match {
+        let v1 = self.v1.map(|wanted| Sha1::digest(info)[..] == wanted.0);
+        let v2 = self.v2.map(|wanted| sha256::digest(info) == wanted);
+        match (v1, v2) {
+            (Some(true), Some(true) | None) | (None, Some(true)) => Match::Right,
+            (Some(a), Some(b)) if a != b => Match::Torn,
+            _ => Match::Wrong,
+        }
+    }
+}
+
+/// What a v2 hash is cut to in handshakes and announces, where only so much has room (BEP 52).
+pub fn short(v2_hash: &Hash) -> InfoHash {
+    InfoHash(std::array::from_fn(|at| v2_hash[at]))
 }
 
 /// A peer that a link names.
@@ -73,6 +114,12 @@ pub enum MagnetError {
 }
 
 impl Magnet {
+    /// By what peers and trackers are asked for it first: those who know v1 alone know no other name. `None`
+    /// only of a link that was not parsed.
+    pub fn first_name(&self) -> Option<InfoHash> {
+        self.info_hash.or_else(|| self.v2_hash.as_ref().map(short))
+    }
+
     /// Parses a link. Unknown parts are ignored, hints that cannot be used are dropped.
     pub fn parse(link: &str) -> Result<Self, MagnetError> {
         if link.len() > MAGNET_BYTES_MAX {

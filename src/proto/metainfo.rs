@@ -31,11 +31,11 @@ mod whole;
 
 pub use build::{FileHashes, MetainfoBuilder, V2Builder, aligned, suggest_piece_bytes};
 pub use error::MetainfoError;
+pub use link::{Bare, Found};
 pub use paths::case_twins;
-pub use v2::{PieceTree, V2, V2File};
+pub use v2::{PieceTree, V2, V2File, WantedLayer};
 
 use tree::FileTree;
-use v2::Layers;
 
 /// One file of a torrent, in payload order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,23 +92,36 @@ impl FileEntry {
 impl Metainfo {
     /// Parses a whole .torrent file.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
-        Self::read(bytes, Layers::Needed)
-    }
-
-    /// Like [`parse`](Self::parse), for metadata from peers: piece layers may be missing, which only
-    /// [`V2::has_all_layers`] tells.
-    pub fn parse_without_layers(bytes: &[u8]) -> Result<Self, MetainfoError> {
-        Self::read(bytes, Layers::FromPeers)
-    }
-
-    fn read(bytes: &[u8], layers: Layers) -> Result<Self, MetainfoError> {
         if bytes.len() > METAINFO_BYTES_MAX {
             return Err(MetainfoError::TooLong { bytes: bytes.len() });
         }
-        Self::read_any_length(bytes, layers)
+        Reading::of(bytes)?.whole()
+    }
+}
+
+/// What bytes say that may be no whole torrent: piece layers may be absent.
+struct Reading {
+    metainfo: Metainfo,
+    /// Whether there was a word of piece layers at all.
+    has_layers: bool,
+}
+
+impl Reading {
+    /// A torrent, if nothing is missing. A hybrid from who had only a link comes without layers, and is what
+    /// its v1 part says.
+    fn whole(mut self) -> Result<Metainfo, MetainfoError> {
+        let bare = self.metainfo.v2.as_ref().and_then(|v2| v2.bare_files().next());
+        let Some(file) = bare else { return Ok(self.metainfo) };
+        if !self.has_layers && self.metainfo.has_v1() {
+            self.metainfo.v2 = None;
+            return Ok(self.metainfo);
+        }
+        let path = self.metainfo.files.get(file.index as usize).map(|file| paths::shown(&file.path));
+        Err(MetainfoError::MissingLayer { path: path.unwrap_or_default() })
     }
 
-    fn read_any_length(bytes: &[u8], layers: Layers) -> Result<Self, MetainfoError> {
+    /// Reads bytes of whatever length.
+    fn of(bytes: &[u8]) -> Result<Self, MetainfoError> {
         let root = bencode::parse(bytes, METAINFO_DEPTH_MAX, METAINFO_TOKENS_MAX)?;
         let info = root.get(b"info").ok_or(MetainfoError::Missing { key: "info" })?;
         let parts = parts(info)?;
@@ -130,13 +143,9 @@ impl Metainfo {
         let pieces = total_bytes.div_ceil(piece_bytes.into());
         check_piece_count(if parts == Parts::V2 { pieces } else { piece_hashes.len() as u64 }, pieces)?;
         let geometry = Geometry::new(total_bytes, piece_bytes);
-        // A hybrid from who had only a link comes without layers: its v1 part suffices.
-        let bare = parts == Parts::Both && root.get(b"piece layers").is_none();
-        let layers = if bare { Layers::FromPeers } else { layers };
-        let v2 = tree.map(|tree| v2::read((root, info), &tree, &files, geometry, layers)).transpose()?;
-        let v2 = v2.filter(|v2| !bare || v2.has_all_layers());
+        let v2 = tree.map(|tree| v2::read((root, info), &tree, &files, geometry)).transpose()?;
         let short = v2.as_ref().filter(|_| parts == Parts::V2).map(V2::short_info_hash);
-        Ok(Self {
+        let metainfo = Metainfo {
             info_hash: short.unwrap_or_else(|| InfoHash(Sha1::digest(info.raw()).into())),
             v2,
             name,
@@ -151,7 +160,8 @@ impl Metainfo {
             created_by: free_text(root, "created by.utf-8", "created by"),
             creation_date: root.get(b"creation date").and_then(Value::as_int),
             info: raw_info,
-        })
+        };
+        Ok(Self { metainfo, has_layers: root.get(b"piece layers").is_some() })
     }
 }
 

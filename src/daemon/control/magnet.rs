@@ -9,14 +9,15 @@ use crate::base::human::format_size;
 use crate::base::limits::METADATA_CONNECTIONS_MAX;
 use crate::daemon::cache_size::least_bytes;
 use crate::daemon::magnet::{Call, Said, converse};
+use crate::daemon::mse::methods;
 use crate::daemon::remembering;
-use crate::daemon::seeking::{Line, Seeking, farewell};
-use crate::engine::metadata_fetch::{FetchAction, PeerNumber};
-use crate::proto::metainfo::Metainfo;
+use crate::daemon::seeking::{Line, SeekAction, Seeking};
+use crate::engine::metadata_fetch::PeerNumber;
+use crate::proto::metainfo::{self, Bare, Metainfo, MetainfoError};
 use crate::proto::text;
 
 /// What became of a link.
-pub(super) type Found = Result<Arc<Metainfo>, String>;
+pub(super) type Found = Result<metainfo::Found, String>;
 
 /// Connections for metadata, over all links.
 pub(super) fn places() -> Rc<Semaphore> {
@@ -31,7 +32,7 @@ impl Control<'_> {
         let named = self.config.link_peers.iter().filter(|(of, _)| *of == hash).map(|&(_, peer)| peer);
         swarm.note_peers(Source::Operator, named, now);
         match swarm.metainfo.is_awaited() {
-            true => swarm.seeking = Some(Box::new(Seeking::new(hash))),
+            true => swarm.seeking = Some(Box::new(Seeking::new(hash, swarm.metainfo.topics()))),
             false => self.begin_start(id, true),
         }
     }
@@ -47,10 +48,11 @@ impl Control<'_> {
         while let Some(address) = seeking.has_room().then(|| swarm.roster.candidates.poll_dial(now)).flatten()
         {
             let (requests, inbox) = unbounded_channel();
-            let number = seeking.begin(Line { address, requests });
+            let number = seeking.begin(Line { address, requests, ready: false });
             let call = Call {
                 address,
-                info_hash: swarm.metainfo.info_hash,
+                manner: (swarm.roster.candidates.manner(address), methods(self.config.encryption)),
+                info_hash: seeking.name,
                 peer_id: self.shared.peer_id,
                 port: listens_at,
             };
@@ -61,7 +63,7 @@ impl Control<'_> {
                 converse(call, inbox, |said| drop(tell.send(Event::Said(id, number, said)))).await;
             });
         }
-        seeking.fetch.handle_tick(now);
+        seeking.handle_tick(now);
         self.carry_out(id, now);
     }
 
@@ -70,10 +72,6 @@ impl Control<'_> {
         let now = clock::now();
         let swarm = &mut self.swarms[id.0 as usize];
         let Some(seeking) = &mut swarm.seeking else { return };
-        // Of one that we have parted from nothing is listened to any more.
-        if !seeking.lines.contains_key(&number) {
-            return;
-        }
         if let Some((address, why)) = seeking.note(number, said, now) {
             swarm.roster.handle_gone(None, address, why, now);
         }
@@ -83,52 +81,54 @@ impl Control<'_> {
     fn carry_out(&mut self, id: TorrentId, now: Instant) {
         let swarm = &mut self.swarms[id.0 as usize];
         let Some(seeking) = &mut swarm.seeking else { return };
-        let mut whole = None;
-        while let Some(action) = seeking.fetch.poll_action() {
+        while let Some(action) = seeking.poll_action() {
             match action {
-                FetchAction::Request(peer, piece) => {
-                    if let Some(line) = seeking.lines.get(&peer) {
-                        let _ = line.requests.send(piece);
-                    }
+                SeekAction::Gone(address, why) => swarm.roster.handle_gone(None, address, why, now),
+                SeekAction::Info(info) => return self.settle(id, move |link| link.found(&info)),
+                SeekAction::Torn => {
+                    let why = "its btih and its btmh are not of one torrent: get the link again from where \
+                               it came, or leave out the one that is wrong";
+                    return self.found(id, Err(why.to_owned()));
                 }
-                FetchAction::Drop(peer, fault) => {
-                    seeking.fault = Some(fault);
-                    if let Some(line) = seeking.lines.remove(&peer) {
-                        tracing::debug!("{} {fault}", line.address);
-                        swarm.roster.handle_gone(None, line.address, farewell(fault), now);
+                SeekAction::Layers(bare, layers) => {
+                    if layers.is_none() {
+                        let name = swarm.metainfo.name.escape_debug();
+                        tracing::warn!("nobody gives the piece layers of {name}: it goes on by its v1 part");
                     }
+                    let make = move |link: &Metainfo| link.found_with(&bare, layers.as_ref());
+                    return self.settle(id, move |link| Ok(metainfo::Found::Whole(Box::new(make(link)?))));
                 }
-                FetchAction::Done(bytes) => whole = Some(bytes),
             }
-        }
-        if let Some(info) = whole {
-            for line in std::mem::take(&mut seeking.lines).into_values() {
-                swarm.roster.candidates.handle_parted(line.address, now);
-            }
-            self.settle_metadata(id, info);
         }
     }
 
-    /// Checks and keeps what was found, on the blocking pool.
-    fn settle_metadata(&self, id: TorrentId, info: Vec<u8>) {
+    /// Has `make` check what was found, and keeps it if it is whole, on the blocking pool.
+    fn settle(
+        &self,
+        id: TorrentId,
+        make: impl FnOnce(&Metainfo) -> Result<metainfo::Found, MetainfoError> + Send + 'static,
+    ) {
         let link = Arc::clone(&self.swarms[id.0 as usize].metainfo);
         let (state, dir, role) = (Arc::clone(&self.state), self.config.dir.clone(), self.config.role);
         let tell = self.tell.clone();
         tokio_uring::spawn(async move {
             let work = move || {
-                let found = link.found(&info).map_err(|error| error.to_string())?;
-                let mut kept = state.keep_info(link.info_hash, &info);
-                if role == Role::Relay {
-                    // A start without SOURCE knows it, too.
-                    let library = state.library(&dir);
-                    let torrent = found.to_torrent();
-                    let known = library.and_then(|mut library| library.remember(link.info_hash, &torrent));
-                    kept = kept.and_then(|()| known.map(|_| ()));
+                let found = make(&link).map_err(|error| error.to_string())?;
+                if let metainfo::Found::Whole(whole) = &found {
+                    let torrent = whole.to_torrent();
+                    let mut kept = state.keep_torrent(link.info_hash, &torrent);
+                    if role == Role::Relay {
+                        // A start without SOURCE knows it, too.
+                        let library = state.library(&dir);
+                        let known =
+                            library.and_then(|mut library| library.remember(whole.info_hash, &torrent));
+                        kept = kept.and_then(|()| known.map(|_| ()));
+                    }
+                    if let Err(error) = kept {
+                        tracing::warn!("the next start has to find this metadata again: {error}");
+                    }
                 }
-                if let Err(error) = kept {
-                    tracing::warn!("the next start has to find this metadata again: {error}");
-                }
-                Ok(Arc::new(found))
+                Ok(found)
             };
             let found = tokio::task::spawn_blocking(work).await;
             let found = found.unwrap_or_else(|error| Err(error.to_string()));
@@ -136,24 +136,34 @@ impl Control<'_> {
         });
     }
 
-    /// The torrent of a link is known: it starts, unless it cannot be used.
+    /// What a link names is known: it starts, unless its piece layers are missing, or it cannot be used.
     pub(super) fn found(&mut self, id: TorrentId, found: Found) {
+        let whole = match found {
+            Ok(metainfo::Found::Bare(bare)) => return self.await_layers(id, bare),
+            Ok(metainfo::Found::Whole(whole)) => Ok(Arc::new(*whole)),
+            Err(why) => Err(why),
+        };
+        let now = clock::now();
         let swarm = &mut self.swarms[id.0 as usize];
-        swarm.seeking = None;
-        let found = found.and_then(|metainfo| {
+        for address in swarm.seeking.take().into_iter().flat_map(|seeking| seeking.part()) {
+            swarm.roster.candidates.handle_parted(address, now);
+        }
+        let whole = whole.and_then(|metainfo: Arc<Metainfo>| {
             self.check_cache(&metainfo)?;
             let wanted = self.config.choose_files(&metainfo)?;
             let wanted = remembering::settle(&self.state, &self.config, &metainfo, wanted);
             Ok((metainfo, wanted))
         });
         let swarm = &mut self.swarms[id.0 as usize];
-        match found {
+        match whole {
             Ok((metainfo, wanted)) => {
                 swarm.wanted = wanted;
                 self.memory.keep_room_for(least_bytes(metainfo.geometry.chunks_per_piece()));
                 tracing::info!("found the metadata of {}", metainfo.name.escape_debug());
-                swarm.roster.candidates.set_encryption(self.config.encryption);
-                swarm.begin_found(metainfo, clock::now());
+                if let Some(mse) = &self.mse {
+                    metainfo.names().for_each(|name| mse.know(name));
+                }
+                swarm.begin_found(metainfo, now);
                 if self.phase == Phase::Running {
                     self.begin_start(id, true);
                 }
@@ -163,6 +173,25 @@ impl Control<'_> {
                 self.torrent_failed(id, NodeError::Metadata { name, why });
             }
         }
+    }
+
+    /// An info dictionary was found and checked, and peers have to give its piece layers, too (BEP 52).
+    fn await_layers(&mut self, id: TorrentId, bare: Box<Bare>) {
+        let now = clock::now();
+        let swarm = &mut self.swarms[id.0 as usize];
+        let Some(seeking) = &mut swarm.seeking else { return };
+        tracing::info!("looking for the piece layers of {}", swarm.metainfo.name.escape_debug());
+        let candidates = &mut swarm.roster.candidates;
+        if bare.private {
+            // Whoever named peers did not know, and is not listened to from here on.
+            candidates.forget_public();
+            swarm.metainfo = Arc::new(Metainfo { private: true, ..Metainfo::clone(&swarm.metainfo) });
+        }
+        for address in seeking.begin_layers(Arc::from(bare), |address| candidates.knows(address), now) {
+            candidates.handle_parted(address, now);
+        }
+        swarm.peer_at = now;
+        self.seek(id, now);
     }
 
     /// The cache was made before anybody knew how long the pieces are.

@@ -33,7 +33,8 @@ impl Control<'_> {
         };
         let metadata = |swarm: &Swarm| swarm.seeking.as_ref().is_some_and(|seeking| seeking.peers() > 0);
         for swarm in &mut self.swarms {
-            let needs_peers = swarm.is_fetching() || swarm.seeking.is_some();
+            let seeks = swarm.seeking.as_ref().is_some_and(|seeking| seeking.needs_peers());
+            let needs_peers = swarm.is_fetching() || seeks;
             if !needs_peers || connected(swarm) || metadata(swarm) {
                 swarm.peer_at = now;
             } else if now.since(swarm.peer_at) >= self.config.no_peers_timeout {

@@ -59,11 +59,10 @@ impl Digests {
 }
 
 impl PieceDigest {
-    /// Whether it is that of piece `piece`: by all that the torrent tells of it (a hybrid from a magnet
-    /// link may lack its piece layers), and by something at least.
+    /// Whether it is that of piece `piece`: by all that the torrent tells of it, and by something at least.
     pub fn fits(mut self, metainfo: &Metainfo, piece: u32) -> bool {
         let sha1 = metainfo.piece_hashes.get(piece as usize).map(|wanted| self.sha1 == Some(*wanted));
-        let tree = metainfo.v2.as_ref().and_then(|v2| v2.piece(piece)).filter(|tree| tree.root.is_some());
+        let tree = metainfo.v2.as_ref().and_then(|v2| v2.piece(piece));
         let leaves = tree.map(|tree| tree.verify(&mut self.leaves));
         match (sha1, leaves) {
             (None, None) => false,

@@ -1,4 +1,6 @@
 use super::*;
+use crate::base::ids::InfoHash;
+use crate::hash::{sha1, sha256};
 
 const PIECE: usize = METADATA_PIECE_BYTES as usize;
 
@@ -31,12 +33,13 @@ struct Rig {
     now: Instant,
     rounds: u32,
     done: Option<Vec<u8>>,
+    torn: bool,
 }
 
 impl Rig {
     fn new(bytes: usize) -> Self {
         let metadata: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
-        let wanted = InfoHash(Sha1::digest(&metadata).into());
+        let wanted = Topics { v1: Some(InfoHash(sha1::digest(&metadata))), v2: None };
         Self {
             metadata,
             fetch: MetadataFetch::new(wanted),
@@ -45,6 +48,7 @@ impl Rig {
             now: Instant(0) + Span::from_secs(100),
             rounds: 0,
             done: None,
+            torn: false,
         }
     }
 
@@ -73,6 +77,7 @@ impl Rig {
                     assert_eq!(self.dropped.insert(peer, fault), None, "{peer} is dropped twice");
                 }
                 FetchAction::Done(bytes) => self.done = Some(bytes),
+                FetchAction::Torn => self.torn = true,
             }
         }
     }
@@ -146,6 +151,31 @@ fn one_honest_peer_is_enough_whatever_the_size() {
     }
 }
 
+/// A link names it by SHA-1, by SHA-256 or by both (BEP 52).
+#[test]
+fn t23_what_has_two_hashes_is_right_by_both_or_of_no_use_to_anybody() {
+    let metadata = Rig::new(PIECE + 1).metadata;
+    let (v1, v2) = (InfoHash(sha1::digest(&metadata)), sha256::digest(&metadata));
+    let (other_v1, other_v2) = (InfoHash([7; 20]), [7; 32]);
+    for (wanted, found, torn) in [
+        ((Some(v1), None), true, false),
+        ((None, Some(v2)), true, false),
+        ((Some(v1), Some(v2)), true, false),
+        ((Some(v1), Some(other_v2)), false, true),
+        ((Some(other_v1), Some(v2)), false, true),
+        ((Some(other_v1), Some(other_v2)), false, false),
+        ((None, Some(other_v2)), false, false),
+    ] {
+        let mut rig = Rig::new(metadata.len());
+        rig.fetch = MetadataFetch::new(Topics { v1: wanted.0, v2: wanted.1 });
+        rig.join(1, Kind::Honest);
+        rig.run(10);
+        assert_eq!((rig.done.is_some(), rig.torn, rig.fetch.is_done()), (found, torn, found || torn));
+        let blamed = !found && !torn;
+        assert_eq!(rig.dropped.get(&1), blamed.then_some(&Fault::Lied), "nobody is to blame for the link");
+    }
+}
+
 #[test]
 fn p30_so_many_requests_are_outstanding_and_no_more() {
     for pieces in [METADATA_REQUESTS_OUT - 1, METADATA_REQUESTS_OUT, METADATA_REQUESTS_OUT + 1] {
@@ -204,7 +234,7 @@ fn p30_metadata_has_so_many_bytes_and_no_more() {
         (Some(0), false),
         (None, false),
     ] {
-        let mut fetch = MetadataFetch::new(InfoHash([0; 20]));
+        let mut fetch = MetadataFetch::new(Topics { v1: Some(InfoHash([0; 20])), v2: None });
         fetch.handle_ready(1, size, Instant(0));
         let action = fetch.poll_action();
         match taken {

@@ -1,23 +1,54 @@
 //! From a magnet link (BEP 9) to the torrent that it names.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::build::strings;
-use super::v2::Layers;
-use super::{Metainfo, MetainfoError};
+use super::{Metainfo, MetainfoError, Reading, V2, V2File, WantedLayer};
 use crate::base::geometry::Geometry;
+use crate::base::ids::InfoHash;
 use crate::base::limits::METAINFO_BYTES_MAX;
 use crate::base::piece_hashes::PieceHashes;
 use crate::base::units::BLOCK_BYTES;
+use crate::hash::merkle::Hash;
 use crate::proto::bencode::Item;
-use crate::proto::magnet::Magnet;
+use crate::proto::magnet::{Magnet, Match, Topics};
+
+/// What a piece layer takes in a .torrent file beside its hashes, with room to spare: its root, two lengths,
+/// and what stands around all layers.
+const LAYER_KEY_BYTES: usize = 96;
+
+/// What an info dictionary that was found comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A whole torrent.
+    Whole(Box<Metainfo>),
+    /// One whose piece layers are to be had from peers first.
+    Bare(Box<Bare>),
+}
+
+/// An info dictionary of v2 that was found and checked; only [`Metainfo::found_with`] makes a torrent of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bare {
+    /// The dictionary.
+    pub info: Bytes,
+    /// By what peers know it that speak v2.
+    pub v2_name: InfoHash,
+    /// Only its trackers may name peers (BEP 27).
+    pub private: bool,
+    /// What is missing, each layer once.
+    pub layers: Vec<WantedLayer>,
+    /// Whether its v1 part is of use without them: of a hybrid that its link names for v1.
+    pub has_v1: bool,
+}
 
 impl Metainfo {
-    /// What a link tells of a torrent, until its info dictionary is found: hash, trackers, web seeds and a
+    /// What a link tells of a torrent, until its info dictionary is found: hashes, trackers, web seeds and a
     /// name to show. It has neither files nor pieces, and [`is_awaited`](Self::is_awaited) says so. `None` if
-    /// the link has no v1 info-hash.
+    /// the link has no hash, which none lacks that was parsed.
     pub fn of_link(magnet: &Magnet) -> Option<Self> {
-        let info_hash = magnet.info_hash?;
+        let info_hash = magnet.first_name()?;
         Some(Self {
             info_hash,
             name: magnet.name.clone().unwrap_or_else(|| info_hash.to_hex()),
@@ -33,7 +64,7 @@ impl Metainfo {
             created_by: None,
             creation_date: None,
             info: Bytes::new(),
-            v2: None,
+            v2: magnet.v2_hash.map(|info_hash| V2 { info_hash, files: Vec::new() }),
         })
     }
 
@@ -42,23 +73,81 @@ impl Metainfo {
         self.info.is_empty()
     }
 
-    /// The torrent whose info dictionary was found: every check of a .torrent file, and the trackers and web
-    /// seeds of `self`. The caller has compared the hash.
-    pub fn found(&self, info: &[u8]) -> Result<Self, MetainfoError> {
+    /// By what its info dictionary is known, of a link.
+    pub fn topics(&self) -> Topics {
+        let v2 = self.v2.as_ref();
+        let only_v2 = v2.is_some_and(|v2| v2.short_info_hash() == self.info_hash);
+        Topics { v1: (!only_v2).then_some(self.info_hash), v2: v2.map(|v2| v2.info_hash) }
+    }
+
+    /// What the info dictionary that was found comes to: every check of a .torrent file, and the trackers and
+    /// web seeds of `self`. The caller has compared the hashes.
+    pub fn found(&self, info: &[u8]) -> Result<Found, MetainfoError> {
         if info.len() > METAINFO_BYTES_MAX {
             return Err(MetainfoError::TooLong { bytes: info.len() });
         }
-        let mut found = Self::read_any_length(&[b"d4:info", info, b"e"].concat(), Layers::Needed)?;
-        if found.info != info {
+        let reading = Reading::of(&[b"d4:info", info, b"e"].concat())?;
+        if reading.metainfo.info != info {
             // A dictionary and something behind it.
             return Err(MetainfoError::Malformed { key: "info" });
         }
-        found.trackers.clone_from(&self.trackers);
-        found.web_seeds.clone_from(&self.web_seeds);
-        Ok(found)
+        let by_v1 = self.topics().v1.is_some();
+        let Some(v2) = &reading.metainfo.v2 else {
+            // By its v2 hash nobody knows a torrent of v1.
+            let missing = MetainfoError::Missing { key: "info.meta version" };
+            return if by_v1 { reading.whole().map(|found| self.adopt(found)) } else { Err(missing) };
+        };
+        let layers: BTreeMap<Hash, WantedLayer> =
+            v2.bare_files().map(|file| (file.pieces_root, file.wanted_layer())).collect();
+        let of_layer = |layer: &WantedLayer| LAYER_KEY_BYTES + layer.hashes() as usize * size_of::<Hash>();
+        let bytes = info.len() + layers.values().map(of_layer).sum::<usize>();
+        let (v2_name, private) = (v2.short_info_hash(), reading.metainfo.private);
+        let has_v1 = reading.metainfo.has_v1() && by_v1;
+        if layers.is_empty() || bytes > METAINFO_BYTES_MAX && has_v1 {
+            return reading.whole().map(|found| self.adopt(found));
+        }
+        if bytes > METAINFO_BYTES_MAX {
+            return Err(MetainfoError::TooLong { bytes });
+        }
+        let (info, layers) = (reading.metainfo.info, layers.into_values().collect());
+        Ok(Found::Bare(Box::new(Bare { info, v2_name, private, layers, has_v1 })))
     }
 
-    /// A .torrent file that says the same: info dictionary, trackers and web seeds.
+    /// The torrent of an info dictionary and the piece layers that it lacks, by their roots: as it would be
+    /// read from a .torrent file that has them. Without any a hybrid is its v1 part.
+    pub fn found_with(
+        &self,
+        bare: &Bare,
+        layers: Option<&BTreeMap<Hash, Vec<Hash>>>,
+    ) -> Result<Self, MetainfoError> {
+        let mut torrent = [b"d4:info", &bare.info[..]].concat();
+        if let Some(layers) = layers {
+            encode_layers(layers.iter().map(|(root, layer)| (root, &layer[..])), &mut torrent);
+        }
+        torrent.push(b'e');
+        Self::parse(&torrent).map(|found| self.adopted(found))
+    }
+
+    /// The torrent that was kept for this link, from the bytes of its .torrent file; `None` if it is another
+    /// one.
+    pub fn recalled(&self, torrent: &[u8]) -> Result<Option<Self>, MetainfoError> {
+        let found = Reading::of(torrent)?.whole()?;
+        let right = self.topics().judge(&found.info) == Match::Right;
+        Ok(right.then(|| self.adopted(found)))
+    }
+
+    fn adopt(&self, found: Self) -> Found {
+        Found::Whole(Box::new(self.adopted(found)))
+    }
+
+    /// `found` with the trackers and web seeds of a link.
+    fn adopted(&self, mut found: Self) -> Self {
+        found.trackers.clone_from(&self.trackers);
+        found.web_seeds.clone_from(&self.web_seeds);
+        found
+    }
+
+    /// A .torrent file that says the same: info dictionary, piece layers, trackers and web seeds.
     pub fn to_torrent(&self) -> Vec<u8> {
         let mut out = b"d".to_vec();
         if !self.trackers.is_empty() {
@@ -68,6 +157,11 @@ impl Metainfo {
         }
         out.extend_from_slice(b"4:info");
         out.extend_from_slice(&self.info);
+        if let Some(v2) = &self.v2 {
+            // One piece is its own layer, and is not told.
+            let long = v2.files.iter().filter(|file| file.pieces.len() > 1);
+            encode_layers(long.map(|V2File { pieces_root, layer, .. }| (pieces_root, &layer[..])), &mut out);
+        }
         if !self.web_seeds.is_empty() {
             out.extend_from_slice(b"8:url-list");
             strings(&self.web_seeds).encode(&mut out);
@@ -75,6 +169,13 @@ impl Metainfo {
         out.push(b'e');
         out
     }
+}
+
+/// Appends `piece layers` of a .torrent file, key and value.
+fn encode_layers<'a>(layers: impl Iterator<Item = (&'a Hash, &'a [Hash])>, out: &mut Vec<u8>) {
+    let layers = layers.map(|(root, layer)| (&root[..], Item::Bytes(layer.as_flattened())));
+    out.extend_from_slice(b"12:piece layers");
+    Item::Dict(layers.collect()).encode(out);
 }
 
 #[cfg(test)]
@@ -89,11 +190,19 @@ mod tests {
         Metainfo::of_link(&Magnet::parse(text).unwrap()).unwrap()
     }
 
+    /// What is whole as soon as its info dictionary is found.
+    fn whole(info: &[u8]) -> Metainfo {
+        match link().found(info) {
+            Ok(Found::Whole(whole)) => *whole,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_link_is_awaited_and_what_is_found_has_its_trackers_and_web_seeds() {
         let link = link();
         assert!(link.is_awaited() && link.geometry.piece_count() == 0 && link.name == "n");
-        let found = link.found(INFO).unwrap();
+        let found = whole(INFO);
         assert!(!found.is_awaited());
         assert_eq!((&found.name[..], &found.info[..]), ("a", INFO));
         assert_eq!(found.trackers, [["http://a/"], ["udp://b:1"]]);
@@ -102,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_written_as_a_torrent_is_read_as_the_same() {
-        let found = link().found(INFO).unwrap();
+        let found = whole(INFO);
         let read = Metainfo::parse(&found.to_torrent()).unwrap();
         assert_eq!(read, found);
         let bare = Metainfo { trackers: Vec::new(), web_seeds: Vec::new(), ..found };

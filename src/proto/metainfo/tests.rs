@@ -8,6 +8,7 @@ use crate::base::limits::{PATH_BYTES_MAX, URL_BYTES_MAX};
 use crate::proto::bencode::{Flaw, Item};
 
 mod conformance;
+mod link;
 mod paths;
 mod v2;
 

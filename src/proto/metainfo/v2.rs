@@ -12,6 +12,7 @@ use crate::base::units::BLOCK_BYTES;
 use crate::hash::merkle::{self, Hash, Shape};
 use crate::hash::sha256;
 use crate::proto::bencode::Value;
+use crate::proto::magnet::short;
 
 const LAYERS: &str = "piece layers";
 
@@ -39,8 +40,8 @@ pub struct V2File {
     pub shape: Shape,
     /// The layer of the tree of which `layer` holds the nodes.
     pub layer_height: u32,
-    /// The root of the subtree of each piece, checked against `pieces_root`; empty while it is still to be
-    /// had from peers. Of a file of one piece it is the file's root.
+    /// The root of the subtree of each piece, checked against `pieces_root`. Of a file of one piece it is the
+    /// file's root.
     pub layer: Vec<Hash>,
 }
 
@@ -53,24 +54,33 @@ pub struct PieceTree {
     pub length: u32,
     /// Layers from the leaves up to `root`.
     pub height: u32,
-    /// The root over its leaves; `None` while the file's piece layer is not known.
-    pub root: Option<Hash>,
+    /// The root over its leaves.
+    pub root: Hash,
 }
 
-/// Whether a torrent must come with its piece layers.
+/// A piece layer that is to be had from peers, since an info dictionary does not bring it (BEP 9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layers {
-    /// A .torrent file.
-    Needed,
-    /// Metadata from peers (BEP 9), who give the layers, too.
-    FromPeers,
+pub struct WantedLayer {
+    /// The root of the file's tree.
+    pub root: Hash,
+    /// Size of the tree.
+    pub shape: Shape,
+    /// Layers from the leaves up to the wanted one.
+    pub height: u32,
+}
+
+impl WantedLayer {
+    /// Its hashes: one for each piece of the file.
+    pub const fn hashes(&self) -> u32 {
+        self.shape.nodes(self.height) as u32
+    }
 }
 
 impl super::Metainfo {
     /// By what peers, trackers and the DHT know it: a hybrid torrent has two names (BEP 52), and a swarm by
     /// each.
     pub fn names(&self) -> impl Iterator<Item = InfoHash> {
-        let second = self.v2.as_ref().filter(|_| self.has_v1()).map(V2::short_info_hash);
+        let second = self.v2.as_ref().map(V2::short_info_hash).filter(|name| *name != self.info_hash);
         std::iter::once(self.info_hash).chain(second)
     }
 }
@@ -87,9 +97,9 @@ impl V2 {
         self.file_of(piece)?.piece(piece)
     }
 
-    /// Whether no piece layer is still to be had from peers.
-    pub fn has_all_layers(&self) -> bool {
-        self.files.iter().all(|file| !file.layer.is_empty())
+    /// Files of which no piece layer was found: there are none once a torrent is whole.
+    pub(super) fn bare_files(&self) -> impl Iterator<Item = &V2File> {
+        self.files.iter().filter(|file| file.layer.is_empty())
     }
 
     /// `info_hash` in hexadecimal.
@@ -99,7 +109,7 @@ impl V2 {
 
     /// What stands for `info_hash` in handshakes and announces.
     pub fn short_info_hash(&self) -> InfoHash {
-        InfoHash(std::array::from_fn(|at| self.info_hash[at]))
+        short(&self.info_hash)
     }
 }
 
@@ -110,17 +120,13 @@ impl V2File {
         let left =
             self.length.checked_sub(u64::from(number) * self.piece_bytes()).filter(|&left| left > 0)?;
         let height = self.layer_height;
-        let root = self.layer.get(number as usize).copied();
+        let root = *self.layer.get(number as usize)?;
         Some(PieceTree { file: self.index, length: left.min(self.piece_bytes()) as u32, height, root })
     }
 
-    /// Takes a piece layer that peers gave, if it is the one of this file.
-    pub fn set_layer(&mut self, layer: Vec<Hash>) -> bool {
-        let fits = self.is_layer(&layer);
-        if fits {
-            self.layer = layer;
-        }
-        fits
+    /// What is to be asked for.
+    pub(super) const fn wanted_layer(&self) -> WantedLayer {
+        WantedLayer { root: self.pieces_root, shape: self.shape, height: self.layer_height }
     }
 
     fn is_layer(&self, layer: &[Hash]) -> bool {
@@ -139,41 +145,33 @@ impl PieceTree {
     /// Whether `leaves` (overwritten) are those of the piece: one for each begun block.
     pub fn verify(&self, leaves: &mut [Hash]) -> bool {
         let wanted = self.length.div_ceil(BLOCK_BYTES);
-        leaves.len() == wanted as usize
-            && self.root.is_some()
-            && merkle::root(leaves, 0, self.height) == self.root
+        leaves.len() == wanted as usize && merkle::root(leaves, 0, self.height) == Some(self.root)
     }
 }
 
 /// Puts together what the tree and the piece layers say about `files`: those of the v1 part, or the tree's
-/// own.
+/// own. Layers that are absent are left empty.
 pub(super) fn read(
     (root, info): (Value<'_>, Value<'_>),
     tree: &FileTree,
     files: &[FileEntry],
     geometry: Geometry,
-    layers: Layers,
 ) -> Result<V2, MetainfoError> {
     let mut files = place(tree, files, geometry)?;
     let mut known = layers_by_root(root)?;
     for file in &mut files {
         let root = file.pieces_root;
-        let path = || shown(tree, root);
         if file.pieces.len() == 1 {
             file.layer = vec![file.pieces_root];
             continue;
         }
-        match known.get_mut(&root[..]) {
-            Some((bytes, used)) => {
-                *used = true;
-                let (hashes, rest) = bytes.as_chunks::<32>();
-                if !rest.is_empty() || !file.set_layer(hashes.to_vec()) {
-                    return Err(MetainfoError::WrongLayer { path: path() });
-                }
-            }
-            None if layers == Layers::Needed => return Err(MetainfoError::MissingLayer { path: path() }),
-            None => {}
+        let Some((bytes, used)) = known.get_mut(&root[..]) else { continue };
+        *used = true;
+        let (hashes, rest) = bytes.as_chunks::<32>();
+        if !rest.is_empty() || !file.is_layer(hashes) {
+            return Err(MetainfoError::WrongLayer { path: shown(tree, root) });
         }
+        file.layer = hashes.to_vec();
     }
     if known.values().any(|(_, used)| !used) {
         return Err(MetainfoError::Malformed { key: LAYERS });

@@ -6,7 +6,7 @@ use crate::hash::merkle::{self, Hash};
 use crate::hash::{sha1, sha256};
 use crate::proto::metainfo::build::aligned;
 
-const PIECE: u32 = 32 << 10;
+pub(super) const PIECE: u32 = 32 << 10;
 
 /// Bytes of a file without a pattern that repeats with the block.
 fn content(name: &str, length: usize) -> Vec<u8> {
@@ -14,7 +14,7 @@ fn content(name: &str, length: usize) -> Vec<u8> {
 }
 
 /// Files below `dir`, sorted, as `troc create` would put them together.
-fn made(names: &[(&str, usize)], hybrid: bool) -> V2Builder {
+pub(super) fn made(names: &[(&str, usize)], hybrid: bool) -> V2Builder {
     let path = |name: &str| std::iter::once("dir").chain(name.split('/')).map(str::to_owned).collect();
     let file =
         |(name, length): &(&str, usize)| FileEntry { path: path(name), length: *length as u64, pad: false };
@@ -49,7 +49,7 @@ fn made(names: &[(&str, usize)], hybrid: bool) -> V2Builder {
     V2Builder { common, hashes: hashes.collect() }
 }
 
-const FILES: &[(&str, usize)] = &[
+pub(super) const FILES: &[(&str, usize)] = &[
     ("a", 2 * PIECE as usize),
     ("b", PIECE as usize + 1),
     ("empty", 0),
@@ -118,7 +118,7 @@ fn check_pieces(metainfo: &Metainfo) {
         next = file.pieces.end;
         let lengths = file.pieces.clone().map(|piece| u64::from(v2.piece(piece).unwrap().length));
         assert_eq!(lengths.sum::<u64>(), file.length);
-        assert!(file.layer.is_empty() || file.layer.len() == file.pieces.len());
+        assert_eq!(file.layer.len(), file.pieces.len());
     }
     assert_eq!(metainfo.geometry.piece_count(), next);
 }
@@ -414,23 +414,6 @@ fn t21_layers_of_no_file_and_none_for_a_long_file_are_refused() {
     }
     let long = with_tree(Item::dict([("a", leaf(16385, Some(ROOT)))]), Item::dict([]));
     assert_eq!(error(&long), MetainfoError::MissingLayer { path: "a".to_owned() });
-    let mut metainfo = Metainfo::parse_without_layers(&long).unwrap();
-    let v2 = metainfo.v2.as_mut().unwrap();
-    assert!(!v2.has_all_layers() && v2.piece(1).is_some_and(|piece| piece.root.is_none()));
-    assert!(!v2.files[0].set_layer(vec![[1; 32]; 2]) && !v2.has_all_layers());
-}
-
-#[test]
-fn layers_that_peers_give_are_taken_once_they_lead_to_the_root() {
-    let (_, whole) = made(FILES, false).build().unwrap();
-    let info = &whole.info[..];
-    let mut metainfo = Metainfo::parse_without_layers(&[b"d4:info", info, b"e"].concat()).unwrap();
-    let (v2, known) = (metainfo.v2.as_mut().unwrap(), whole.v2.as_ref().unwrap());
-    for (file, known) in v2.files.iter_mut().zip(&known.files).filter(|(file, _)| file.layer.is_empty()) {
-        assert!(!file.set_layer(known.layer[1..].to_vec()) && file.set_layer(known.layer.clone()));
-    }
-    assert!(v2.has_all_layers());
-    assert_eq!(*v2, *known);
 }
 
 /// A hybrid of the v1 list and the tree, with as many hashes as `pieces`.
@@ -523,8 +506,7 @@ proptest! {
             damaged(made(&FILES[..count], is_hybrid).build().unwrap().0)
         }),
     ) {
-        let both = [Metainfo::parse(&bytes), Metainfo::parse_without_layers(&bytes)];
-        for metainfo in both.into_iter().flatten() {
+        if let Ok(metainfo) = Metainfo::parse(&bytes) {
             paths::check_safe(&metainfo)?;
             check_pieces(&metainfo);
             let wanted = if metainfo.has_v1() { metainfo.geometry.piece_count() as usize } else { 0 };
