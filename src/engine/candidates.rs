@@ -257,13 +257,24 @@ impl Candidates {
 
     /// Something is missing again: peers that were of no use may be now.
     pub fn handle_wanting(&mut self, now: Instant) {
+        self.hasten(now, |source| waits(source).0);
+    }
+
+    /// The metadata of a link is there: peers that had none, and those that turned us away, may be dialled
+    /// at once.
+    pub fn handle_metadata(&mut self, now: Instant) {
+        self.hasten(now, |_| Span::ZERO);
+    }
+
+    /// Nobody waits for longer than that.
+    fn hasten(&mut self, now: Instant, most: impl Fn(Source) -> Span) {
         for (address, candidate) in &mut self.known {
-            let (first, _) = waits(candidate.source);
+            let latest = now + most(candidate.source);
             if let State::Waiting(at) = &mut candidate.state
-                && *at > now + first
+                && *at > latest
             {
                 self.waiting.remove(&(*at, candidate.rank, *address));
-                *at = now + first;
+                *at = latest;
                 self.waiting.insert((*at, candidate.rank, *address));
             }
         }
@@ -501,5 +512,16 @@ mod tests {
         assert_eq!(candidates.poll_timeout(), Some(Instant(0) + USELESS_WAIT));
         candidates.handle_wanting(Instant(0));
         assert_eq!(candidates.poll_timeout(), Some(Instant(0) + OPERATOR_WAITS.0));
+    }
+
+    #[test]
+    fn who_turned_us_away_is_dialled_at_once_when_the_metadata_is_there() {
+        let mut candidates = Candidates::default();
+        candidates.add(address(1), Source::Tracker, Instant(0));
+        assert_eq!(candidates.poll_dial(Instant(0)), Some(address(1)));
+        candidates.handle_gone(address(1), Farewell::DialFailed, Instant(0));
+        assert_eq!(candidates.poll_dial(Instant(0)), None);
+        candidates.handle_metadata(Instant(0));
+        assert_eq!(candidates.poll_dial(Instant(0)), Some(address(1)));
     }
 }

@@ -96,7 +96,8 @@ impl Control<'_> {
         };
         let wants = match &swarm.live {
             Some(live) => swarm.is_fetching() && peers(live) < PEERS_ENOUGH,
-            None => swarm.seeking.is_some() || matches!(self.config.role, Role::Get { .. }),
+            None if swarm.seeking.is_some() => return Need::Metadata,
+            None => matches!(self.config.role, Role::Get { .. }),
         };
         if wants { Need::Peers } else { Need::Presence }
     }

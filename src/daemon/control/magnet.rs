@@ -163,6 +163,7 @@ impl Control<'_> {
                 if let Some(mse) = &self.mse {
                     metainfo.names().for_each(|name| mse.know(name));
                 }
+                swarm.roster.candidates.handle_metadata(now);
                 swarm.begin_found(metainfo, now);
                 if self.phase == Phase::Running {
                     self.begin_start(id, true);

@@ -1,9 +1,10 @@
 //! Which torrent is looked up when, and announced how often; sans-io.
 //!
 //! A torrent that is new is looked up at once. Then every quarter of an hour, and more often while its peers
-//! are few: after ten seconds, then twice as long each time. So many walks go on at once; those whose peers
-//! are few come first, but not on all places, so that thousands of sleeping torrents are announced slowly
-//! and all the same.
+//! are few: after ten seconds, then twice as long each time. One that was a link is looked up anew once its
+//! metadata is there: who else began then with a link turned others away, as it did itself. So many walks go
+//! on at once; those whose peers are few come first, but not on all places, so that thousands of sleeping
+//! torrents are announced slowly and all the same.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,10 +20,18 @@ use crate::base::time::{Instant, Span};
 /// What a torrent needs of discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Need {
+    /// Peers: only its magnet link is known.
+    Metadata,
     /// Peers: it has few of them, and something is missing.
     Peers,
     /// To be found by others.
     Presence,
+}
+
+impl Need {
+    const fn is_hungry(self) -> bool {
+        matches!(self, Self::Metadata | Self::Peers)
+    }
 }
 
 #[derive(Debug)]
@@ -78,7 +87,8 @@ impl Schedule {
             entry.port = port;
             if need == Need::Peers && before != need {
                 entry.hungry_wait = DHT_HUNGRY_WAIT;
-                entry.due = entry.due.min(now + DHT_HUNGRY_WAIT);
+                let wait = if before == Need::Metadata { Span::ZERO } else { DHT_HUNGRY_WAIT };
+                entry.due = entry.due.min(now + wait);
             }
             entry.need = need;
             let due = entry.due;
@@ -135,7 +145,7 @@ impl Schedule {
         let announce = entry.port.filter(|_| entry.announced_at.is_none_or(old));
         self.queue(need).remove(&(due, info_hash));
         self.walking += 1;
-        self.walking_hungry += usize::from(need == Need::Peers);
+        self.walking_hungry += usize::from(need.is_hungry());
         Some(Aim::Peers { info_hash, announce })
     }
 
@@ -152,8 +162,9 @@ impl Schedule {
         let usual = Span(DHT_ANNOUNCE_INTERVAL.0 - jitter.0);
         let wait = match (answers, entry.need) {
             (1.., _) if entry.port != port && entry.announced_at.is_none() => Span::ZERO,
+            (1.., Need::Peers) if began_with == Need::Metadata => Span::ZERO,
             (0, _) => doubled(&mut entry.silent_wait, DHT_SILENT_WAIT_MAX),
-            (_, Need::Peers) => doubled(&mut entry.hungry_wait, usual),
+            (_, Need::Metadata | Need::Peers) => doubled(&mut entry.hungry_wait, usual),
             (_, Need::Presence) => usual,
         };
         if answers > 0 {
@@ -197,12 +208,12 @@ impl Schedule {
 
     fn walk_ended(&mut self, need: Need) {
         self.walking -= 1;
-        self.walking_hungry -= usize::from(need == Need::Peers);
+        self.walking_hungry -= usize::from(need.is_hungry());
     }
 
     const fn queue(&mut self, need: Need) -> &mut BTreeSet<(Instant, InfoHash)> {
         match need {
-            Need::Peers => &mut self.hungry,
+            Need::Metadata | Need::Peers => &mut self.hungry,
             Need::Presence => &mut self.present,
         }
     }
@@ -330,6 +341,28 @@ mod tests {
             assert_eq!(schedule.poll(NOW), aim(Some(5)), "{walking}");
             schedule.handle_done(hash(1), 8, 8, NOW);
             assert_eq!(schedule.poll(NOW), None);
+        }
+    }
+
+    #[test]
+    fn a_link_is_looked_up_anew_once_its_metadata_is_there() {
+        // While it is walked towards, or between two walks.
+        for walking in [true, false] {
+            let mut schedule = Schedule::new(1);
+            schedule.want(hash(1), Some(1), Need::Metadata, NOW);
+            assert!(schedule.poll(NOW).is_some());
+            if walking {
+                schedule.want(hash(1), Some(1), Need::Peers, NOW);
+            }
+            schedule.handle_done(hash(1), 8, 8, NOW);
+            if !walking {
+                assert_eq!(schedule.poll_timeout(), Some(NOW + DHT_HUNGRY_WAIT));
+                schedule.want(hash(1), Some(1), Need::Peers, NOW);
+            }
+            assert!(schedule.poll(NOW).is_some(), "{walking}");
+            schedule.handle_done(hash(1), 8, 0, NOW);
+            assert_eq!(schedule.poll_timeout(), Some(NOW + DHT_HUNGRY_WAIT));
+            assert_eq!(schedule.walking_hungry, 0);
         }
     }
 
