@@ -257,17 +257,17 @@ impl Candidates {
 
     /// Something is missing again: peers that were of no use may be now.
     pub fn handle_wanting(&mut self, now: Instant) {
-        self.hasten(now, |source| waits(source).0);
+        self.hasten_all(now, |source| waits(source).0);
     }
 
     /// The metadata of a link is there: peers that had none, and those that turned us away, may be dialled
     /// at once.
     pub fn handle_metadata(&mut self, now: Instant) {
-        self.hasten(now, |_| Span::ZERO);
+        self.hasten_all(now, |_| Span::ZERO);
     }
 
     /// Nobody waits for longer than that.
-    fn hasten(&mut self, now: Instant, most: impl Fn(Source) -> Span) {
+    fn hasten_all(&mut self, now: Instant, most: impl Fn(Source) -> Span) {
         for (address, candidate) in &mut self.known {
             let latest = now + most(candidate.source);
             if let State::Waiting(at) = &mut candidate.state
