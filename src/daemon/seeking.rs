@@ -94,7 +94,10 @@ impl Seeking {
 
     /// Whether one more peer may be dialled.
     pub fn has_room(&self) -> bool {
-        let done = self.lacking.as_ref().map_or(self.fetch.is_done(), |lacking| lacking.fetch.is_done());
+        let done = match &self.lacking {
+            Some(lacking) => lacking.fetch.is_done(),
+            None => self.fetch.is_done(),
+        };
         !done && self.lines.len() < METADATA_PEERS_MAX
     }
 

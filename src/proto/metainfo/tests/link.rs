@@ -151,7 +151,7 @@ fn t25_layers_beyond_the_length_of_a_torrent_are_not_asked_for() {
         let info = [head, format!("1:z{filler}:").as_bytes(), &vec![b'z'; filler], tail].concat();
         assert_eq!(info.len() + layers, bytes);
         // Nobody compares them here.
-        let (info_hash, v2_hash) = (hybrid.then_some(InfoHash([7; 20])), Some([7; 32]));
+        let (info_hash, v2_hash) = (hybrid.then_some(InfoHash([8; 20])), Some([7; 32]));
         (Metainfo::of_link(&Magnet { info_hash, v2_hash, ..Magnet::default() }).unwrap(), info, whole)
     };
     for (bytes, taken) in
