@@ -40,7 +40,10 @@ impl Hearsay {
                 continue;
             }
             let news = !self.named.contains_key(&address);
-            if !(news && self.has_room(group, stranger)) && !std::mem::replace(&mut looked, true) {
+            let fits = news && self.has_room(group, stranger);
+            // Looking for places that nobody needs any more takes a walk: once for what one peer names.
+            if !fits && !looked {
+                looked = true;
                 self.forget(&taken, candidates, grouping);
             }
             if self.named.contains_key(&address) || !self.has_room(group, stranger) {

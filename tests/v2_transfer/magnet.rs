@@ -1,4 +1,5 @@
 //! Magnet links to v2 and hybrid torrents: the info dictionary by either hash, then piece layers from peers.
+#![allow(clippy::disallowed_methods, reason = "a peer on the wire has a thread")]
 
 use std::path::Path;
 use std::process::Stdio;
