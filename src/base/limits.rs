@@ -84,7 +84,7 @@ pub const METADATA_TURNS_MAX: u32 = 4;
 /// have for each of `PIECES_MAX` pieces.
 pub const METADATA_OTHER_BYTES_MAX: u64 = 32 << 20;
 
-// ---- Peer wire (threats P1 to P42) ----
+// ---- Peer wire (threats P1 to P45) ----
 
 /// Longest message but `piece` and `bitfield`.
 pub const MESSAGE_BYTES_MAX: u32 = 64 << 10;
@@ -109,7 +109,7 @@ pub const LEAF_BYTES_PER_ASK_BYTE: u64 = 4;
 pub const HASH_ANSWERS_WAITING_BYTES_MAX: usize = 128 << 10;
 /// How long a hash request waits for a piece to be read before it is rejected, and ours for an answer.
 pub const HASH_PATIENCE: Span = Span::from_secs(5);
-/// Peers that are asked in turn for the leaves of a piece that failed.
+/// Peers that are asked in turn for the leaves of a piece that failed, or is begun.
 pub const INQUEST_WITNESSES_MAX: usize = 3;
 /// Failed pieces of a torrent on one core whose leaves are asked for.
 pub const INQUESTS_MAX: usize = 8;

@@ -6,6 +6,9 @@
 //! `APPETITE_BLOCKS_MIN`; on a fast link that is more than all peers together are asked for. While nothing
 //! comes it doubles each second: peers that stay silent do not keep us from asking others.
 //!
+//! Whoever has nothing to do and answers fast is asked for a block in any case: a few slow ones that took all
+//! places would keep everybody from finding out that more could come.
+//!
 //! At the start nobody knows how much will come, and to find out by doubling costs a fast swarm round trips:
 //! nothing is bounded before blocks came in `APPETITE_FREE_SECS` seconds.
 
@@ -26,7 +29,7 @@ pub struct Appetite {
     silent: u32,
     /// Requests outstanding.
     asked: usize,
-    /// Somebody could have been asked for more since a block came last.
+    /// Somebody could have been asked for more since the hungry were fed last.
     refused: bool,
     /// Seconds in which blocks came; no more are counted than matter.
     known_secs: u32,
@@ -55,9 +58,14 @@ impl Appetite {
         room
     }
 
-    /// Whether somebody could have been asked for more since a block came last.
+    /// Whether somebody could have been asked for more since the hungry were fed last.
     pub const fn is_short(&self) -> bool {
         self.refused
+    }
+
+    /// The same, and the hungry are fed now.
+    pub const fn take_short(&mut self) -> bool {
+        std::mem::replace(&mut self.refused, false)
     }
 
     /// A block is asked for.
@@ -76,7 +84,7 @@ impl Appetite {
         self.came_blocks += 1;
         self.recent_blocks += 1;
         self.silent = 0;
-        std::mem::replace(&mut self.refused, false)
+        self.refused
     }
 
     /// A second has passed.
@@ -101,12 +109,16 @@ impl Engine {
         let mut hungry = std::mem::take(&mut self.hungry);
         hungry.sort_unstable_by_key(|conn| conn.index);
         hungry.dedup();
-        if self.appetite.is_short() {
+        if self.appetite.take_short() {
             // Where not all may be asked for more, all have the same chance.
             let first = self.rng.below(hungry.len().max(1) as u32) as usize;
             hungry.rotate_left(first);
         }
         for conn in hungry.drain(..) {
+            if !self.is_exempt(conn) && !self.appetite.has_room() {
+                self.hungry.push(conn);
+                continue;
+            }
             self.ask_more(conn, now);
         }
         if self.hungry.is_empty() {

@@ -249,7 +249,9 @@ impl Engine {
     pub(super) fn ask_more(&mut self, conn: ConnId, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let may_ask = peer.is_open() && peer.lets_ask() && peer.flags.interested && !peer.is_snubbed();
-        let depth = peer.depth().min(self.share_of_cache());
+        // A web seed is asked for long ranges or for none.
+        let most = if peer.is_web_seed() { usize::MAX } else { self.share_of_cache() };
+        let depth = peer.depth().min(most);
         // Asking in batches of a quarter keeps sends few; what is outstanding covers the meantime.
         if !may_ask || self.stopping || peer.asked.len() > depth - depth.div_ceil(4) {
             return;
@@ -299,12 +301,20 @@ impl Engine {
 
     /// Asks for one more block; false if there is none to ask for or no leave to.
     fn ask_one(&mut self, conn: ConnId, now: Instant) -> bool {
-        if !self.appetite.has_room() || !self.claim_ask(conn, now) {
+        if !(self.is_exempt(conn) || self.appetite.has_room()) || !self.claim_ask(conn, now) {
             return false;
         }
         let block = self.next_block(conn, now).and_then(|(chunk, index)| self.ask(conn, chunk, index, now));
         self.put_ask_back(conn, BLOCK_BYTES - block.map_or(0, |block| block.length));
         block.is_some()
+    }
+
+    /// Whether a peer may be asked whatever is asked of all: a web seed for a long range, and whoever has
+    /// nothing to do for one block, unless it is known to be slow. Else a few that give a block a second
+    /// would hold all that may be outstanding, and nobody would find out that others are faster.
+    pub(super) fn is_exempt(&self, conn: ConnId) -> bool {
+        let Some(peer) = self.peers.get(conn) else { return false };
+        peer.is_web_seed() || peer.asked.is_empty() && !peer.pace.is_slow()
     }
 
     /// Takes a whole block of what limits the peer's blocks; false while that is shut.
@@ -588,7 +598,8 @@ impl Engine {
 
     /// Tells the other cores when peers here have nothing left to do while pieces are missing.
     pub(super) fn tell_if_idle(&mut self, now: Instant) {
-        if self.config.cores == 1 {
+        // Whom only the appetite holds back idles for want of nothing that others could give up.
+        if self.config.cores == 1 || self.appetite.is_short() {
             return;
         }
         let idle = self.hungry.iter().filter_map(|&conn| self.peers.get(conn));

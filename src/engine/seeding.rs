@@ -61,8 +61,9 @@ impl Engine {
     /// A block goes to `conn`. Only whole ones prove anything: a byte of each piece would be cheap.
     pub(super) fn note_given(&self, conn: ConnId, block: BlockRef, now: Instant) {
         let (piece, Some((group, shared))) = (block.piece, self.client(conn)) else { return };
-        let left_bytes = shared.meta.geometry.piece_len(piece) - block.begin;
-        if block.length != BLOCK_BYTES.min(left_bytes) {
+        // Padding is asked for by nobody who knows of it.
+        let left_bytes = shared.meta.wanted_piece_len(piece).saturating_sub(block.begin);
+        if block.length < BLOCK_BYTES.min(left_bytes) {
             return;
         }
         if shared.is_complete() && self.copies(shared, piece) == 0 {
