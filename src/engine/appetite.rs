@@ -1,4 +1,5 @@
-//! How much is asked of all peers together: late choices are better ones.
+//! How much is asked of all peers together, and of each for the sake of the others: late choices are better
+//! ones.
 //!
 //! What is asked of one peer nobody else is asked for meanwhile. On slow links with many peers that each have
 //! a few requests the queue is minutes long: whole pieces wait behind peers that are busy with others, and
@@ -14,6 +15,7 @@
 
 use super::*;
 use crate::base::limits::{APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, APPETITE_SECS};
+use crate::base::units::BLOCKS_PER_CHUNK;
 
 /// Most doublings while nothing comes: then everybody has long been asked.
 const DOUBLINGS_MAX: u32 = 16;
@@ -103,6 +105,27 @@ impl Appetite {
 }
 
 impl Engine {
+    /// Blocks that may be asked of one peer for the sake of the others: while the cache has hardly room for
+    /// more begun pieces, whoever is asked first would be asked for all that fits, and the others for
+    /// nothing.
+    pub(super) fn share_of_cache(&self) -> usize {
+        if !self.cache.is_tight() {
+            return usize::MAX;
+        }
+        let givers = self.givers.iter().sum::<u32>().max(1) as usize;
+        let blocks = self.cache.promised_max() as usize * BLOCKS_PER_CHUNK as usize / self.config.cores;
+        // Less than a chunk would only make others join it.
+        (blocks / givers).max(BLOCKS_PER_CHUNK as usize)
+    }
+
+    /// Whether a peer may be asked whatever is asked of all: a web seed for a long range, and whoever has
+    /// nothing to do for one block, unless it is known to be slow. Else a few that give a block a second
+    /// would hold all that may be outstanding, and nobody would find out that others are faster.
+    pub(super) fn is_exempt(&self, conn: ConnId) -> bool {
+        let Some(peer) = self.peers.get(conn) else { return false };
+        peer.is_web_seed() || peer.asked.is_empty() && !peer.pace.is_slow()
+    }
+
     /// Lets every peer that could be asked for more try again.
     pub(super) fn feed_hungry(&mut self, now: Instant) {
         self.food = false;

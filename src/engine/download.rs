@@ -4,7 +4,7 @@ use crate::base::geometry::BlockRef;
 use crate::base::ids::SlotId;
 use crate::base::limits::{REQUEST_FRAMES_WAITING_MAX, SNUBBED_TIME, UNSOLICITED_BYTES_MAX};
 use crate::base::time::Span;
-use crate::base::units::{BLOCK_BYTES, BLOCKS_PER_CHUNK, CHUNK_BYTES};
+use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::Message;
 use crate::shared::cache::Giver;
 
@@ -276,18 +276,6 @@ impl Engine {
         self.make_ready(conn);
     }
 
-    /// Blocks that may be asked of one peer for the sake of the others: while the cache has hardly room for more
-    /// begun pieces, whoever is asked first would be asked for all that fits, and the others for nothing.
-    fn share_of_cache(&self) -> usize {
-        if !self.cache.is_tight() {
-            return usize::MAX;
-        }
-        let givers = self.givers.iter().sum::<u32>().max(1) as usize;
-        let blocks = self.cache.promised_max() as usize * BLOCKS_PER_CHUNK as usize / self.config.cores;
-        // Less than a chunk would only make others join it.
-        (blocks / givers).max(BLOCKS_PER_CHUNK as usize)
-    }
-
     /// There was nothing to ask for now. While we are choked there never will be, once what we may ask for
     /// has come.
     fn stay_hungry(&mut self, conn: ConnId) {
@@ -307,14 +295,6 @@ impl Engine {
         let block = self.next_block(conn, now).and_then(|(chunk, index)| self.ask(conn, chunk, index, now));
         self.put_ask_back(conn, BLOCK_BYTES - block.map_or(0, |block| block.length));
         block.is_some()
-    }
-
-    /// Whether a peer may be asked whatever is asked of all: a web seed for a long range, and whoever has
-    /// nothing to do for one block, unless it is known to be slow. Else a few that give a block a second
-    /// would hold all that may be outstanding, and nobody would find out that others are faster.
-    pub(super) fn is_exempt(&self, conn: ConnId) -> bool {
-        let Some(peer) = self.peers.get(conn) else { return false };
-        peer.is_web_seed() || peer.asked.is_empty() && !peer.pace.is_slow()
     }
 
     /// Takes a whole block of what limits the peer's blocks; false while that is shut.

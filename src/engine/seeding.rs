@@ -1,7 +1,7 @@
 //! Whom a seed serves. Nobody can repay it; while pieces are rare it gives by evidence of passing on.
 //!
-//! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it, or that
-//! are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection.
+//! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it, or
+//! that are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection.
 //!
 //! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. A group weighs the more in the
 //!   class *rest*, the more of what it was given came back as an announcement of others. A piece that was
