@@ -432,6 +432,8 @@ mod tests {
                 dialled.push((candidates.name(address(1)), candidates.manner(address(1))));
                 candidates.handle_gone(address(1), Farewell::Gone, Instant(0));
             }
+            // Tries at once are one for who counts how often it failed.
+            assert_eq!(candidates.known[&address(1)].failures, 1);
             dialled
         };
         let (first, second, plain) = (Name::First, Name::Second, Manner::Plain);

@@ -173,7 +173,8 @@ impl Control<'_> {
                     metainfo.names().for_each(|name| mse.know(name));
                 }
                 swarm.roster.candidates.handle_metadata(now);
-                swarm.begin_found(metainfo, now);
+                swarm.begin_found(Arc::clone(&metainfo), now);
+                self.track(id, &metainfo);
                 if self.phase == Phase::Running {
                     self.begin_start(id, true);
                 }
