@@ -10,6 +10,7 @@ mod bench;
 mod cache;
 mod discovery;
 mod layers;
+mod leaves;
 mod mse;
 mod web_seed;
 
@@ -18,6 +19,7 @@ pub use bench::*;
 pub use cache::*;
 pub use discovery::*;
 pub use layers::*;
+pub use leaves::*;
 pub use mse::*;
 pub use web_seed::*;
 
@@ -84,7 +86,7 @@ pub const METADATA_TURNS_MAX: u32 = 4;
 /// have for each of `PIECES_MAX` pieces.
 pub const METADATA_OTHER_BYTES_MAX: u64 = 32 << 20;
 
-// ---- Peer wire (threats P1 to P42) ----
+// ---- Peer wire (threats P1 to P45) ----
 
 /// Longest message but `piece` and `bitfield`.
 pub const MESSAGE_BYTES_MAX: u32 = 64 << 10;
@@ -96,30 +98,6 @@ pub const REQUESTS_QUEUED_MAX: usize = 512;
 pub const REQUESTS_OUT_MAX: usize = 512;
 /// Fewest requests kept outstanding at a peer that answers.
 pub const REQUESTS_OUT_MIN: usize = 4;
-/// Hashes of one layer that a hash request may ask for (BEP 52 advises 512): the leaves of a piece of 16 MiB.
-pub const HASHES_PER_REQUEST_MAX: u32 = 1024;
-/// Hash requests that wait for a piece of one torrent on one core to be read and hashed; one of each peer.
-pub const LEAF_ASKS_MAX: usize = 16;
-/// Longest piece whose leaves are hashed for a peer that asks for them: those of a longer one do not fit into
-/// one answer, and it would be hashed once for each.
-pub const LEAF_PIECE_BYTES_MAX: u32 = HASHES_PER_REQUEST_MAX * super::units::BLOCK_BYTES;
-/// Bytes of a piece that are hashed for a peer for each byte of what it may ask for (`ASK_BYTES_PER_SEC`).
-pub const LEAF_BYTES_PER_ASK_BYTE: u64 = 4;
-/// Bytes of answers that wait for a peer and beyond which its hash requests are rejected.
-pub const HASH_ANSWERS_WAITING_BYTES_MAX: usize = 128 << 10;
-/// How long a hash request waits for a piece to be read before it is rejected, and ours for an answer.
-pub const HASH_PATIENCE: Span = Span::from_secs(5);
-/// Peers that are asked in turn for the leaves of a piece that failed.
-pub const INQUEST_WITNESSES_MAX: usize = 3;
-/// Failed pieces of a torrent on one core whose leaves are asked for.
-pub const INQUESTS_MAX: usize = 8;
-/// Pieces of a torrent on one core whose leaves are asked for while they are collected, or known: 32 KiB for
-/// one of 16 MiB. Further ones are verified when they are whole.
-pub const LEAVES_AHEAD_MAX: usize = 64;
-/// Pieces, by their length, that a peer must have given before it is believed until a piece is whole.
-pub const BELIEVED_AFTER_PIECES: u64 = 4;
-/// How long nobody is believed after something wrong came.
-pub const DOUBT_TIME: Span = Span::from_secs(600);
 /// Requests that a core keeps outstanding at all its peers together at least.
 pub const APPETITE_BLOCKS_MIN: usize = 16;
 /// As many as came in so many seconds: a link of 30 KiB/s is asked for ten blocks at a time, whoever has

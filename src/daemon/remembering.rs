@@ -39,7 +39,7 @@ pub fn settle(state: &StateDir, config: &NodeConfig, metainfo: &Metainfo, chosen
     if config.role != Role::Relay {
         return chosen;
     }
-    let named = config.link_files.iter().any(|(of, _)| *of == metainfo.info_hash);
+    let named = config.link_files.iter().any(|(of, _)| metainfo.names().any(|name| name == *of));
     let told = if named || !config.selection.is_empty() { Told::Yes } else { Told::No };
     keep_or_recall(state, &config.dir, metainfo, (told, chosen))
 }

@@ -22,8 +22,8 @@ use crate::proto::metainfo::Bare;
 /// Invariant: peers of `fetch` and of `lacking` have a line.
 #[derive(Debug)]
 pub struct Seeking {
-    /// By what peers know it.
-    pub(super) name: InfoHash,
+    /// By what whoever has the piece layers knows it, once they are looked for.
+    pub(super) layers_name: Option<InfoHash>,
     /// Whom to ask for the info dictionary.
     fetch: MetadataFetch,
     /// Once that was found without its piece layers.
@@ -49,6 +49,8 @@ struct Lacking {
 pub(super) struct Line {
     /// The other end.
     pub(super) address: SocketAddr,
+    /// The name of the torrent that it was dialled by.
+    pub(super) name: InfoHash,
     /// What to ask it for.
     pub(super) requests: UnboundedSender<Ask>,
     /// Whether it can be asked.
@@ -56,10 +58,12 @@ pub(super) struct Line {
 }
 
 /// What is to be done beside asking.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum SeekAction {
     /// A peer is gone, or was parted from.
     Gone(SocketAddr, Farewell),
+    /// The same, of one that `part` names in the end: until then it is not dialled again.
+    SetAside(SocketAddr),
     /// The info dictionary was found.
     Info(Vec<u8>),
     /// The link's hashes are those of two dictionaries.
@@ -70,9 +74,9 @@ pub(super) enum SeekAction {
 
 impl Seeking {
     /// Nobody is known yet.
-    pub fn new(name: InfoHash, wanted: Topics) -> Self {
+    pub fn new(wanted: Topics) -> Self {
         let fetch = MetadataFetch::new(wanted);
-        Self { name, fetch, lacking: None, lines: BTreeMap::new(), numbers: 0, fault: None }
+        Self { layers_name: None, fetch, lacking: None, lines: BTreeMap::new(), numbers: 0, fault: None }
     }
 
     /// Peers that have what is looked for, by their own word or by what they gave.
@@ -127,29 +131,23 @@ impl Seeking {
     ) -> Vec<SocketAddr> {
         let need = if bare.has_v1 { Need::May } else { Need::Must };
         let mut fetch = LayersFetch::new(&bare.layers, need, now);
-        let renamed = self.name != bare.v2_name;
         let mut parted = Vec::new();
         self.lines.retain(|_, line| {
-            let stays = !renamed && knows(line.address);
+            let stays = line.name == bare.v2_name && knows(line.address);
             if !stays {
                 parted.push(line.address);
             }
             stays
         });
-        self.name = bare.v2_name;
+        self.layers_name = Some(bare.v2_name);
         let ready = self.lines.iter().filter(|(_, line)| line.ready);
         ready.for_each(|(&number, _)| fetch.handle_ready(number, now));
         self.lacking = Some(Lacking { bare, fetch, others: Vec::new() });
         parted
     }
 
-    /// Notes what a peer said. Returns it if that was its last word, and why.
-    pub(super) fn note(
-        &mut self,
-        number: PeerNumber,
-        said: Said,
-        now: Instant,
-    ) -> Option<(SocketAddr, Farewell)> {
+    /// Notes what a peer said. Returns what is to be done if that was its last word.
+    pub(super) fn note(&mut self, number: PeerNumber, said: Said, now: Instant) -> Option<SeekAction> {
         // Of one that we have parted from nothing is listened to any more.
         let line = self.lines.get_mut(&number)?;
         let fetch = &mut self.fetch;
@@ -209,8 +207,8 @@ impl Seeking {
             if let Some(line) = self.lines.get(&number) {
                 tracing::debug!("{} {fault}", line.address);
             }
-            if let Some((address, why)) = self.end(number, farewell(fault)) {
-                return Some(SeekAction::Gone(address, why));
+            if let Some(action) = self.end(number, farewell(fault)) {
+                return Some(action);
             }
         }
     }
@@ -233,16 +231,16 @@ impl Seeking {
         Some(Step::End(SeekAction::Layers(Arc::clone(&lacking.bare), found)))
     }
 
-    /// Ends a line; who is to be told that it has.
-    fn end(&mut self, number: PeerNumber, why: Farewell) -> Option<(SocketAddr, Farewell)> {
+    /// Ends a line, if it has not ended.
+    fn end(&mut self, number: PeerNumber, why: Farewell) -> Option<SeekAction> {
         let address = self.lines.remove(&number)?.address;
         match &mut self.lacking {
             // Who knows v1 alone hangs up on the other name, and is dialled once more by its own.
             Some(lacking) if lacking.bare.has_v1 && !is_bad(why) => {
                 lacking.others.push(address);
-                None
+                Some(SeekAction::SetAside(address))
             }
-            _ => Some((address, why)),
+            _ => Some(SeekAction::Gone(address, why)),
         }
     }
 
@@ -302,13 +300,22 @@ mod tests {
     }
 
     fn seeking(name: InfoHash) -> Seeking {
-        Seeking::new(name, Topics { v1: Some(name), v2: None })
+        Seeking::new(Topics { v1: Some(name), v2: None })
     }
 
     /// Begins a connection to that port; ready, if it is to be.
     fn connect(seeking: &mut Seeking, port: u16, ready: bool) -> (PeerNumber, UnboundedReceiver<Ask>) {
+        connect_by(seeking, (port, V2), ready)
+    }
+
+    /// The same by a name of the torrent.
+    fn connect_by(
+        seeking: &mut Seeking,
+        (port, name): (u16, InfoHash),
+        ready: bool,
+    ) -> (PeerNumber, UnboundedReceiver<Ask>) {
         let (requests, inbox) = unbounded_channel();
-        let number = seeking.begin(Line { address: address(port), requests, ready: false });
+        let number = seeking.begin(Line { address: address(port), name, requests, ready: false });
         if ready {
             seeking.note(number, Said::Ready(None), NOW);
         }
@@ -319,13 +326,13 @@ mod tests {
     fn who_was_asked_by_the_v2_name_is_asked_on_and_others_are_dialled_anew() {
         for (name, knows, stays) in [(V2, true, true), (V2, false, false), (V1, true, false)] {
             let mut seeking = seeking(name);
-            let (_, mut waiting) = connect(&mut seeking, 1, false);
-            let (number, mut ready) = connect(&mut seeking, 2, false);
+            let (_, mut waiting) = connect_by(&mut seeking, (1, name), false);
+            let (number, mut ready) = connect_by(&mut seeking, (2, name), false);
             // It has metadata, or it would have been parted from.
             seeking.note(number, Said::Ready(Some(1)), NOW);
             let parted = seeking.begin_layers(bare(false), |_| knows, NOW);
             assert_eq!(parted, if stays { vec![] } else { vec![address(1), address(2)] });
-            assert!(seeking.poll_action().is_none() && seeking.name == V2);
+            assert!(seeking.poll_action().is_none() && seeking.layers_name == Some(V2));
             assert!(waiting.try_recv().is_err(), "it is not there yet");
             let asked = std::iter::from_fn(|| ready.try_recv().ok());
             assert_eq!(asked.filter(|ask| matches!(ask, Ask::Hashes(_))).count(), usize::from(stays));
@@ -342,16 +349,15 @@ mod tests {
             let (refused, _c) = connect(&mut seeking, 3, true);
             let (_left, _d) = connect(&mut seeking, 4, false);
             let told = seeking.note(hung_up, Said::Gone(Farewell::Gone), NOW);
-            assert_eq!(told, (!hybrid).then_some((address(1), Farewell::Gone)));
+            let gone = SeekAction::Gone(address(1), Farewell::Gone);
+            assert_eq!(told, Some(if hybrid { SeekAction::SetAside(address(1)) } else { gone }));
             let told = seeking.note(absent, Said::Gone(Farewell::DialFailed), NOW);
-            assert_eq!(told, Some((address(2), Farewell::DialFailed)));
+            assert_eq!(told, Some(SeekAction::Gone(address(2), Farewell::DialFailed)));
             let request = HashRequest { root: [3; 32], base_layer: 0, index: 0, length: 4, proof_layers: 1 };
             seeking.note(refused, Said::HashReject(request), NOW);
-            let told = match seeking.poll_action() {
-                Some(SeekAction::Gone(peer, Farewell::Gone)) => Some(peer),
-                _ => None,
-            };
-            assert_eq!(told, (!hybrid).then_some(address(3)));
+            let gone = SeekAction::Gone(address(3), Farewell::Gone);
+            let told = seeking.poll_action();
+            assert_eq!(told, Some(if hybrid { SeekAction::SetAside(address(3)) } else { gone }));
             assert_eq!(seeking.needs_peers(), !hybrid);
             assert!(seeking.why().contains("piece layers") && seeking.why().contains("refused"));
             let kept = if hybrid { vec![address(4), address(1), address(3)] } else { vec![address(4)] };

@@ -125,6 +125,13 @@ impl TrackerServer {
         self.desk = Some(desk);
     }
 
+    /// Serves a torrent, too, where only some are.
+    pub fn allow(&self, hash: InfoHash) {
+        if let Some(desk) = &self.desk {
+            desk.tracker.borrow_mut().allow(hash);
+        }
+    }
+
     /// What it has done and has.
     pub fn figures(&self) -> Figures {
         self.desk.as_ref().map_or_else(Figures::default, |desk| desk.tracker.borrow().figures())

@@ -43,6 +43,8 @@ impl Engine {
         let is_wanted = meta.trees.is_some()
             && torrent.inquests.len() < LEAVES_AHEAD_MAX
             && !torrent.inquests.contains_key(&piece)
+            // Where one peer gives all of it, alone, the whole piece convicts it.
+            && !torrent.paroles.contains_key(&piece)
             && meta.wanted_piece_len(piece) > CHUNK_BYTES
             // Who hashes it.
             && torrent.shared.owner(piece) == Some(self.config.core)

@@ -8,10 +8,13 @@
 use super::session::PeerMisbehaved;
 use super::*;
 use crate::base::limits::{
-    ANSWERS_PLACES, ANSWERS_SPAN, HASHES_OF_GROUP_BYTES_MAX, METADATA_COPIES_OF_GROUP_MAX,
-    PAYLOAD_PER_HASH_BYTE,
+    ANSWERS_PLACES, ANSWERS_SPAN, HASH_ANSWERS_WAITING_BYTES_MAX, HASHES_OF_GROUP_BYTES_MAX,
+    METADATA_COPIES_OF_GROUP_MAX, PAYLOAD_PER_HASH_BYTE,
 };
 use crate::proto::wire::hashes::{HASH_BYTES, HashRequest};
+
+/// Places that a group may use up.
+const PLACES_OF_GROUP: u64 = 64;
 
 /// All that a group may have of something.
 const WHOLE: u64 = 1 << 40;
@@ -69,9 +72,10 @@ impl Rations {
         now: Instant,
     ) -> bool {
         let most_bytes = METADATA_COPIES_OF_GROUP_MAX * info_bytes as u64;
-        // Odd, so that torrents that follow one another are counted in places far apart.
-        let place = u64::from(torrent.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        group(config, address).is_none_or(|who| self.take(who ^ place, (bytes as u64, 0, most_bytes), now))
+        // Whoever asks for all of many torrents uses up a few places, and the rest is for others.
+        let place = u64::from(torrent.0) % PLACES_OF_GROUP;
+        let take = |who: u64| self.take(who.wrapping_add(place), (bytes as u64, 0, most_bytes), now);
+        group(config, address).is_none_or(take)
     }
 
     /// Takes hashes, after what the peer was sent of payload has earned some.
@@ -125,6 +129,10 @@ impl Engine {
         while let Some(peer) = self.peers.get_mut(conn)
             && let Some(&request) = peer.hash_asks.front()
         {
+            if peer.out.frames.len() > HASH_ANSWERS_WAITING_BYTES_MAX {
+                // The end of the send looks again.
+                break;
+            }
             if !self.egress.claim_answer(conn, answer_bytes(&request), now) {
                 self.throttle(conn);
                 break;

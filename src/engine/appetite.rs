@@ -1,4 +1,5 @@
-//! How much is asked of all peers together: late choices are better ones.
+//! How much is asked of all peers together, and of each for the sake of the others: late choices are better
+//! ones.
 //!
 //! What is asked of one peer nobody else is asked for meanwhile. On slow links with many peers that each have
 //! a few requests the queue is minutes long: whole pieces wait behind peers that are busy with others, and
@@ -6,11 +7,15 @@
 //! `APPETITE_BLOCKS_MIN`; on a fast link that is more than all peers together are asked for. While nothing
 //! comes it doubles each second: peers that stay silent do not keep us from asking others.
 //!
+//! Whoever has nothing to do and answers fast is asked for a block in any case: a few slow ones that took all
+//! places would keep everybody from finding out that more could come.
+//!
 //! At the start nobody knows how much will come, and to find out by doubling costs a fast swarm round trips:
 //! nothing is bounded before blocks came in `APPETITE_FREE_SECS` seconds.
 
 use super::*;
 use crate::base::limits::{APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, APPETITE_SECS};
+use crate::base::units::BLOCKS_PER_CHUNK;
 
 /// Most doublings while nothing comes: then everybody has long been asked.
 const DOUBLINGS_MAX: u32 = 16;
@@ -26,7 +31,7 @@ pub struct Appetite {
     silent: u32,
     /// Requests outstanding.
     asked: usize,
-    /// Somebody could have been asked for more since a block came last.
+    /// Somebody could have been asked for more since the hungry were fed last.
     refused: bool,
     /// Seconds in which blocks came; no more are counted than matter.
     known_secs: u32,
@@ -55,9 +60,14 @@ impl Appetite {
         room
     }
 
-    /// Whether somebody could have been asked for more since a block came last.
+    /// Whether somebody could have been asked for more since the hungry were fed last.
     pub const fn is_short(&self) -> bool {
         self.refused
+    }
+
+    /// The same, and the hungry are fed now.
+    pub const fn take_short(&mut self) -> bool {
+        std::mem::replace(&mut self.refused, false)
     }
 
     /// A block is asked for.
@@ -76,7 +86,7 @@ impl Appetite {
         self.came_blocks += 1;
         self.recent_blocks += 1;
         self.silent = 0;
-        std::mem::replace(&mut self.refused, false)
+        self.refused
     }
 
     /// A second has passed.
@@ -95,18 +105,43 @@ impl Appetite {
 }
 
 impl Engine {
+    /// Blocks that may be asked of one peer for the sake of the others: while the cache has hardly room for
+    /// more begun pieces, whoever is asked first would be asked for all that fits, and the others for
+    /// nothing.
+    pub(super) fn share_of_cache(&self) -> usize {
+        if !self.cache.is_tight() {
+            return usize::MAX;
+        }
+        let givers = self.givers.iter().sum::<u32>().max(1) as usize;
+        let blocks = self.cache.promised_max() as usize * BLOCKS_PER_CHUNK as usize / self.config.cores;
+        // Less than a chunk would only make others join it.
+        (blocks / givers).max(BLOCKS_PER_CHUNK as usize)
+    }
+
+    /// Whether a peer may be asked whatever is asked of all: a web seed for a long range, and whoever has
+    /// nothing to do for one block, unless it is known to be slow. Else a few that give a block a second
+    /// would hold all that may be outstanding, and nobody would find out that others are faster.
+    pub(super) fn is_exempt(&self, conn: ConnId) -> bool {
+        let Some(peer) = self.peers.get(conn) else { return false };
+        peer.is_web_seed() || peer.asked.is_empty() && !peer.pace.is_slow()
+    }
+
     /// Lets every peer that could be asked for more try again.
     pub(super) fn feed_hungry(&mut self, now: Instant) {
         self.food = false;
         let mut hungry = std::mem::take(&mut self.hungry);
         hungry.sort_unstable_by_key(|conn| conn.index);
         hungry.dedup();
-        if self.appetite.is_short() {
+        if self.appetite.take_short() {
             // Where not all may be asked for more, all have the same chance.
             let first = self.rng.below(hungry.len().max(1) as u32) as usize;
             hungry.rotate_left(first);
         }
         for conn in hungry.drain(..) {
+            if !self.is_exempt(conn) && !self.appetite.has_room() {
+                self.hungry.push(conn);
+                continue;
+            }
             self.ask_more(conn, now);
         }
         if self.hungry.is_empty() {

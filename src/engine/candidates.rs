@@ -211,7 +211,6 @@ impl Candidates {
         let operator = candidate.source == Source::Operator;
         let (first, longest) = waits(candidate.source);
         let doubled = Span(first.0.saturating_mul(1 << candidate.failures.min(20)).min(longest.0));
-        candidate.failures += 1;
         // It took the connection and left at our handshake: perhaps it speaks the other kind, and that is
         // tried at once, before time is given.
         let hung_up = candidate.state == State::Dialing && matches!(why, Farewell::Gone | Farewell::TimedOut);
@@ -223,6 +222,9 @@ impl Candidates {
             candidate.name = candidate.name.other();
         }
         let other_name = hung_up && !other_kind && candidate.name != candidate.found;
+        if !other_kind && !other_name {
+            candidate.failures += 1;
+        }
         let (forget, wait) = match why {
             _ if other_kind || other_name => (false, Span(0)),
             Farewell::Misbehaved => (!operator, USELESS_WAIT),
@@ -430,6 +432,8 @@ mod tests {
                 dialled.push((candidates.name(address(1)), candidates.manner(address(1))));
                 candidates.handle_gone(address(1), Farewell::Gone, Instant(0));
             }
+            // Tries at once are one for who counts how often it failed.
+            assert_eq!(candidates.known[&address(1)].failures, 1);
             dialled
         };
         let (first, second, plain) = (Name::First, Name::Second, Manner::Plain);

@@ -4,7 +4,7 @@ use crate::base::geometry::BlockRef;
 use crate::base::ids::SlotId;
 use crate::base::limits::{REQUEST_FRAMES_WAITING_MAX, SNUBBED_TIME, UNSOLICITED_BYTES_MAX};
 use crate::base::time::Span;
-use crate::base::units::{BLOCK_BYTES, BLOCKS_PER_CHUNK, CHUNK_BYTES};
+use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::Message;
 use crate::shared::cache::Giver;
 
@@ -249,7 +249,9 @@ impl Engine {
     pub(super) fn ask_more(&mut self, conn: ConnId, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let may_ask = peer.is_open() && peer.lets_ask() && peer.flags.interested && !peer.is_snubbed();
-        let depth = peer.depth().min(self.share_of_cache());
+        // A web seed is asked for long ranges or for none.
+        let most = if peer.is_web_seed() { usize::MAX } else { self.share_of_cache() };
+        let depth = peer.depth().min(most);
         // Asking in batches of a quarter keeps sends few; what is outstanding covers the meantime.
         if !may_ask || self.stopping || peer.asked.len() > depth - depth.div_ceil(4) {
             return;
@@ -274,18 +276,6 @@ impl Engine {
         self.make_ready(conn);
     }
 
-    /// Blocks that may be asked of one peer for the sake of the others: while the cache has hardly room for more
-    /// begun pieces, whoever is asked first would be asked for all that fits, and the others for nothing.
-    fn share_of_cache(&self) -> usize {
-        if !self.cache.is_tight() {
-            return usize::MAX;
-        }
-        let givers = self.givers.iter().sum::<u32>().max(1) as usize;
-        let blocks = self.cache.promised_max() as usize * BLOCKS_PER_CHUNK as usize / self.config.cores;
-        // Less than a chunk would only make others join it.
-        (blocks / givers).max(BLOCKS_PER_CHUNK as usize)
-    }
-
     /// There was nothing to ask for now. While we are choked there never will be, once what we may ask for
     /// has come.
     fn stay_hungry(&mut self, conn: ConnId) {
@@ -299,7 +289,7 @@ impl Engine {
 
     /// Asks for one more block; false if there is none to ask for or no leave to.
     fn ask_one(&mut self, conn: ConnId, now: Instant) -> bool {
-        if !self.appetite.has_room() || !self.claim_ask(conn, now) {
+        if !(self.is_exempt(conn) || self.appetite.has_room()) || !self.claim_ask(conn, now) {
             return false;
         }
         let block = self.next_block(conn, now).and_then(|(chunk, index)| self.ask(conn, chunk, index, now));
@@ -588,7 +578,8 @@ impl Engine {
 
     /// Tells the other cores when peers here have nothing left to do while pieces are missing.
     pub(super) fn tell_if_idle(&mut self, now: Instant) {
-        if self.config.cores == 1 {
+        // Whom only the appetite holds back idles for want of nothing that others could give up.
+        if self.config.cores == 1 || self.appetite.is_short() {
             return;
         }
         let idle = self.hungry.iter().filter_map(|&conn| self.peers.get(conn));

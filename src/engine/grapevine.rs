@@ -70,7 +70,7 @@ impl Grapevine {
         grouping: &Grouping,
     ) -> Vec<SocketAddr> {
         let believed = self.hearsay.take(from.ip(), named, candidates, grouping);
-        self.rendezvous.handle_named(conn, &believed);
+        self.rendezvous.handle_named(conn, &believed, |address| candidates.knows(address));
         believed
     }
 

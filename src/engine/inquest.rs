@@ -142,7 +142,12 @@ impl Engine {
         let knows = |peer: &&Peer| has_leaves(peer, piece) && !inquest.witnesses.contains(&peer.conn);
         if inquest.of != Leaves::Failed {
             let ready = peers.filter(knows).filter(|peer| answers_ahead(peer));
-            return ready.min_by_key(|peer| Some(peer.conn) == giver).map(|peer| peer.conn);
+            let geometry = torrent.shared.meta.geometry;
+            let gives = |peer: &&Peer| {
+                let mut asked = peer.asked.iter();
+                Some(peer.conn) == giver || asked.any(|asked| geometry.chunk_piece(asked.chunk) == piece)
+            };
+            return ready.min_by_key(gives).map(|peer| peer.conn);
         }
         let givers = self.givers(id, piece);
         let witness = peers.filter(knows).min_by_key(|peer| givers.contains(&peer.key))?;

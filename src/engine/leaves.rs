@@ -115,6 +115,11 @@ impl Engine {
             return;
         };
         let conn = ask.conn;
+        if torrent.leaf_asks.iter().any(|ask| ask.piece == piece && ask.hashing) {
+            // What is under way answers these, too: a piece is hashed once for all that ask.
+            torrent.leaf_asks.iter_mut().filter(|ask| ask.piece == piece).for_each(|ask| ask.hashing = true);
+            return;
+        }
         if !shared.has(piece) {
             // Lost while it was read. It is looked at again, and given up, by the second.
             return;

@@ -199,7 +199,7 @@ pub struct Engine {
     hungry: Vec<ConnId>,
     /// Something happened that may feed the hungry.
     food: bool,
-    /// Peers that let us ask, by the part of the connections that was looked after.
+    /// Peers that gave something and let us ask, by the part of the connections that was looked after.
     givers: [u32; tick::ROLL_PARTS],
     /// In the order of their coming; the oldest goes when there are too many.
     bans: VecDeque<u64>,

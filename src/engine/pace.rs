@@ -16,6 +16,8 @@ pub struct Pace {
     pub rate: u64,
     /// Shortest time from request to block seen so far; none before the first block.
     base_latency: Option<Span>,
+    /// Time from request to block, of the last one.
+    latency: Span,
     /// Longest time without a block of late, while some were outstanding.
     pause: Span,
     window_bytes: u64,
@@ -37,6 +39,9 @@ const TURNS_AHEAD_BLOCKS: u64 = 32;
 /// Nobody is late before, however near and fast it is: a lost segment alone takes 200 ms on Linux.
 const LATE_AFTER: Span = Span::from_ms(250);
 
+/// Whose last block took so long is slow.
+const SLOW: Span = Span::from_secs(1);
+
 /// What a fresh connection may have outstanding.
 const DEPTH_AT_FIRST: usize = 16;
 
@@ -45,9 +50,18 @@ pub const REQQ_DEFAULT: usize = 250;
 
 impl Default for Pace {
     fn default() -> Self {
-        let (pause, window_pause) = (Span(0), Span(0));
+        let (pause, window_pause) = (Span::ZERO, Span::ZERO);
         let (ramp, ramping) = (DEPTH_AT_FIRST, true);
-        Self { rate: 0, base_latency: None, pause, window_bytes: 0, window_pause, ramp, ramping }
+        Self {
+            rate: 0,
+            base_latency: None,
+            latency: Span::ZERO,
+            pause,
+            window_bytes: 0,
+            window_pause,
+            ramp,
+            ramping,
+        }
     }
 }
 
@@ -59,6 +73,7 @@ impl Pace {
         self.window_pause = self.window_pause.max(pause);
         let base = self.base_latency.map_or(latency, |base| base.min(latency));
         self.base_latency = Some(base);
+        self.latency = latency;
         if self.ramping {
             self.ramp = (self.ramp + 1).min(REQUESTS_OUT_MAX);
             if latency.0 > base.0 + QUEUEING.0 {
@@ -68,6 +83,11 @@ impl Pace {
                 self.ramping = false;
             }
         }
+    }
+
+    /// Whether the last block took a second or longer. Not before the first.
+    pub fn is_slow(&self) -> bool {
+        self.latency >= SLOW
     }
 
     /// How long the next block may take before the peer is late: twice what its queue should hold, and

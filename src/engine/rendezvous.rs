@@ -59,9 +59,18 @@ impl Rendezvous {
     }
 
     /// The peer of `conn` named addresses that are going to be dialled.
-    pub fn handle_named(&mut self, conn: CoreConn, addresses: &[SocketAddr]) {
+    /// Of those that were named before, `may_be_dialled` says who is still of interest.
+    pub fn handle_named(
+        &mut self,
+        conn: CoreConn,
+        addresses: &[SocketAddr],
+        may_be_dialled: impl Fn(SocketAddr) -> bool,
+    ) {
         if !self.speakers.contains_key(&conn) {
             return;
+        }
+        if self.targets.len() + addresses.len() > PUNCH_TARGETS_MAX {
+            self.targets.retain(|&address, _| may_be_dialled(address));
         }
         for &address in addresses {
             if self.targets.len() >= PUNCH_TARGETS_MAX {
@@ -208,8 +217,8 @@ mod tests {
     #[test]
     fn who_named_a_peer_that_cannot_be_dialled_is_asked_for_it_so_often() {
         let (mut rendezvous, _) = node();
-        rendezvous.handle_named(conn(1), &[home(7)]);
-        rendezvous.handle_named(conn(3), &[home(8)]);
+        rendezvous.handle_named(conn(1), &[home(7)], |_| true);
+        rendezvous.handle_named(conn(3), &[home(8)], |_| true);
         let question = |address| PunchMessage { kind: PunchKind::Rendezvous, address };
         for _ in 0..PUNCH_ASKS_PER_TARGET_MAX {
             assert_eq!(rendezvous.handle_dial_failed(home(7), NOW), Some((conn(1), question(home(7)))));
@@ -217,7 +226,7 @@ mod tests {
         assert_eq!(rendezvous.handle_dial_failed(home(7), NOW), None, "often enough");
         assert_eq!(rendezvous.handle_dial_failed(home(8), NOW), None, "named by who does not speak it");
         assert_eq!(rendezvous.handle_dial_failed(home(9), NOW), None, "named by nobody");
-        rendezvous.handle_named(conn(2), &[home(9)]);
+        rendezvous.handle_named(conn(2), &[home(9)], |_| true);
         rendezvous.handle_gone(conn(2));
         assert_eq!(rendezvous.handle_dial_failed(home(9), NOW), None, "who named it is gone");
         assert!(rendezvous.targets.is_empty());
@@ -228,7 +237,7 @@ mod tests {
         let (mut rendezvous, _) = node();
         let at = |n: u32| SocketAddr::from(([9, (n >> 16) as u8, (n >> 8) as u8, n as u8], 1));
         let named: Vec<SocketAddr> = (0..=PUNCH_TARGETS_MAX as u32).map(at).collect();
-        rendezvous.handle_named(conn(1), &named);
+        rendezvous.handle_named(conn(1), &named, |_| true);
         assert_eq!(rendezvous.targets.len(), PUNCH_TARGETS_MAX);
         let mut asks = |now| named.iter().filter_map(|&to| rendezvous.handle_dial_failed(to, now)).count();
         assert_eq!(asks(NOW), PUNCHES_AT_ONCE as usize);

@@ -1,7 +1,7 @@
 //! Whom a seed serves. Nobody can repay it; while pieces are rare it gives by evidence of passing on.
 //!
-//! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it, or that
-//! are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection.
+//! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it, or
+//! that are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection.
 //!
 //! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. A group weighs the more in the
 //!   class *rest*, the more of what it was given came back as an announcement of others. A piece that was
@@ -61,8 +61,9 @@ impl Engine {
     /// A block goes to `conn`. Only whole ones prove anything: a byte of each piece would be cheap.
     pub(super) fn note_given(&self, conn: ConnId, block: BlockRef, now: Instant) {
         let (piece, Some((group, shared))) = (block.piece, self.client(conn)) else { return };
-        let left_bytes = shared.meta.geometry.piece_len(piece) - block.begin;
-        if block.length != BLOCK_BYTES.min(left_bytes) {
+        // Padding is asked for by nobody who knows of it.
+        let left_bytes = shared.meta.wanted_piece_len(piece).saturating_sub(block.begin);
+        if block.length < BLOCK_BYTES.min(left_bytes) {
             return;
         }
         if shared.is_complete() && self.copies(shared, piece) == 0 {

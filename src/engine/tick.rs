@@ -67,7 +67,9 @@ impl Engine {
         self.part = (self.part + 1) % ROLL_PARTS;
         let span = now.since(std::mem::replace(&mut self.parts_at[self.part], now));
         let part: Vec<ConnId> = self.peers.part(self.part, ROLL_PARTS).map(|peer| peer.conn).collect();
-        let gives = |peer: &&Peer| peer.lets_ask() && peer.flags.interested && !peer.is_snubbed();
+        let gives = |peer: &&Peer| {
+            peer.received_bytes > 0 && peer.lets_ask() && peer.flags.interested && !peer.is_snubbed()
+        };
         self.givers[self.part] = self.peers.part(self.part, ROLL_PARTS).filter(gives).count() as u32;
         for conn in part {
             self.look_after(conn, span, now);

@@ -117,6 +117,13 @@ impl Tracker {
         hashes.into_iter().for_each(|hash| self.expire_swarm(hash, now));
     }
 
+    /// Allows a torrent, where only some are.
+    pub fn allow(&mut self, hash: InfoHash) {
+        if let Some(allow) = &mut self.rules.allow {
+            allow.insert(hash);
+        }
+    }
+
     /// See [`Figures`].
     pub fn figures(&self) -> Figures {
         Figures { torrents: self.swarms.len(), ..self.figures }

@@ -15,8 +15,8 @@ use crate::io::Io;
 /// Bytes that one turn hashes of them: about a millisecond.
 const LEAF_BYTES_PER_TURN: u64 = 8 * CHUNK_BYTES as u64;
 
-/// Pieces that wait, in the order of their coming; the first may be hashed in part. The engine bounds them
-/// (`LEAF_ASKS_MAX`).
+/// Pieces that wait, in the order of their coming; the first may be hashed in part. The engine bounds them:
+/// each once, and of a torrent `LEAF_ASKS_MAX`.
 pub(super) type LeafJobs = VecDeque<LeafJob>;
 
 /// A piece whose chunks are pinned.

@@ -13,6 +13,7 @@ use crate::daemon::mse::methods;
 use crate::daemon::remembering;
 use crate::daemon::seeking::{Line, SeekAction, Seeking};
 use crate::engine::metadata_fetch::PeerNumber;
+use crate::engine::versions::Name;
 use crate::proto::metainfo::{self, Bare, Metainfo, MetainfoError};
 use crate::proto::text;
 
@@ -28,11 +29,12 @@ impl Control<'_> {
     /// Starts a torrent, or begins to look for the metadata of a link.
     pub(super) fn begin_torrent(&mut self, id: TorrentId, now: Instant) {
         let swarm = &mut self.swarms[id.0 as usize];
-        let hash = swarm.metainfo.info_hash;
-        let named = self.config.link_peers.iter().filter(|(of, _)| *of == hash).map(|&(_, peer)| peer);
-        swarm.note_peers(Source::Operator, named, now);
+        // What a link named by its v2 hash was found to be has a v1 hash, too.
+        let names = Arc::clone(&swarm.metainfo);
+        let named = self.config.link_peers.iter().filter(|(of, _)| names.names().any(|name| name == *of));
+        swarm.note_peers(Source::Operator, named.map(|&(_, peer)| peer), now);
         match swarm.metainfo.is_awaited() {
-            true => swarm.seeking = Some(Box::new(Seeking::new(hash, swarm.metainfo.topics()))),
+            true => swarm.seeking = Some(Box::new(Seeking::new(swarm.metainfo.topics()))),
             false => self.begin_start(id, true),
         }
     }
@@ -44,15 +46,18 @@ impl Control<'_> {
         }
         let listens_at = self.shared.listen.map(|address| address.port());
         let swarm = &mut self.swarms[id.0 as usize];
+        let names = Arc::clone(&swarm.metainfo);
+        let by = |name| names.names().nth(usize::from(name == Name::Second)).unwrap_or(names.info_hash);
         let Some(seeking) = &mut swarm.seeking else { return };
         while let Some(address) = seeking.has_room().then(|| swarm.roster.candidates.poll_dial(now)).flatten()
         {
             let (requests, inbox) = unbounded_channel();
-            let number = seeking.begin(Line { address, requests, ready: false });
+            let name = seeking.layers_name.unwrap_or_else(|| by(swarm.roster.candidates.name(address)));
+            let number = seeking.begin(Line { address, name, requests, ready: false });
             let call = Call {
                 address,
                 manner: (swarm.roster.candidates.manner(address), methods(self.config.encryption)),
-                info_hash: seeking.name,
+                info_hash: name,
                 peer_id: self.shared.peer_id,
                 port: listens_at,
             };
@@ -72,8 +77,11 @@ impl Control<'_> {
         let now = clock::now();
         let swarm = &mut self.swarms[id.0 as usize];
         let Some(seeking) = &mut swarm.seeking else { return };
-        if let Some((address, why)) = seeking.note(number, said, now) {
-            swarm.roster.handle_gone(None, address, why, now);
+        match seeking.note(number, said, now) {
+            Some(SeekAction::Gone(address, why)) => swarm.roster.handle_gone(None, address, why, now),
+            // Its dial is over, and must not count as one: others could not be dialled.
+            Some(SeekAction::SetAside(address)) => swarm.roster.candidates.handle_connected(address),
+            _ => {}
         }
         self.carry_out(id, now);
     }
@@ -84,6 +92,7 @@ impl Control<'_> {
         while let Some(action) = seeking.poll_action() {
             match action {
                 SeekAction::Gone(address, why) => swarm.roster.handle_gone(None, address, why, now),
+                SeekAction::SetAside(address) => swarm.roster.candidates.handle_connected(address),
                 SeekAction::Info(info) => return self.settle(id, move |link| link.found(&info)),
                 SeekAction::Torn => {
                     let why = "its btih and its btmh are not of one torrent: get the link again from where \
@@ -164,7 +173,8 @@ impl Control<'_> {
                     metainfo.names().for_each(|name| mse.know(name));
                 }
                 swarm.roster.candidates.handle_metadata(now);
-                swarm.begin_found(metainfo, now);
+                swarm.begin_found(Arc::clone(&metainfo), now);
+                self.track(id, &metainfo);
                 if self.phase == Phase::Running {
                     self.begin_start(id, true);
                 }

@@ -1,7 +1,7 @@
 //! The tracker that a relay is for its torrents (`--tracker`), as the loop sees it: whoever announces is a
 //! peer that can be dialled.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use super::*;
@@ -13,6 +13,8 @@ use crate::engine::tracker::Rules;
 #[derive(Debug, Default)]
 pub(super) struct Tracking {
     pub(super) server: Option<TrackerServer>,
+    /// Of what torrent an info-hash is a name.
+    names: Rc<RefCell<HashMap<InfoHash, (TorrentId, Name)>>>,
     /// Peers that announced and that the loop has not heard of; at most `SERVED_MET_MAX`.
     waiting: Rc<Cell<usize>>,
 }
@@ -27,28 +29,29 @@ impl Control<'_> {
     /// Serves the torrents of this node and no others.
     pub(super) fn start_tracking(&mut self) {
         let Some(server) = &mut self.tracking.server else { return };
-        let ids: HashMap<_, _> = self
-            .config
-            .torrents
-            .iter()
-            .enumerate()
-            .flat_map(|(index, metainfo)| {
-                let id = TorrentId(index as u32);
-                metainfo.names().zip([Name::First, Name::Second]).map(move |(hash, name)| (hash, (id, name)))
-            })
-            .collect();
-        let allow: HashSet<_> = ids.keys().copied().collect();
-        let rules =
-            Rules { interval: SERVED_INTERVAL, allow: Some(allow), grouping: self.config.grouping.clone() };
+        let allow = Some(HashSet::new());
+        let rules = Rules { interval: SERVED_INTERVAL, allow, grouping: self.config.grouping.clone() };
+        let names = Rc::clone(&self.tracking.names);
         let (tell, waiting) = (self.tell.clone(), Rc::clone(&self.tracking.waiting));
         let on_peer = move |hash, peer| {
-            let Some(&(id, name)) = ids.get(&hash) else { return };
+            let Some(&(id, name)) = names.borrow().get(&hash) else { return };
             if waiting.get() < SERVED_MET_MAX {
                 waiting.set(waiting.get() + 1);
                 let _ = tell.send(Event::Met(id, name, peer));
             }
         };
         server.start(rules, self.shared.listen.map(|listen| listen.port()), on_peer);
+        let torrents = self.config.torrents.iter().enumerate();
+        torrents.for_each(|(index, metainfo)| self.track(TorrentId(index as u32), metainfo));
+    }
+
+    /// Serves a torrent by all names that are known of it: of one that a link named there may be more now.
+    pub(super) fn track(&self, id: TorrentId, metainfo: &Metainfo) {
+        let Some(server) = &self.tracking.server else { return };
+        for (hash, name) in metainfo.names().zip([Name::First, Name::Second]) {
+            self.tracking.names.borrow_mut().insert(hash, (id, name));
+            server.allow(hash);
+        }
     }
 
     /// A peer announced itself to us.

@@ -413,8 +413,37 @@ fn once_it_is_known_how_fast_blocks_come_all_peers_together_are_asked_for_so_muc
         peers.map(|&seed| rig.engine.peer(seed).unwrap().asked.len()).sum::<usize>()
     };
     rig.perform();
-    assert_eq!(asked(&rig), APPETITE_BLOCKS_MIN);
+    let each = |rig: &Rig| seeds.iter().all(|&seed| !rig.engine.peer(seed).unwrap().asked.is_empty());
+    assert!(each(&rig), "nobody is known to be slow: one block each");
+    let most = APPETITE_BLOCKS_MIN + seeds.len();
+    assert!((APPETITE_BLOCKS_MIN..=most).contains(&asked(&rig)), "{}", asked(&rig));
     rig.pass(Span::from_secs(4));
-    assert!(asked(&rig) > APPETITE_BLOCKS_MIN, "who is silent keeps nobody else from being asked");
+    assert!(asked(&rig) > most, "who is silent keeps nobody else from being asked");
+    rig.engine.check_invariants();
+}
+
+#[test]
+fn p36_a_few_that_give_a_block_a_second_keep_no_fast_peer_from_being_asked() {
+    let mut rig = Rig::new(40, false);
+    let give = |rig: &mut Rig, conn: ConnId| {
+        let first = rig.engine.peer(conn).unwrap().asked.front().copied()?;
+        let block = rig.shared.meta.geometry.block(first.chunk, first.block);
+        let Ok(Landing::Into(place)) = rig.engine.handle_piece_header(conn, block) else { panic!() };
+        rig.engine.handle_block(conn, place.chunk, place.index, rig.now);
+        Some(())
+    };
+    let slow = [(); 4].map(|()| rig.seed());
+    for second in 0..8 {
+        rig.pass(Span::from_secs(1));
+        give(&mut rig, slow[second % 4]).unwrap();
+    }
+    // It answers within a hundredth of a second: what may be outstanding follows.
+    let fast = rig.seed();
+    let mut given = 0;
+    for _ in 0..200 {
+        rig.pass(Span::from_ms(10));
+        given += (0..64).map_while(|_| give(&mut rig, fast)).count();
+    }
+    assert!(given > 200, "{given} blocks in two seconds");
     rig.engine.check_invariants();
 }

@@ -201,4 +201,7 @@ fn a_torrent_that_is_not_on_the_list_is_refused() {
     let refused = tracker.handle_announce(&asked(hash(2), stranger(1), 1), Families::Both, NOW);
     assert_eq!(refused, Err(Refusal::NotAllowed));
     assert_eq!((tracker.figures().torrents, tracker.figures().refused), (1, 1));
+    tracker.allow(hash(2));
+    announce(&mut tracker, hash(2), stranger(1), 1, NOW);
+    assert_eq!(tracker.figures().torrents, 2, "a name that was found later");
 }
