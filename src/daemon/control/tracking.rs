@@ -5,9 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use super::*;
+use crate::base::ids::InfoHash;
 use crate::base::limits::{SERVED_INTERVAL, SERVED_MET_MAX};
 use crate::daemon::tracker_server::TrackerServer;
 use crate::engine::tracker::Rules;
+use crate::proto::metainfo::Metainfo;
 
 /// See the module.
 #[derive(Debug, Default)]
