@@ -40,8 +40,9 @@ pub struct LeafAsk {
 }
 
 /// What a request comes to.
+#[derive(Clone, Copy)]
 enum Answer {
-    Now(Vec<Hash>),
+    Now,
     OfPiece(u32),
     Never,
     Nonsense,
@@ -68,14 +69,14 @@ impl Engine {
                 }
                 reject_hashes(peer, request)?;
             }
-            Answer::Now(_) | Answer::OfPiece(_)
+            Answer::Now | Answer::OfPiece(_)
                 if peer.hash_asks.len() < HASH_ASKS_WAITING_MAX
                     && self.rations.take_hashes(&self.config, peer, &request, now) =>
             {
                 peer.hash_asks.push_back(request);
                 self.answer_hashes(conn, now)?;
             }
-            Answer::Now(_) | Answer::OfPiece(_) | Answer::Never => reject_hashes(peer, request)?,
+            Answer::Now | Answer::OfPiece(_) | Answer::Never => reject_hashes(peer, request)?,
         }
         self.make_ready(conn);
         Ok(())
@@ -92,7 +93,10 @@ impl Engine {
         let Some(id) = peer.torrent else { return Ok(()) };
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return Ok(()) };
         match answer(torrent, &request) {
-            Answer::Now(hashes) if peer.out.frames.len() <= HASH_ANSWERS_WAITING_BYTES_MAX => {
+            Answer::Now if peer.out.frames.len() <= HASH_ANSWERS_WAITING_BYTES_MAX => {
+                let Some(hashes) = known_hashes(torrent, &request) else {
+                    return reject_hashes(peer, request);
+                };
                 peer.asks.note_answer(hashes.as_flattened().len() as u64);
                 Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames);
             }
@@ -225,14 +229,21 @@ fn answer(torrent: &Torrent, request: &HashRequest) -> Answer {
     if !range.fits(file.shape) {
         return Answer::Nonsense;
     }
-    if let Some(hashes) = range.answer(file.shape, |layer, index| file.node(layer, index)) {
-        return Answer::Now(hashes);
+    // Of a layer all is known or nothing, and of those above it, too.
+    if file.node(range.base, 0).is_some() {
+        return Answer::Now;
     }
     let piece = trees.piece_of_run(file, range.base, range.index.into(), range.length.into());
     match piece.filter(|&piece| shared.has(piece)) {
         Some(piece) if shared.meta.geometry.piece_bytes <= LEAF_PIECE_BYTES_MAX => Answer::OfPiece(piece),
         _ => Answer::Never,
     }
+}
+
+/// The answer to a request that needs no leaves.
+fn known_hashes(torrent: &Torrent, request: &HashRequest) -> Option<Vec<Hash>> {
+    let file = torrent.shared.meta.trees.as_deref()?.find(&request.root)?;
+    range(request).answer(file.shape, |layer, index| file.node(layer, index))
 }
 
 /// The tree over the leaves of a piece; `None` if they are not what they should be.

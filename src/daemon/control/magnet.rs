@@ -46,13 +46,15 @@ impl Control<'_> {
         }
         let listens_at = self.shared.listen.map(|address| address.port());
         let swarm = &mut self.swarms[id.0 as usize];
-        let names = Arc::clone(&swarm.metainfo);
-        let by = |name| names.names().nth(usize::from(name == Name::Second)).unwrap_or(names.info_hash);
+        let [first, second] = [Name::First, Name::Second].map(|name| swarm.hash_of(name));
         let Some(seeking) = &mut swarm.seeking else { return };
         while let Some(address) = seeking.has_room().then(|| swarm.roster.candidates.poll_dial(now)).flatten()
         {
             let (requests, inbox) = unbounded_channel();
-            let name = seeking.layers_name.unwrap_or_else(|| by(swarm.roster.candidates.name(address)));
+            let name = seeking.layers_name.unwrap_or_else(|| match swarm.roster.candidates.name(address) {
+                Name::First => first,
+                Name::Second => second,
+            });
             let number = seeking.begin(Line { address, name, requests, ready: false });
             let call = Call {
                 address,
