@@ -236,6 +236,8 @@ fn a_hybrid_torrent_is_fetched_from_a_peer_that_knows_v2_alone() {
     assert_eq!(seed.accepted.load(Ordering::SeqCst), 2, "by the first name, and at once by the second");
 }
 
+/// The witness is there before the liar and the honest one, has all and gives no block: so nobody but its
+/// answer decides what the lie costs.
 #[test]
 fn p21_p22_one_wrong_block_in_a_v2_swarm_bans_its_giver_and_costs_that_block_alone() {
     let temp = tempfile::tempdir().expect("temporary directory");
@@ -247,21 +249,44 @@ fn p21_p22_one_wrong_block_in_a_v2_swarm_bans_its_giver_and_costs_that_block_alo
         bytes: std::fs::read(scene.path("source/payload.bin")).expect("payload"),
         piece_bytes: PIECE_BYTES,
     });
-    let liar = FakeSeed::start(&payload, Manner::LiesOnce);
-    let honest = FakeSeed::start(&payload, Manner::Honest);
-    let (_relay, witness) = scene.relay();
+    let [lies, gives, knows] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let peers = [&lies, &gives, &knows].map(|listener| listener.local_addr().expect("an address"));
     // Witnesses are asked on the core that has the piece: on another one the whole of it comes again.
-    let mut node = scene.get_by(&[liar.addr, honest.addr, witness], &["--cores", "1"]);
+    let mut node = scene.get_by(&peers, &["--cores", "1"]);
+    let mut witness = Peer::on(knows.accept().expect("the node comes").0);
+    witness.shake(&payload.info_hash);
+    witness.send(&wire::message(14, b""));
+    witness.wait_for(INTERESTED);
+    let leaves: Vec<merkle::Hash> = payload.bytes.chunks(wire::BLOCK as usize).map(merkle::leaf).collect();
+    let testimony = std::thread::spawn(move || testify(&mut witness, &leaves));
+    let liar = FakeSeed::on(lies, &payload, Manner::LiesOnce);
+    let honest = FakeSeed::on(gives, &payload, Manner::Honest);
     let mut wasted = 0;
     while let Some(status) = node.next_status() {
         wasted = status.bytes("wasted_bytes");
     }
     scene.assert_fetched("get");
+    assert!(testimony.join().expect("a witness") > 0, "it was not asked");
     assert!(liar.sent.load(Ordering::SeqCst) > 0 || liar.ended.load(Ordering::SeqCst) > 0, "it was asked");
     assert_eq!(honest.accepted.load(Ordering::SeqCst), 1, "the honest one was sent away");
     assert_eq!(liar.accepted.load(Ordering::SeqCst), 1, "the liar was asked again");
     assert!(wasted < u64::from(PIECE_BYTES), "{wasted} bytes were thrown away for one block");
 }
+
+/// Answers what it is asked of the `leaves` of a file until the other side hangs up. Returns how often.
+fn testify(witness: &mut Peer, leaves: &[merkle::Hash]) -> u32 {
+    let mut answers = 0;
+    while let Some(request) = witness.find(HASH_REQUEST) {
+        let word = |at: usize| u32::from_be_bytes(request[at..at + 4].try_into().expect("four bytes"));
+        let (index, length) = (word(36) as usize, word(40) as usize);
+        let hashes = [&request[..], leaves[index..index + length].as_flattened()].concat();
+        witness.send(&wire::message(HASHES, &hashes));
+        answers += 1;
+    }
+    answers
+}
+
+const INTERESTED: u8 = 2;
 
 /// Messages of BEP 52.
 const HASH_REQUEST: u8 = 21;
