@@ -16,6 +16,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::scheduler::class::Class;
 use super::scheduler::lists::{Links, List};
 use super::scheduler::view::Outlook;
 use super::scheduler::{Demand, InFlight, Membership, Scheduler, Turn};
@@ -347,7 +348,7 @@ impl Egress {
             return Look::Nobody;
         }
         let full = Look::Aside(Stand::Full, domain.scheduler.window.due());
-        if !domain.scheduler.window.is_open() {
+        if !domain.scheduler.window.is_open_to(Class::Owed) {
             return full;
         }
         let node = self.node.as_mut().filter(|_| at != LAN);

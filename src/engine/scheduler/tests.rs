@@ -305,7 +305,7 @@ fn on_a_shared_link(rig: &mut Rig, conns: &[ConnId], rate_bytes: u64, time: Span
     let mut flying: Vec<(ConnId, InFlight, u64)> = Vec::new();
     let mut now = Instant(0);
     for _ in 0..time.0 / STEP.0 {
-        while rig.scheduler.window.is_open()
+        while rig.scheduler.window.is_open_to(Owed)
             && let Some((conn, sent)) = rig.begin()
         {
             flying.push((conn, sent, 0));

@@ -18,6 +18,10 @@ use crate::base::time::{Instant, Span};
 /// What is in flight covers so much time.
 const WINDOW: Span = Span::from_ms(25);
 
+/// So many windows may be in flight to who gave. One alone leaves a link idle whose readers have full links of
+/// their own, since their sends take longer; and among those who gave the order matters least.
+const WINDOWS_OF_GIVERS: u64 = 2;
+
 /// A stretch of one, in 1024ths.
 const STRETCH_ONE: u64 = 1024;
 
@@ -110,15 +114,21 @@ impl Window {
         by_rate.max(SEND_WINDOW_BYTES_MIN) * self.stretch / STRETCH_ONE
     }
 
-    /// Whether another send may begin.
-    pub fn is_open(&self) -> bool {
-        self.flights.iter().map(Flight::counted_bytes).sum::<u64>() < self.limit_bytes()
+    /// Whether another send of a class may begin, if none of a better one does.
+    pub fn is_open_to(&self, class: Class) -> bool {
+        let windows = if class <= Class::Excess { WINDOWS_OF_GIVERS } else { 1 };
+        self.flights.iter().map(Flight::counted_bytes).sum::<u64>() < windows * self.limit_bytes()
     }
 
-    /// The worst class of which a send may begin. While what prompt readers of the better ones began to get a
-    /// moment ago fills most of half the window, which one party may have, they may fill the link. Grants are
-    /// few and hold nobody up.
+    /// The worst class of which a send may begin, while the window is open to any.
     pub fn worst_class(&self) -> Class {
+        let gate = self.worst_class_at_gate();
+        if self.is_open_to(Class::Rest) { gate } else { gate.min(Class::Excess) }
+    }
+
+    /// While what prompt readers of the better classes began to get a moment ago fills most of half the window,
+    /// which one party may have, they may fill the link. Grants are few and hold nobody up.
+    fn worst_class_at_gate(&self) -> Class {
         if !matches!(self.gate, Gate::Shut(_)) {
             return Class::Again;
         }
@@ -225,17 +235,27 @@ mod tests {
 
     #[test]
     fn a_window_is_open_below_its_limit_and_shut_from_it_on() {
-        for (bytes, open) in [
-            (SEND_WINDOW_BYTES_AT_FIRST - 1, true),
-            (SEND_WINDOW_BYTES_AT_FIRST, false),
-            (SEND_WINDOW_BYTES_AT_FIRST + 1, false),
-        ] {
-            let mut window = Window::new(START);
-            let begun = window.begin(Class::Rest, Reader::Prompt, bytes);
-            assert_eq!(window.is_open(), open, "{bytes}");
-            window.end(begun);
-            assert!(window.is_open());
+        let limits = [(Class::Rest, 1), (Class::Excess, WINDOWS_OF_GIVERS)];
+        for (class, limit) in limits.map(|(class, windows)| (class, windows * SEND_WINDOW_BYTES_AT_FIRST)) {
+            for (bytes, open) in [(limit - 1, true), (limit, false), (limit + 1, false)] {
+                let mut window = Window::new(START);
+                let begun = window.begin(Class::Rest, Reader::Prompt, bytes);
+                assert_eq!(window.is_open_to(class), open, "{bytes} to {class:?}");
+                window.end(begun);
+                assert!(window.is_open_to(class));
+            }
         }
+    }
+
+    #[test]
+    fn of_a_second_window_only_who_gave_is_served() {
+        let mut window = Window::new(START);
+        let begun = window.begin(Class::Excess, Reader::Slow, SEND_WINDOW_BYTES_AT_FIRST - 1);
+        assert_eq!(window.worst_class(), Class::Again);
+        window.begin(Class::Excess, Reader::Slow, 1);
+        assert_eq!(window.worst_class(), Class::Excess);
+        window.end(begun);
+        assert_eq!(window.worst_class(), Class::Again);
     }
 
     #[test]
@@ -265,11 +285,11 @@ mod tests {
         let stuck = window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_AT_FIRST);
         let mut now = START;
         for epoch in 1..=PATIENCE {
-            assert!(!window.is_open(), "epoch {epoch}");
+            assert!(!window.is_open_to(Class::Rest), "epoch {epoch}");
             now = now + EPOCH;
             window.roll(now, None);
         }
-        assert!(window.is_open());
+        assert!(window.is_open_to(Class::Rest));
         let other = window.begin(Class::Rest, Reader::Prompt, 1);
         window.end(stuck);
         window.end(other);
@@ -388,7 +408,7 @@ mod tests {
                 window.end(begun);
             }
             window.roll(now, (flying.len() < most).then_some(Class::Rest));
-            while window.is_open() && flying.len() < most {
+            while window.is_open_to(Class::Rest) && flying.len() < most {
                 flying.push_back((now, window.begin(Class::Rest, Reader::Prompt, 64 << 10)));
             }
             at_once = flying.len();
