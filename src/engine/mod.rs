@@ -205,6 +205,8 @@ pub struct Engine {
     bans: VecDeque<u64>,
     strangers: Strangers,
     rations: answers::Rations,
+    /// Hash requests that wait for a piece; at most `LEAF_ASKS_OF_CORE_MAX`.
+    leaf_asks: Vec<leaves::LeafAsk>,
     /// Open connections whose peer wants our pieces.
     leeches: u32,
     rng: Rng,
@@ -255,6 +257,7 @@ impl Engine {
             bans: VecDeque::new(),
             strangers,
             rations: answers::Rations::default(),
+            leaf_asks: Vec::new(),
             leeches: 0,
             rng,
             ticked_at: now,
