@@ -89,34 +89,44 @@ impl Engine {
         Ok(())
     }
 
-    /// Answers a request that was taken, or begins to; what has changed meanwhile is rejected.
+    /// Answers a request that was taken, or begins to; false while the limits do not let it pass. What cannot
+    /// be answered any more is rejected and costs nothing.
     pub(super) fn give_hashes(
         &mut self,
         conn: ConnId,
         request: HashRequest,
         now: Instant,
-    ) -> Result<(), PeerMisbehaved> {
-        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
-        let Some(id) = peer.torrent else { return Ok(()) };
-        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return Ok(()) };
-        match answer(torrent, &request) {
-            Answer::Now if peer.out.frames.len() <= HASH_ANSWERS_WAITING_BYTES_MAX => {
-                let Some(hashes) = known_hashes(torrent, &request) else {
-                    return reject_hashes(peer, request);
-                };
-                peer.asks.note_answer(hashes.as_flattened().len() as u64);
-                Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames);
-            }
-            Answer::OfPiece(piece) if may_wait(&self.leaf_asks, id, conn) => {
-                let bytes = u64::from(torrent.shared.meta.wanted_piece_len(piece));
-                peer.asks.note_answer(bytes / LEAF_BYTES_PER_ASK_BYTE);
+    ) -> Result<bool, PeerMisbehaved> {
+        let Some(id) = self.peers.get(conn).and_then(|peer| peer.torrent) else { return Ok(true) };
+        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return Ok(true) };
+        let answer = answer(torrent, &request);
+        let gives = match answer {
+            Answer::Now => true,
+            Answer::OfPiece(_) => may_wait(&self.leaf_asks, id, conn),
+            Answer::Never | Answer::Nonsense => false,
+        };
+        if gives && !self.claim_hashes(conn, &request, now) {
+            return Ok(false);
+        }
+        let known = if let Answer::Now = answer { known_hashes(torrent, &request) } else { None };
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(true) };
+        match (answer, known) {
+            (Answer::OfPiece(piece), _) if gives => {
+                peer.asks.note_answer(hashing_cost(torrent, piece));
                 let ask = LeafAsk { conn, torrent: id, piece, request, since: now, hashing: false };
                 self.leaf_asks.push(ask);
                 self.bring_leaves(id, piece);
             }
-            _ => reject_hashes(peer, request)?,
+            (Answer::Now, Some(hashes)) => {
+                peer.asks.note_answer(hashes.as_flattened().len() as u64);
+                Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames);
+            }
+            _ => {
+                self.rations.put_hashes_back(&self.config, peer.address, &request);
+                reject_hashes(peer, request)?;
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Has the chunks of a piece hashed that somebody asks for, or read them first.
@@ -181,7 +191,10 @@ impl Engine {
             match answer {
                 Some(hashes) => Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames),
                 // The piece was lost meanwhile.
-                None => Message::HashReject(request).encode(&mut peer.out.frames),
+                None => {
+                    Message::HashReject(request).encode(&mut peer.out.frames);
+                    self.put_hashes_back(conn, &request);
+                }
             }
             self.make_ready(conn);
         }
@@ -195,9 +208,12 @@ impl Engine {
         };
         let late = |ask: &mut LeafAsk| !ask.hashing && (now.since(ask.since) >= HASH_PATIENCE || !has(ask));
         let late: Vec<LeafAsk> = self.leaf_asks.extract_if(.., late).collect();
-        for LeafAsk { conn, request, .. } in late {
+        for LeafAsk { conn, torrent, piece, request, .. } in late {
+            let torrent = self.torrents[torrent.0 as usize].as_ref();
             if let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) {
                 Message::HashReject(request).encode(&mut peer.out.frames);
+                peer.asks.put_back(torrent.map_or(0, |torrent| hashing_cost(torrent, piece)));
+                self.put_hashes_back(conn, &request);
                 self.make_ready(conn);
             }
         }
@@ -205,6 +221,11 @@ impl Engine {
             self.leaf_asks.iter().map(|ask| (ask.torrent, ask.piece)).collect();
         waiting.into_iter().for_each(|(torrent, piece)| self.bring_leaves(torrent, piece));
     }
+}
+
+/// What the leaves of a piece cost of what a peer may ask for.
+fn hashing_cost(torrent: &Torrent, piece: u32) -> u64 {
+    u64::from(torrent.shared.meta.wanted_piece_len(piece)) / LEAF_BYTES_PER_ASK_BYTE
 }
 
 /// Says that hashes will not come. As with blocks, who does not read the answers is in error.

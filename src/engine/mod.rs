@@ -464,6 +464,7 @@ impl Engine {
         let Some(mut peer) = self.peers.remove(conn) else { return };
         self.strangers.leave(conn, peer.address.ip(), peer.counted);
         self.settle_account(&mut peer);
+        self.forget_asks(&mut peer);
         if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {
             for pin in peer.out.take_pins() {
                 torrent.shared.chunks.unpin(pin.chunk);
