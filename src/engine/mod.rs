@@ -199,8 +199,12 @@ pub struct Engine {
     hungry: Vec<ConnId>,
     /// Something happened that may feed the hungry.
     food: bool,
-    /// Peers that gave something and let us ask, by the part of the connections that was looked after.
+    /// A block came while the appetite was short: one more may be asked for.
+    crumbs: bool,
+    /// Peers that gave something and let us ask, by the part of the connections that was looked after, and
+    /// all of them.
     givers: [u32; tick::ROLL_PARTS],
+    givers_sum: u32,
     /// In the order of their coming; the oldest goes when there are too many.
     bans: VecDeque<u64>,
     strangers: Strangers,
@@ -253,7 +257,9 @@ impl Engine {
             throttled: Vec::new(),
             hungry: Vec::new(),
             food: false,
+            crumbs: false,
             givers: [0; tick::ROLL_PARTS],
+            givers_sum: 0,
             bans: VecDeque::new(),
             strangers,
             rations: answers::Rations::default(),
@@ -345,10 +351,7 @@ impl Engine {
 
     /// The next intention, or `None` when there is nothing more to do for now.
     pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
-        if self.food && !self.hungry.is_empty() {
-            self.feed_hungry(now);
-        }
-        self.food = false;
+        self.feed(now);
         if std::mem::take(&mut self.haves_due) {
             self.flush_haves();
         }

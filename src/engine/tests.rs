@@ -2,6 +2,7 @@
 
 mod allowed;
 mod answers;
+mod appetite;
 mod asleep;
 mod choking;
 mod exchange;
