@@ -32,7 +32,8 @@ pub struct Seeking {
     lines: BTreeMap<PeerNumber, Line>,
     /// What was wrong with the peer that was parted from last.
     fault: Option<Fault>,
-    numbers: PeerNumber,
+    /// The last number that a peer was given.
+    pub(super) numbers: PeerNumber,
 }
 
 #[derive(Debug)]
@@ -77,6 +78,13 @@ impl Seeking {
     pub fn new(wanted: Topics) -> Self {
         let fetch = MetadataFetch::new(wanted);
         Self { layers_name: None, fetch, lacking: None, lines: BTreeMap::new(), numbers: 0, fault: None }
+    }
+
+    /// The same of piece layers alone, which a hybrid goes on without; peers have numbers beyond `numbers`.
+    pub(super) fn of_layers(bare: Arc<Bare>, numbers: PeerNumber, now: Instant) -> Self {
+        let mut seeking = Self { numbers, ..Self::new(Topics { v1: None, v2: None }) };
+        seeking.begin_layers(bare, |_| true, now);
+        seeking
     }
 
     /// Peers that have what is looked for, by their own word or by what they gave.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 
 use super::action::Farewell;
 use super::encryption::{Encryption, Manner};
@@ -311,6 +312,12 @@ impl Candidates {
         let hints = self.known.iter().filter(|(_, candidate)| goes(candidate.source));
         let hints: Vec<SocketAddr> = hints.map(|(&address, _)| address).collect();
         hints.into_iter().for_each(|address| self.forget(address));
+    }
+
+    /// The address behind `last`, in the order of addresses, and again the first behind the last of all.
+    pub fn next_known(&self, last: Option<SocketAddr>) -> Option<SocketAddr> {
+        let behind = last.and_then(|last| self.known.range((Bound::Excluded(last), Bound::Unbounded)).next());
+        behind.or_else(|| self.known.first_key_value()).map(|(&address, _)| address)
     }
 
     /// Whether an address was named and is not forgotten.
