@@ -104,6 +104,7 @@ pub struct SharedTorrent {
     owners: Box<[AtomicU8]>,
     fingerprints: Box<[AtomicU64]>,
     fetch_stopped: AtomicBool,
+    may_be_complete: bool,
     injection: OnceLock<Injection>,
     /// Who else holds which piece.
     pub witnesses: Witnesses,
@@ -143,6 +144,9 @@ impl SharedTorrent {
         assert_eq!(have.len(), pieces);
         let torrent = Self {
             limits,
+            may_be_complete: wanted.as_ref().is_none_or(|wanted| {
+                (0..pieces).all(|piece| have.get(piece) || wanted.pieces().get(piece))
+            }),
             lacking: AtomicU32::new(wanted.as_ref().map_or(pieces, |wanted| wanted.pieces().count())),
             wanted,
             chunks: ChunkTable::new(geometry.chunk_count()),
@@ -202,6 +206,11 @@ impl SharedTorrent {
     /// Whether every piece is verified.
     pub fn is_complete(&self) -> bool {
         self.have_count() == self.meta.geometry.piece_count()
+    }
+
+    /// Whether it is so, or will be once all that is wanted is there.
+    pub const fn may_be_complete(&self) -> bool {
+        self.may_be_complete
     }
 
     /// Whether piece `piece` is to be fetched unless it is there.
@@ -415,7 +424,7 @@ mod tests {
             assert!(!torrent.is_satisfied());
             torrent.set_have(piece);
         }
-        assert!(torrent.is_satisfied() && !torrent.is_complete());
+        assert!(torrent.is_satisfied() && !torrent.is_complete() && !torrent.may_be_complete());
         assert!(torrent.clear_have(0) && torrent.is_satisfied(), "nobody wants it again");
         assert!(torrent.clear_have(120) && !torrent.is_satisfied() && torrent.lacks(120));
     }

@@ -17,7 +17,7 @@ impl Rig {
     }
 
     /// The same, that was given a block of `piece` and says that it has that.
-    fn holder(&mut self, address: &str, piece: u32) -> ConnId {
+    pub(super) fn holder(&mut self, address: &str, piece: u32) -> ConnId {
         let conn = self.client(address);
         self.say(conn, Message::Request(block(piece, 0, BLOCK_BYTES))).unwrap();
         assert_eq!(self.read(conn).1, 1);

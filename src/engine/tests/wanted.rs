@@ -44,6 +44,18 @@ fn giver(rig: &mut Rig, bits: &[u8]) -> (ConnId, bool, Vec<BlockRef>) {
     (conn, told, blocks.collect())
 }
 
+#[test]
+fn who_else_holds_a_piece_is_remembered_only_where_all_of_them_may_be_here_one_day() {
+    // A piece that is not wanted may be there all the same.
+    for (wanted, have, copies) in
+        [([Normal, Low], &[0][..], 1), ([Normal, Skip], &[0], 0), ([Normal, Skip], &[0, 1], 1)]
+    {
+        let mut rig = rig(&wanted, have, false);
+        rig.holder("80.1.1.1:1", 0);
+        assert_eq!(rig.shared.witnesses.copies(0, |_| false), copies, "{wanted:?} {have:?}");
+    }
+}
+
 /// Everything that is asked of `conn` comes and is right, until nothing is asked; the pieces in the order
 /// in which they were asked for.
 fn fetch(rig: &mut Rig, conn: ConnId, mut asked: Vec<BlockRef>) -> Vec<u32> {
