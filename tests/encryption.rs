@@ -138,35 +138,32 @@ fn libtorrent_gives_the_metadata_of_a_link_under_rc4() {
     }
 }
 
-#[test]
-fn nodes_give_the_metadata_of_a_link_whatever_their_policies_as_long_as_they_can() {
-    for (theirs, ours) in [
-        ("accept", "prefer"),
-        ("off", "prefer"),
-        ("require", "accept"),
-        ("accept", "require"),
-        ("require", "require"),
-    ] {
+/// Policies that agree on something: of who seeds, and of who fetches.
+const AGREEABLE: [(&str, &str); 6] = [
+    ("accept", "accept"),
+    ("accept", "prefer"),
+    ("off", "prefer"),
+    ("require", "accept"),
+    ("accept", "require"),
+    ("require", "require"),
+];
+
+fn agree(fetch: impl Fn(&Scene, SocketAddr, &str)) {
+    for (theirs, ours) in AGREEABLE {
         let scene = Scene::new();
         let (_node, address) = scene.relay(theirs);
-        scene.fetch_by_link(address, ours);
+        fetch(&scene, address, ours);
     }
 }
 
 #[test]
+fn nodes_give_the_metadata_of_a_link_whatever_their_policies_as_long_as_they_can() {
+    agree(Scene::fetch_by_link);
+}
+
+#[test]
 fn nodes_agree_whatever_their_policies_as_long_as_they_can() {
-    for (theirs, ours) in [
-        ("accept", "accept"),
-        ("accept", "prefer"),
-        ("off", "prefer"),
-        ("require", "accept"),
-        ("accept", "require"),
-        ("require", "require"),
-    ] {
-        let scene = Scene::new();
-        let (_node, address) = scene.relay(theirs);
-        scene.fetch(address, ours);
-    }
+    agree(Scene::fetch);
 }
 
 #[test]

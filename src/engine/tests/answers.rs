@@ -18,18 +18,7 @@ const NEIGHBOUR: &str = "192.168.1.7:6881";
 fn seed_of(info_bytes: usize, upload: Budgets, limits: TorrentLimits) -> Rig {
     let none = Budgets::default();
     let mut rig = Rig::limited(1, true, (upload, none), limits.clone());
-    let meta = &rig.shared.meta;
-    let meta = TorrentMeta {
-        id: meta.id,
-        info_hash: meta.info_hash,
-        geometry: meta.geometry,
-        piece_hashes: meta.piece_hashes.clone(),
-        info: vec![7; info_bytes].into(),
-        trees: None,
-        v2_hash: None,
-        layout: meta.layout.clone(),
-        private: false,
-    };
+    let meta = TorrentMeta { info: vec![7; info_bytes].into(), ..rig.plain() };
     rig.shared = SharedTorrent::with_limits(meta, &Bitfield::full(1), 1, limits);
     rig.engine.handle_torrent(Arc::clone(&rig.shared));
     rig

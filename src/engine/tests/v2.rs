@@ -56,9 +56,7 @@ fn rig(kind: Kind, pieces: u32, complete: bool) -> Rig {
 }
 
 fn rig_of(mut rig: Rig, kind: Kind, pieces: u32, complete: bool) -> Rig {
-    let have = if complete { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
-    rig.shared = SharedTorrent::with_limits(meta(kind, pieces), &have, 1, TorrentLimits::default());
-    rig.engine.handle_torrent(Arc::clone(&rig.shared));
+    rig.shared = rig.add(meta(kind, pieces), complete);
     rig
 }
 
@@ -68,16 +66,15 @@ fn meta(kind: Kind, pieces: u32) -> TorrentMeta {
     let roots =
         (0..pieces).map(|piece| merkle::root(&mut leaves(piece, pieces), 0, HEIGHT).unwrap()).collect();
     let trees = Trees::new(geometry, std::iter::once((0, total_bytes, roots))).unwrap();
-    TorrentMeta {
-        info: Default::default(),
-        id: TorrentId(0),
-        info_hash: HASH,
-        geometry,
-        piece_hashes: if kind == Kind::Hybrid { vec![[0; 20]; pieces as usize] } else { Vec::new() }.into(),
-        trees: Some(Arc::new(trees)),
-        v2_hash: (kind == Kind::Hybrid).then_some(V2_HASH),
-        layout: Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false })),
-        private: false,
+    meta_of(kind, TorrentMeta::plain(HASH, total_bytes, PIECE_BYTES), trees)
+}
+
+/// A torrent with these trees: a hybrid if it is to be.
+fn meta_of(kind: Kind, plain: TorrentMeta, trees: Trees) -> TorrentMeta {
+    let trees = Some(Arc::new(trees));
+    match kind {
+        Kind::V2 => TorrentMeta { trees, piece_hashes: Default::default(), ..plain },
+        Kind::Hybrid => TorrentMeta { trees, v2_hash: Some(V2_HASH), ..plain },
     }
 }
 
@@ -219,9 +216,7 @@ fn p32_so_many_peers_of_one_core_wait_whatever_their_torrents() {
         let name = |torrent: usize| InfoHash([100 + torrent as u8; 20]);
         for torrent in 1..=asked / LEAF_ASKS_MAX + 1 {
             let (id, info_hash) = (TorrentId(torrent as u32), name(torrent));
-            let meta = TorrentMeta { id, info_hash, ..meta(Kind::V2, 3) };
-            let limits = TorrentLimits::default();
-            rig.engine.handle_torrent(SharedTorrent::with_limits(meta, &Bitfield::full(3), 1, limits));
+            rig.add(TorrentMeta { id, info_hash, ..meta(Kind::V2, 3) }, true);
         }
         let rejected = (0..asked).filter(|ask| {
             let conn = rig.accept(&format!("127.0.0.1:{}", 10_000 + ask));

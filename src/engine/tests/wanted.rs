@@ -15,17 +15,7 @@ fn rig(wanted: &[Priority], have: &[u32], sequential: bool) -> Rig {
         bits.set(piece);
     }
     let wanted = Some(Arc::new(Wanted::new(&layout, geometry, wanted)));
-    let meta = TorrentMeta {
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        id: TorrentId(0),
-        info_hash: HASH,
-        geometry,
-        piece_hashes: vec![[0; 20]; pieces as usize].into(),
-        layout,
-        private: false,
-    };
+    let meta = TorrentMeta { layout, ..TorrentMeta::plain(HASH, geometry.total_bytes, PIECE) };
     let shared = SharedTorrent::with_wanted(meta, &bits, 1, TorrentLimits::default(), wanted);
     Rig::of(shared, sequential, Default::default())
 }
