@@ -47,7 +47,7 @@ use crate::engine::action::Report;
 use crate::engine::announcer::{Announce, Announcers, Reach, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
 use crate::engine::encryption::Manner;
-use crate::engine::metadata_fetch::PeerNumber;
+use crate::engine::fetch::PeerNumber;
 use crate::engine::versions::Name;
 use crate::io::Wake;
 use crate::io::uring::Uring;

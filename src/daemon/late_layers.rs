@@ -1,6 +1,6 @@
-//! Piece layers that a hybrid went on without (BEP 52): while it runs by its v1 part, the peers that are known
-//! are asked for them now and then, on connections of their own. Nothing waits for it, and what is found is of
-//! use from the next start on.
+//! Piece layers that a hybrid went on without (BEP 52): while it runs by its v1 part, the peers that are
+//! known are asked for them now and then, on connections of their own. Nothing waits for it, and what is
+//! found is of use from the next start on.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,8 +12,8 @@ use crate::base::ids::InfoHash;
 use crate::base::limits::{LATE_LAYERS_INTERVAL, LATE_LAYERS_PEERS_MAX};
 use crate::base::time::Instant;
 use crate::engine::candidates::Candidates;
+use crate::engine::fetch::PeerNumber;
 use crate::engine::layers_fetch::Layers;
-use crate::engine::metadata_fetch::PeerNumber;
 use crate::proto::metainfo::Bare;
 
 /// See the module.

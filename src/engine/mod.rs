@@ -39,7 +39,7 @@
 //! encryption.rs which connections begin with an encrypted handshake
 //! metadata.rs   the info dictionary to whoever has only a link
 //! answers.rs    what is answered beside payload, and to whom how much
-//! metadata_fetch.rs  the same from peers (one per link, on the control thread)
+//! metadata_fetch.rs  the same from peers (one per link, on the control thread; fetch.rs: what both want)
 //! layers_fetch.rs    and its piece layers, which it does not bring (the same)
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
@@ -69,6 +69,7 @@ mod download;
 mod egress;
 pub mod encryption;
 pub mod exchange;
+pub mod fetch;
 pub mod gossip;
 pub mod grapevine;
 pub mod hearsay;

@@ -15,7 +15,7 @@ use crate::daemon::magnet::{Call, Said, converse};
 use crate::daemon::mse::methods;
 use crate::daemon::remembering;
 use crate::daemon::seeking::{Line, SeekAction, Seeking};
-use crate::engine::metadata_fetch::PeerNumber;
+use crate::engine::fetch::PeerNumber;
 use crate::engine::versions::Name;
 use crate::proto::metainfo::{self, Bare, Metainfo, MetainfoError};
 use crate::proto::text;
