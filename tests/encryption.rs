@@ -3,47 +3,19 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
 use support::PATIENCE;
-use support::clients::{Client, Job, Kind, Speech, Start};
+use support::clients::{Job, Kind, Speech};
 use support::node::{Node, get, relay};
-use support::torrent::Torrent;
-use support::tracker::Tracker;
-use tempfile::TempDir;
+use support::scene::Scene;
 
-struct Scene {
-    temp: TempDir,
-    tracker: Tracker,
-    torrent: Torrent,
+fn scene() -> Scene {
+    Scene::new(8 << 20, 256 << 10, 16)
 }
 
 impl Scene {
-    fn new() -> Self {
-        let temp = tempfile::tempdir().expect("temporary directory");
-        let torrent = Torrent::single(&temp.path().join("source"), "payload.bin", 8 << 20, 256 << 10, 16);
-        Self { temp, tracker: Tracker::start(), torrent }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.temp.path().join(name)
-    }
-
-    fn file(&self, tracked: bool) -> PathBuf {
-        let url = self.tracker.url();
-        self.torrent.write(&self.path("troc.torrent"), tracked.then_some(url.as_str()))
-    }
-
-    fn client(&self, kind: Kind, job: Job) -> Client {
-        let dir = self.path(if job == Job::Seed { "source" } else { "fetched" });
-        let (torrent, tracker, scratch) = (&self.torrent, &self.tracker, &self.path("client"));
-        let start = Start { job, torrent, tracker, dir: &dir, scratch, ip: Ipv4Addr::LOCALHOST };
-        let client = kind.start_speaking(&start, Speech::Encrypted);
-        client.wait_ready(&self.tracker);
-        client
-    }
-
     fn relay(&self, policy: &str) -> (Node, SocketAddr) {
         let mut command = relay(&self.file(true), &self.path("source"), self.temp.path());
         command.args(["--encryption", policy]);
@@ -67,15 +39,15 @@ impl Scene {
         let mut command = get(source, &self.path("fetched"), self.temp.path());
         command.args(["--encryption", policy, "--peer"]).arg(peer.to_string());
         Node::spawn("get", &mut command, self.temp.path()).expect_done();
-        self.torrent.assert_identical(&self.path("fetched"), "troc get");
+        self.assert_fetched("troc get");
     }
 }
 
 /// A client that takes encrypted connections alone seeds; `troc get` finds out and fetches.
 fn seeds_to_get(kind: Kind, policy: &str) {
     if kind.available() {
-        let scene = Scene::new();
-        let client = scene.client(kind, Job::Seed);
+        let scene = scene();
+        let client = scene.client(kind, Job::Seed, Speech::Encrypted);
         scene.fetch(client.addr, policy);
     }
 }
@@ -83,11 +55,11 @@ fn seeds_to_get(kind: Kind, policy: &str) {
 /// A client that makes and takes encrypted connections alone fetches from a relay; either dials.
 fn fetches_from_relay(kind: Kind, policy: &str) {
     if kind.available() {
-        let scene = Scene::new();
-        let mut client = scene.client(kind, Job::Fetch);
+        let scene = scene();
+        let mut client = scene.client(kind, Job::Fetch, Speech::Encrypted);
         let (_node, _) = scene.relay(policy);
         client.wait_complete(&scene.tracker);
-        scene.torrent.assert_identical(&scene.path("fetched"), &format!("{kind:?}"));
+        scene.assert_fetched(&format!("{kind:?}"));
     }
 }
 
@@ -131,47 +103,44 @@ fn aria2_fetches_under_rc4() {
 fn libtorrent_gives_the_metadata_of_a_link_under_rc4() {
     if Kind::Libtorrent.available() {
         for policy in ["accept", "require"] {
-            let scene = Scene::new();
-            let client = scene.client(Kind::Libtorrent, Job::Seed);
+            let scene = scene();
+            let client = scene.client(Kind::Libtorrent, Job::Seed, Speech::Encrypted);
             scene.fetch_by_link(client.addr, policy);
         }
     }
 }
 
+/// Policies that agree on something: of who seeds, and of who fetches.
+const AGREEABLE: [(&str, &str); 6] = [
+    ("accept", "accept"),
+    ("accept", "prefer"),
+    ("off", "prefer"),
+    ("require", "accept"),
+    ("accept", "require"),
+    ("require", "require"),
+];
+
+fn agree(fetch: impl Fn(&Scene, SocketAddr, &str)) {
+    for (theirs, ours) in AGREEABLE {
+        let scene = scene();
+        let (_node, address) = scene.relay(theirs);
+        fetch(&scene, address, ours);
+    }
+}
+
 #[test]
 fn nodes_give_the_metadata_of_a_link_whatever_their_policies_as_long_as_they_can() {
-    for (theirs, ours) in [
-        ("accept", "prefer"),
-        ("off", "prefer"),
-        ("require", "accept"),
-        ("accept", "require"),
-        ("require", "require"),
-    ] {
-        let scene = Scene::new();
-        let (_node, address) = scene.relay(theirs);
-        scene.fetch_by_link(address, ours);
-    }
+    agree(Scene::fetch_by_link);
 }
 
 #[test]
 fn nodes_agree_whatever_their_policies_as_long_as_they_can() {
-    for (theirs, ours) in [
-        ("accept", "accept"),
-        ("accept", "prefer"),
-        ("off", "prefer"),
-        ("require", "accept"),
-        ("accept", "require"),
-        ("require", "require"),
-    ] {
-        let scene = Scene::new();
-        let (_node, address) = scene.relay(theirs);
-        scene.fetch(address, ours);
-    }
+    agree(Scene::fetch);
 }
 
 #[test]
 fn p33_who_talks_in_ciphers_and_never_comes_to_the_point_is_hung_up_on() {
-    let scene = Scene::new();
+    let scene = scene();
     let (_node, address) = scene.relay("accept");
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
@@ -184,7 +153,7 @@ fn p33_who_talks_in_ciphers_and_never_comes_to_the_point_is_hung_up_on() {
     let _ = stream.read_to_end(&mut rest);
     assert!(rest.len() <= 512, "padding and nothing else");
     // A plain handshake is refused by who requires ciphers.
-    let scene = Scene::new();
+    let scene = self::scene();
     let (_node, address) = scene.relay("require");
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");

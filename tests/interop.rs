@@ -3,57 +3,15 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use support::clients::{Client, Job, Kind, Start};
+use support::clients::{Job, Kind, Speech};
 use support::node::{Node, get, relay, troc};
-use support::torrent::Torrent;
-use support::tracker::Tracker;
-use tempfile::TempDir;
+use support::scene::Scene;
 
-/// A torrent of 16 MiB, a tracker, and directories.
-struct Scene {
-    temp: TempDir,
-    tracker: Tracker,
-    torrent: Torrent,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let temp = tempfile::tempdir().expect("temporary directory");
-        let torrent = Torrent::single(&temp.path().join("source"), "payload.bin", 16 << 20, 256 << 10, 16);
-        Self { temp, tracker: Tracker::start(), torrent }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.temp.path().join(name)
-    }
-
-    /// The .torrent file for `troc`: it names the tracker only where that is how peers are found.
-    fn file(&self, tracked: bool) -> PathBuf {
-        let url = self.tracker.url();
-        self.torrent.write(&self.path("troc.torrent"), tracked.then_some(url.as_str()))
-    }
-
-    /// Starts the other client and waits until its tracker knows it.
-    fn client(&self, kind: Kind, job: Job) -> Client {
-        let dir = self.path(if job == Job::Seed { "source" } else { "fetched" });
-        let client = kind.start(&Start {
-            job,
-            torrent: &self.torrent,
-            tracker: &self.tracker,
-            dir: &dir,
-            scratch: &self.path("client"),
-            ip: Ipv4Addr::LOCALHOST,
-        });
-        client.wait_ready(&self.tracker);
-        client
-    }
-
-    fn assert_fetched(&self, who: &str) {
-        self.torrent.assert_identical(&self.path("fetched"), who);
-    }
+/// A torrent of 16 MiB.
+fn scene() -> Scene {
+    Scene::new(16 << 20, 256 << 10, 16)
 }
 
 /// `client` seeds, `troc get` fetches.
@@ -61,8 +19,8 @@ fn seeds_to_get(kind: Kind, tracked: bool) {
     if !kind.available() {
         return;
     }
-    let scene = Scene::new();
-    let client = scene.client(kind, Job::Seed);
+    let scene = scene();
+    let client = scene.client(kind, Job::Seed, Speech::Any);
     let mut command = get(&scene.file(tracked), &scene.path("fetched"), scene.temp.path());
     if !tracked {
         command.arg("--peer").arg(client.addr.to_string());
@@ -76,8 +34,8 @@ fn fetches_from_relay(kind: Kind) {
     if !kind.available() {
         return;
     }
-    let scene = Scene::new();
-    let mut client = scene.client(kind, Job::Fetch);
+    let scene = scene();
+    let mut client = scene.client(kind, Job::Fetch, Speech::Any);
     let mut command = relay(&scene.file(true), &scene.path("source"), scene.temp.path());
     let mut node = Node::spawn("relay", &mut command, scene.temp.path());
     node.wait_seeding();
@@ -90,8 +48,8 @@ fn is_dialled_by_a_seed(kind: Kind) {
     if !kind.available() {
         return;
     }
-    let scene = Scene::new();
-    let mut client = scene.client(kind, Job::Fetch);
+    let scene = scene();
+    let mut client = scene.client(kind, Job::Fetch, Speech::Any);
     let mut command = get(&scene.file(false), &scene.path("source"), scene.temp.path());
     command.args(["--seed", "--peer"]).arg(client.addr.to_string());
     let mut node = Node::spawn("get", &mut command, scene.temp.path());
@@ -105,8 +63,8 @@ fn dials_a_relay(kind: Kind) {
     if !kind.available() {
         return;
     }
-    let scene = Scene::new();
-    let mut client = scene.client(kind, Job::Fetch);
+    let scene = scene();
+    let mut client = scene.client(kind, Job::Fetch, Speech::Any);
     let mut command = relay(&scene.file(false), &scene.path("source"), scene.temp.path());
     let mut node = Node::spawn("relay", &mut command, scene.temp.path());
     let addr = node.wait_seeding();
@@ -160,7 +118,7 @@ fn rtorrent_dials_a_relay() {
 
 #[test]
 fn troc_fetches_from_troc() {
-    let scene = Scene::new();
+    let scene = scene();
     let mut command = relay(&scene.file(false), &scene.path("source"), scene.temp.path());
     let mut seed = Node::spawn("relay", &mut command, scene.temp.path());
     let addr = seed.wait_seeding();
@@ -174,7 +132,7 @@ fn troc_fetches_from_troc() {
 /// The same bytes make the same torrent: `troc create` against the metainfo made by hand.
 #[test]
 fn create_agrees_with_metainfo_made_by_hand() {
-    let scene = Scene::new();
+    let scene = scene();
     let out = scene.path("created.torrent");
     let mut command = troc("create", scene.temp.path());
     command.arg(scene.path("source").join("payload.bin")).arg("-o").arg(&out);

@@ -3,33 +3,18 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use support::clients::{Client, Job, Kind, Start};
+use support::clients::{Client, Job, Kind};
 use support::node::{Node, get, relay};
-use support::torrent::Torrent;
-use support::tracker::Tracker;
-use tempfile::TempDir;
+use support::scene::Scene;
 
-/// A torrent of 16 MiB whose metadata has two pieces, a tracker, and directories.
-struct Scene {
-    temp: TempDir,
-    tracker: Tracker,
-    torrent: Torrent,
+/// A torrent of 16 MiB whose metadata has two pieces.
+fn scene() -> Scene {
+    Scene::new(16 << 20, 16 << 10, 61)
 }
 
 impl Scene {
-    fn new() -> Self {
-        let temp = tempfile::tempdir().expect("temporary directory");
-        let torrent = Torrent::single(&temp.path().join("source"), "payload.bin", 16 << 20, 16 << 10, 61);
-        Self { temp, tracker: Tracker::start(), torrent }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.temp.path().join(name)
-    }
-
     /// A link with more parts behind its hash.
     fn link(&self, parts: &str) -> String {
         format!("magnet:?xt=urn:btih:{}&dn=payload.bin{parts}", self.torrent.info_hash_hex())
@@ -42,37 +27,22 @@ impl Scene {
     }
 
     /// Starts the other client, a fetcher by `link`.
-    fn client(&self, kind: Kind, link: Option<&str>) -> Client {
-        let (job, dir) = match link {
-            None => (Job::Seed, self.path("source")),
-            Some(_) => (Job::Fetch, self.path("fetched")),
-        };
-        let start = Start {
-            job,
-            torrent: &self.torrent,
-            tracker: &self.tracker,
-            dir: &dir,
-            scratch: &self.path("client"),
-            ip: Ipv4Addr::LOCALHOST,
-        };
-        link.map_or_else(|| kind.start(&start), |link| kind.start_by_link(&start, link))
+    fn client_by(&self, kind: Kind, link: Option<&str>) -> Client {
+        let job = if link.is_some() { Job::Fetch } else { Job::Seed };
+        self.start(job, |start| {
+            link.map_or_else(|| kind.start(start), |link| kind.start_by_link(start, link))
+        })
     }
 
     /// Starts a relay that has all, and announces itself to the tracker if that is how it is to be found.
     fn relay(&self, tracked: bool) -> (Node, std::net::SocketAddr) {
-        let url = self.tracker.url();
-        let file = self.torrent.write(&self.path("troc.torrent"), tracked.then_some(url.as_str()));
-        let mut command = relay(&file, &self.path("source"), self.temp.path());
+        let mut command = relay(&self.file(tracked), &self.path("source"), self.temp.path());
         let mut node = Node::spawn("relay", &mut command, self.temp.path());
         let addr = node.wait_seeding();
         if tracked {
             self.tracker.wait_complete(self.torrent.info_hash, addr.port());
         }
         (node, addr)
-    }
-
-    fn assert_fetched(&self, who: &str) {
-        self.torrent.assert_identical(&self.path("fetched"), who);
     }
 }
 
@@ -81,8 +51,8 @@ fn seeds_to_get(kind: Kind, tracked: bool) {
     if !kind.available() {
         return;
     }
-    let scene = Scene::new();
-    let client = scene.client(kind, None);
+    let scene = scene();
+    let client = scene.client_by(kind, None);
     client.wait_ready(&scene.tracker);
     let link = if tracked { scene.tracked_link() } else { scene.link(&format!("&x.pe={}", client.addr)) };
     let mut command = get(Path::new(&link), &scene.path("fetched"), scene.temp.path());
@@ -95,9 +65,9 @@ fn fetches_from_relay(kind: Kind) {
     if !kind.available() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let (_node, _) = scene.relay(true);
-    let mut client = scene.client(kind, Some(&scene.tracked_link()));
+    let mut client = scene.client_by(kind, Some(&scene.tracked_link()));
     client.wait_complete(&scene.tracker);
     scene.assert_fetched(&format!("{kind:?}"));
 }
@@ -135,9 +105,9 @@ fn libtorrent_is_given_the_metadata_by_a_relay_named_by_its_link() {
     if !Kind::Libtorrent.available() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let (_node, addr) = scene.relay(false);
-    let mut client = scene.client(Kind::Libtorrent, Some(&scene.link(&format!("&x.pe={addr}"))));
+    let mut client = scene.client_by(Kind::Libtorrent, Some(&scene.link(&format!("&x.pe={addr}"))));
     client.wait_complete(&scene.tracker);
     scene.assert_fetched("libtorrent");
 }

@@ -16,7 +16,6 @@ use troc::proto::wire::message::{Frame, Message, next_frame};
 use troc::shared::budget::Budgets;
 use troc::shared::cache::Cache;
 use troc::shared::torrent::{SharedTorrent, TorrentMeta};
-use troc::storage::layout::{FileSpan, Layout};
 
 /// The one torrent.
 pub const TORRENT: TorrentId = TorrentId(0);
@@ -48,17 +47,9 @@ impl Node {
     /// A torrent of `pieces` pieces of one chunk.
     pub fn new(pieces: u32, have: Have) -> Self {
         let geometry = Geometry::new(u64::from(pieces) * u64::from(CHUNK_BYTES), CHUNK_BYTES);
-        let meta = TorrentMeta {
-            trees: None,
-            v2_hash: None,
-            id: TORRENT,
-            info_hash: INFO_HASH,
-            geometry,
-            piece_hashes: vec![PIECE_HASH; pieces as usize].into(),
-            info: Default::default(),
-            layout: Layout::new([FileSpan { length: geometry.total_bytes, pad: false }].into_iter()),
-            private: false,
-        };
+        let piece_hashes = vec![PIECE_HASH; pieces as usize].into();
+        let plain = TorrentMeta::plain(INFO_HASH, geometry.total_bytes, CHUNK_BYTES);
+        let meta = TorrentMeta { id: TORRENT, piece_hashes, ..plain };
         let all = have == Have::Everything;
         let bits = if all { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
         let shared = SharedTorrent::new(meta, &bits, 1);

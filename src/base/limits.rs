@@ -106,6 +106,8 @@ pub const APPETITE_SECS: u64 = 5;
 /// Blocks have to come in so many seconds before what came is a measure: until then nothing bounds them. The
 /// first second may be a short one.
 pub const APPETITE_FREE_SECS: u32 = 2;
+/// Peers that could be asked for more and are looked at when a block has made room: all are by the tick.
+pub const HUNGRY_LOOKS_MAX: usize = 32;
 /// Invalid requests after which a peer is dropped.
 pub const STRIKES_MAX: u32 = 100;
 /// Bytes nobody asked for after which a peer is dropped.

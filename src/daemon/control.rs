@@ -5,6 +5,7 @@ mod announcing;
 mod discovery;
 mod exchange;
 mod inquiry;
+mod late_layers;
 mod magnet;
 mod mail;
 mod memory;
@@ -46,7 +47,7 @@ use crate::engine::action::Report;
 use crate::engine::announcer::{Announce, Announcers, Reach, TrackerIndex, TrackerOrigin};
 use crate::engine::candidates::Source;
 use crate::engine::encryption::Manner;
-use crate::engine::metadata_fetch::PeerNumber;
+use crate::engine::fetch::PeerNumber;
 use crate::engine::versions::Name;
 use crate::io::Wake;
 use crate::io::uring::Uring;
@@ -96,6 +97,7 @@ enum Event {
     Scraped(Asked),
     Asked(super::socket::Asked),
     Said(TorrentId, PeerNumber, Said),
+    SaidLate(TorrentId, PeerNumber, Said),
     Found(TorrentId, magnet::Found),
     Region(RegionDone),
     Ledgered,
@@ -312,6 +314,7 @@ impl<'a> Control<'a> {
         | Event::Announced(id, ..)
         | Event::Met(id, ..)
         | Event::Said(id, ..)
+        | Event::SaidLate(id, ..)
         | Event::Found(id, _) = event
         {
             self.agenda.set(id, Some(clock::now()));
@@ -328,6 +331,7 @@ impl<'a> Control<'a> {
             Event::Scraped(asked) => self.scraped(asked),
             Event::Asked(asked) => self.asked(asked),
             Event::Said(id, number, said) => self.said(id, number, said),
+            Event::SaidLate(id, number, said) => self.said_late(id, number, said),
             Event::Found(id, found) => self.found(id, found),
             Event::Region(done) => self.region_done(done),
             Event::Ledgered => self.ledgering = Ledgering::Over,
@@ -374,6 +378,7 @@ impl<'a> Control<'a> {
             worker.send(ToWorker::Add { torrent: Arc::clone(&shared), files: Arc::clone(&pairs) });
         }
         self.fetch_from_web(id);
+        self.await_late_layers(id, now);
         // While workers drain it stays open like the others.
         if matches!(self.phase, Phase::Closing(_)) {
             self.close_journals();
@@ -420,6 +425,7 @@ impl<'a> Control<'a> {
             self.dial(id, now);
             self.gossip(id, now);
             self.seek(id, now);
+            self.seek_late_layers(id, now);
             self.announce_due(id, now);
             self.discover(id);
             self.agenda.set(id, self.next_look(id));
@@ -460,7 +466,7 @@ impl<'a> Control<'a> {
             if let Some(live) = &swarm.live {
                 live.shared.stop_fetch();
             }
-            swarm.seeking = None;
+            (swarm.seeking, swarm.late_layers) = (None, None);
             swarm.announcer.handle_stop();
             self.agenda.set(TorrentId(index as u32), Some(now));
         }
@@ -504,7 +510,9 @@ impl<'a> Control<'a> {
         let gossip = swarm.grapevine.as_ref().and_then(|grapevine| grapevine.poll_timeout());
         let gossip = gossip.filter(|_| swarm.live.is_some() && running);
         let silence = seeking.and_then(|seeking| seeking.poll_timeout());
-        announcer.into_iter().chain(candidates).chain(gossip).chain(silence).min()
+        let late = swarm.late_layers.as_ref().filter(|_| running && !swarm.roster.candidates.is_empty());
+        let late = late.and_then(|late| late.poll_timeout());
+        announcer.into_iter().chain(candidates).chain(gossip).chain(silence).chain(late).min()
     }
 
     fn show_status(&mut self) {

@@ -68,7 +68,6 @@ mod tests {
 
     use super::*;
     use crate::base::bitfield::Bitfield;
-    use crate::base::ids::TorrentId;
     use crate::base::priority::Priority;
     use crate::daemon::files::layout_of;
     use crate::daemon::files::tests::metainfo;
@@ -81,17 +80,8 @@ mod tests {
             bits.set(piece);
         }
         let wanted = wanted.map(|wanted| Arc::new(Wanted::new(&layout, geometry, wanted)));
-        let meta = TorrentMeta {
-            info: Default::default(),
-            trees: None,
-            v2_hash: None,
-            id: TorrentId(0),
-            info_hash: metainfo.info_hash,
-            geometry,
-            piece_hashes: Default::default(),
-            layout,
-            private: false,
-        };
+        let plain = TorrentMeta::plain(metainfo.info_hash, geometry.total_bytes, geometry.piece_bytes);
+        let meta = TorrentMeta { layout, ..plain };
         SharedTorrent::with_wanted(meta, &bits, 1, TorrentLimits::default(), wanted)
     }
 

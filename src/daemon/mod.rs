@@ -19,6 +19,7 @@ pub mod file_progress;
 pub mod files;
 pub mod hashing;
 mod keeping;
+mod late_layers;
 mod magnet;
 mod metrics;
 mod mse;

@@ -12,8 +12,9 @@ use crate::base::ids::InfoHash;
 use crate::base::limits::METADATA_PEERS_MAX;
 use crate::base::time::Instant;
 use crate::engine::action::Farewell;
-use crate::engine::layers_fetch::{Layers, LayersAction, LayersFetch, Need};
-use crate::engine::metadata_fetch::{Fault, FetchAction, MetadataFetch, PeerNumber};
+use crate::engine::fetch::{Fault, FetchAction, PeerNumber};
+use crate::engine::layers_fetch::{Layers, LayersFetch, Need};
+use crate::engine::metadata_fetch::{Found, MetadataFetch};
 use crate::proto::magnet::Topics;
 use crate::proto::metainfo::Bare;
 
@@ -32,7 +33,8 @@ pub struct Seeking {
     lines: BTreeMap<PeerNumber, Line>,
     /// What was wrong with the peer that was parted from last.
     fault: Option<Fault>,
-    numbers: PeerNumber,
+    /// The last number that a peer was given.
+    pub(super) numbers: PeerNumber,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,13 @@ impl Seeking {
     pub fn new(wanted: Topics) -> Self {
         let fetch = MetadataFetch::new(wanted);
         Self { layers_name: None, fetch, lacking: None, lines: BTreeMap::new(), numbers: 0, fault: None }
+    }
+
+    /// The same of piece layers alone, which a hybrid goes on without; peers have numbers beyond `numbers`.
+    pub(super) fn of_layers(bare: Arc<Bare>, numbers: PeerNumber, now: Instant) -> Self {
+        let mut seeking = Self { numbers, ..Self::new(Topics { v1: None, v2: None }) };
+        seeking.begin_layers(bare, |_| true, now);
+        seeking
     }
 
     /// Peers that have what is looked for, by their own word or by what they gave.
@@ -194,14 +203,14 @@ impl Seeking {
     pub(super) fn poll_action(&mut self) -> Option<SeekAction> {
         loop {
             let (number, fault) = match self.poll()? {
-                Step::Ask(number, ask) => {
+                FetchAction::Ask(number, ask) => {
                     if let Some(line) = self.lines.get(&number) {
                         let _ = line.requests.send(ask);
                     }
                     continue;
                 }
-                Step::Drop(number, fault) => (number, fault),
-                Step::End(action) => return Some(action),
+                FetchAction::Drop(number, fault) => (number, fault),
+                FetchAction::End(action) => return Some(action),
             };
             self.fault = Some(fault);
             if let Some(line) = self.lines.get(&number) {
@@ -213,22 +222,17 @@ impl Seeking {
         }
     }
 
-    fn poll(&mut self) -> Option<Step> {
+    /// The next step of either fetch.
+    fn poll(&mut self) -> Option<FetchAction<Ask, SeekAction>> {
         let Some(lacking) = &mut self.lacking else {
-            return Some(match self.fetch.poll_action()? {
-                FetchAction::Request(peer, piece) => Step::Ask(peer, Ask::Piece(piece)),
-                FetchAction::Drop(peer, fault) => Step::Drop(peer, fault),
-                FetchAction::Done(info) => Step::End(SeekAction::Info(info)),
-                FetchAction::Torn => Step::End(SeekAction::Torn),
-            });
+            let found = |found| match found {
+                Found::Info(info) => SeekAction::Info(info),
+                Found::Torn => SeekAction::Torn,
+            };
+            return Some(self.fetch.poll_action()?.map(Ask::Piece, found));
         };
-        let found = match lacking.fetch.poll_action()? {
-            LayersAction::Ask(peer, request) => return Some(Step::Ask(peer, Ask::Hashes(request))),
-            LayersAction::Drop(peer, fault) => return Some(Step::Drop(peer, fault)),
-            LayersAction::Done(layers) => Some(layers),
-            LayersAction::GiveUp => None,
-        };
-        Some(Step::End(SeekAction::Layers(Arc::clone(&lacking.bare), found)))
+        let found = |layers| SeekAction::Layers(Arc::clone(&lacking.bare), layers);
+        Some(lacking.fetch.poll_action()?.map(Ask::Hashes, found))
     }
 
     /// Ends a line, if it has not ended.
@@ -249,13 +253,6 @@ impl Seeking {
         let others = self.lacking.into_iter().flat_map(|lacking| lacking.others);
         self.lines.into_values().map(|line| line.address).chain(others).collect()
     }
-}
-
-/// One step of either fetch.
-enum Step {
-    Ask(PeerNumber, Ask),
-    Drop(PeerNumber, Fault),
-    End(SeekAction),
 }
 
 /// Whether it is held against a peer of whom something else might be wanted.

@@ -152,9 +152,7 @@ fn begin(config: &StartConfig) -> Result<Begun, NodeError> {
     let metainfo = &config.metainfo;
     let parts = config.state.parts_path(&config.dir, metainfo.info_hash)?;
     let mut files = TorrentFiles::new(&config.dir, Arc::clone(metainfo))?.with_parts(&parts)?;
-    let file_count = metainfo.files.len() as u32;
-    let journal =
-        config.state.open_journal(&config.dir, metainfo.info_hash, metainfo.geometry, file_count)?;
+    let journal = config.state.open_journal(&config.dir, metainfo)?;
     if let Some((reason, copy)) = &journal.set_aside {
         tracing::warn!("journal not usable, {reason}; kept as {}, files are checked instead", copy.display());
     }

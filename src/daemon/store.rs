@@ -16,12 +16,12 @@ use thiserror::Error;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::files::shown;
-use crate::base::geometry::Geometry;
 use crate::base::ids::InfoHash;
 use crate::base::limits::JOURNAL_BYTES_MAX;
 use crate::daemon::random::random;
 use crate::hash::fingerprint::Fingerprint;
 use crate::hash::signature::NodeKey;
+use crate::proto::metainfo::Metainfo;
 use crate::storage::journal::{Corrupt, Replay, Subject, replay};
 
 mod glance;
@@ -201,19 +201,17 @@ impl StateDir {
     }
 
     /// Opens and locks the journal of a torrent in `download_dir`, which must exist. A journal that
-    /// cannot be used is set aside. `file_count` counts padding.
+    /// cannot be used is set aside.
     pub fn open_journal(
         &self,
         download_dir: &Path,
-        info_hash: InfoHash,
-        geometry: Geometry,
-        file_count: u32,
+        metainfo: &Metainfo,
     ) -> Result<OpenedJournal, StoreError> {
         self.check_outside(download_dir)?;
         let dir = canonical(download_dir)?;
-        let path = self.journal_path(&dir, info_hash);
+        let path = self.journal_path(&dir, metainfo.info_hash);
         let lock = lock(&path.with_extension("lock"), &dir)?;
-        let subject = self.subject(info_hash, geometry, file_count);
+        let subject = self.subject(metainfo);
 
         let at = |source| StoreError::Other { path: path.clone(), source };
         let bytes = read_journal(&path, JOURNAL_BYTES_MAX).map_err(at)?;
@@ -245,9 +243,13 @@ impl StateDir {
         self.path.join(format!("{}.journal", journal_stem(info_hash, dir)))
     }
 
-    fn subject(&self, info_hash: InfoHash, geometry: Geometry, file_count: u32) -> Subject {
+    /// A hybrid is named by its v2 part: what was verified while only its v1 part was known has to be checked
+    /// anew, by both digests, since they may disagree (threat T22).
+    fn subject(&self, metainfo: &Metainfo) -> Subject {
         let secret_id = xxh3_64_with_seed(&self.secret.0, 2);
-        Subject { info_hash, geometry, file_count, secret_id }
+        let info_hash = metainfo.names().last().unwrap_or(metainfo.info_hash);
+        let file_count = metainfo.files.len() as u32;
+        Subject { info_hash, geometry: metainfo.geometry, file_count, secret_id }
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::keeping::Orders;
+use super::late_layers::LateLayers;
 use super::seeding::{SeedGoal, Seeding};
 use super::seeking::Seeking;
 use super::status::{FilesStatus, TorrentState, TorrentStatus, wanted_bytes};
@@ -100,6 +101,8 @@ pub struct Swarm {
     pub peer_at: Instant,
     /// While only its magnet link is known.
     pub seeking: Option<Box<Seeking>>,
+    /// While it goes on by its v1 part for want of piece layers.
+    pub late_layers: Option<Box<LateLayers>>,
     /// Since all is there, if it is served on.
     pub seeding: Option<Seeding>,
     complete_told: bool,
@@ -127,6 +130,7 @@ impl Swarm {
             web_seed_error: None,
             peer_at: now,
             seeking: None,
+            late_layers: None,
             seeding: None,
             complete_told: false,
             samples: VecDeque::new(),

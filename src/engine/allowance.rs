@@ -118,6 +118,11 @@ impl Asks {
         self.credit_bytes = self.credit_bytes.saturating_sub(bytes);
     }
 
+    /// It was not answered after all.
+    pub const fn put_back(&mut self, bytes: u64) {
+        self.note_sent(bytes);
+    }
+
     /// Payload left for the peer.
     pub const fn note_sent(&mut self, bytes: u64) {
         let sum = self.credit_bytes.saturating_add(bytes);

@@ -48,19 +48,22 @@ impl Rations {
         if self.places.is_empty() {
             self.places = vec![Ration::default(); ANSWERS_PLACES];
         }
-        let part = |bytes: u64| {
-            let part = u128::from(bytes) * u128::from(WHOLE) / u128::from(most_bytes.max(1));
-            u64::try_from(part).unwrap_or(u64::MAX)
-        };
-        let ration = &mut self.places[(who % ANSWERS_PLACES as u64) as usize];
+        let ration = &mut self.places[place(who)];
         ration.roll(now);
-        ration.had = ration.had.saturating_sub(part(earned_bytes));
-        let had = ration.had.saturating_add(part(bytes));
+        ration.had = ration.had.saturating_sub(part(earned_bytes, most_bytes));
+        let had = ration.had.saturating_add(part(bytes, most_bytes));
         let fits = had <= WHOLE;
         if fits {
             ration.had = had;
         }
         fits
+    }
+
+    /// What was taken is not given after all.
+    fn put_back(&mut self, who: u64, (bytes, most_bytes): (u64, u64)) {
+        if let Some(ration) = self.places.get_mut(place(who)) {
+            ration.had = ration.had.saturating_sub(part(bytes, most_bytes));
+        }
     }
 
     /// Takes a piece of the metadata of a torrent, which has `info_bytes`.
@@ -71,11 +74,20 @@ impl Rations {
         (bytes, info_bytes): (usize, usize),
         now: Instant,
     ) -> bool {
-        let most_bytes = METADATA_COPIES_OF_GROUP_MAX * info_bytes as u64;
-        // Whoever asks for all of many torrents uses up a few places, and the rest is for others.
-        let place = u64::from(torrent.0) % PLACES_OF_GROUP;
-        let take = |who: u64| self.take(who.wrapping_add(place), (bytes as u64, 0, most_bytes), now);
-        group(config, address).is_none_or(take)
+        let who = seeker(config, address, torrent);
+        let bytes = (bytes as u64, 0, metadata_of_group(info_bytes));
+        who.is_none_or(|who| self.take(who, bytes, now))
+    }
+
+    /// Metadata that was taken is not given after all.
+    pub(super) fn put_metadata_back(
+        &mut self,
+        config: &EngineConfig,
+        (address, torrent): (SocketAddr, TorrentId),
+        (bytes, info_bytes): (u64, usize),
+    ) {
+        let who = seeker(config, address, torrent);
+        who.into_iter().for_each(|who| self.put_back(who, (bytes, metadata_of_group(info_bytes))));
     }
 
     /// Takes hashes, after what the peer was sent of payload has earned some.
@@ -91,6 +103,39 @@ impl Rations {
         let bytes = (answer_bytes(request).into(), earned_bytes, HASHES_OF_GROUP_BYTES_MAX);
         group(config, peer.address).is_none_or(|who| self.take(who, bytes, now))
     }
+
+    /// Hashes that were taken are not given after all.
+    pub(super) fn put_hashes_back(
+        &mut self,
+        config: &EngineConfig,
+        address: SocketAddr,
+        request: &HashRequest,
+    ) {
+        let bytes = (answer_bytes(request).into(), HASHES_OF_GROUP_BYTES_MAX);
+        group(config, address).into_iter().for_each(|who| self.put_back(who, bytes));
+    }
+}
+
+/// Where it is counted what whoever `who` is the hash of had.
+const fn place(who: u64) -> usize {
+    (who % ANSWERS_PLACES as u64) as usize
+}
+
+/// `bytes` in parts of [`WHOLE`], which `most_bytes` are.
+fn part(bytes: u64, most_bytes: u64) -> u64 {
+    let part = u128::from(bytes) * u128::from(WHOLE) / u128::from(most_bytes.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
+/// Bytes of metadata that a group may have of a torrent.
+const fn metadata_of_group(info_bytes: usize) -> u64 {
+    METADATA_COPIES_OF_GROUP_MAX * info_bytes as u64
+}
+
+/// A group as one that has metadata of a torrent: whoever asks for all of many uses up a few places, and the
+/// rest is for others.
+fn seeker(config: &EngineConfig, address: SocketAddr, torrent: TorrentId) -> Option<u64> {
+    group(config, address).map(|who| who.wrapping_add(u64::from(torrent.0) % PLACES_OF_GROUP))
 }
 
 /// The group of a stranger, hashed; none for neighbours and friends.
@@ -133,14 +178,43 @@ impl Engine {
                 // The end of the send looks again.
                 break;
             }
-            if !self.egress.claim_answer(conn, answer_bytes(&request), now) {
+            if !self.give_hashes(conn, request, now)? {
                 self.throttle(conn);
                 break;
             }
-            peer.hash_asks.pop_front();
-            self.give_hashes(conn, request, now)?;
+            if let Some(peer) = self.peers.get_mut(conn) {
+                peer.hash_asks.pop_front();
+            }
         }
         Ok(())
+    }
+
+    /// Takes what an answer to a request weighs of what limits the connection; false while their part for
+    /// answers is used up.
+    pub(super) fn claim_hashes(&self, conn: ConnId, request: &HashRequest, now: Instant) -> bool {
+        self.egress.claim_answer(conn, answer_bytes(request), now)
+    }
+
+    /// Hashes that were claimed are not given after all.
+    pub(super) fn put_hashes_back(&mut self, conn: ConnId, request: &HashRequest) {
+        self.egress.put_answer_back(conn, answer_bytes(request));
+        if let Some(peer) = self.peers.get(conn) {
+            self.rations.put_hashes_back(&self.config, peer.address, request);
+        }
+    }
+
+    /// The connection is over: its group is charged for nothing that waited and was not begun.
+    pub(super) fn forget_asks(&mut self, peer: &mut Peer) {
+        for request in peer.hash_asks.drain(..) {
+            self.rations.put_hashes_back(&self.config, peer.address, &request);
+        }
+        let torrent = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref());
+        if let Some(torrent) = torrent {
+            let info_bytes = torrent.shared.meta.info.len();
+            let bytes = peer.metadata.forget(&torrent.shared.meta.info);
+            let of = (peer.address, torrent.id());
+            self.rations.put_metadata_back(&self.config, of, (bytes, info_bytes));
+        }
     }
 }
 
@@ -167,5 +241,8 @@ mod tests {
         assert!(!rations.take(5, (1 << 10, 0, all), half));
         assert!(rations.take(5, (all, 0, all), half + ANSWERS_SPAN));
         assert_eq!(rations.places.len(), ANSWERS_PLACES);
+        rations.put_back(5, (all / 4, all));
+        assert!(!rations.take(5, (all / 4 + (1 << 10), 0, all), half + ANSWERS_SPAN));
+        assert!(rations.take(5, (all / 4, 0, all), half + ANSWERS_SPAN), "what was not given after all");
     }
 }

@@ -14,7 +14,7 @@
 //! nothing is bounded before blocks came in `APPETITE_FREE_SECS` seconds.
 
 use super::*;
-use crate::base::limits::{APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, APPETITE_SECS};
+use crate::base::limits::{APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, APPETITE_SECS, HUNGRY_LOOKS_MAX};
 use crate::base::units::BLOCKS_PER_CHUNK;
 
 /// Most doublings while nothing comes: then everybody has long been asked.
@@ -112,7 +112,7 @@ impl Engine {
         if !self.cache.is_tight() {
             return usize::MAX;
         }
-        let givers = self.givers.iter().sum::<u32>().max(1) as usize;
+        let givers = self.givers_sum.max(1) as usize;
         let blocks = self.cache.promised_max() as usize * BLOCKS_PER_CHUNK as usize / self.config.cores;
         // Less than a chunk would only make others join it.
         (blocks / givers).max(BLOCKS_PER_CHUNK as usize)
@@ -126,9 +126,44 @@ impl Engine {
         peer.is_web_seed() || peer.asked.is_empty() && !peer.pace.is_slow()
     }
 
+    /// Lets peers that could be asked for more try again: all of them, unless a block came and nothing else.
+    pub(super) fn feed(&mut self, now: Instant) {
+        let (food, crumbs) = (std::mem::take(&mut self.food), std::mem::take(&mut self.crumbs));
+        if self.hungry.is_empty() {
+            return;
+        }
+        if food {
+            self.feed_hungry(now);
+        } else if crumbs {
+            self.feed_some(now);
+        }
+    }
+
+    /// The same for a few of them, whoever they are: a block that came has made room for one, and to go
+    /// through all for each would cost as much as there are. The tick goes through all.
+    fn feed_some(&mut self, now: Instant) {
+        // Those who stand there more than once are few until the next time that all are gone through.
+        if self.hungry.len() <= HUNGRY_LOOKS_MAX || self.hungry.len() > 2 * self.peers.len() {
+            return self.feed_hungry(now);
+        }
+        for _ in 0..HUNGRY_LOOKS_MAX {
+            let at = self.rng.below(self.hungry.len() as u32) as usize;
+            let conn = self.hungry.swap_remove(at);
+            self.feed_one(conn, now);
+        }
+    }
+
+    fn feed_one(&mut self, conn: ConnId, now: Instant) {
+        if self.is_exempt(conn) || self.appetite.has_room() {
+            self.ask_more(conn, now);
+        } else {
+            self.hungry.push(conn);
+        }
+    }
+
     /// Lets every peer that could be asked for more try again.
     pub(super) fn feed_hungry(&mut self, now: Instant) {
-        self.food = false;
+        (self.food, self.crumbs) = (false, false);
         let mut hungry = std::mem::take(&mut self.hungry);
         hungry.sort_unstable_by_key(|conn| conn.index);
         hungry.dedup();
@@ -137,13 +172,7 @@ impl Engine {
             let first = self.rng.below(hungry.len().max(1) as u32) as usize;
             hungry.rotate_left(first);
         }
-        for conn in hungry.drain(..) {
-            if !self.is_exempt(conn) && !self.appetite.has_room() {
-                self.hungry.push(conn);
-                continue;
-            }
-            self.ask_more(conn, now);
-        }
+        hungry.drain(..).for_each(|conn| self.feed_one(conn, now));
         if self.hungry.is_empty() {
             self.hungry = hungry;
         }

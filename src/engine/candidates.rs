@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 
 use super::action::Farewell;
 use super::encryption::{Encryption, Manner};
+use super::exchange::Trickle;
 use super::priority::Rank;
 use super::versions::Name;
 use crate::base::address::AddressClass;
-use crate::base::limits::{CANDIDATE_PORTS_MAX, CANDIDATES_MAX, PUNCH_HASTE_INTERVAL};
+use crate::base::limits::{
+    CANDIDATE_PORTS_MAX, CANDIDATES_MAX, PUNCH_HASTE_INTERVAL, PUNCH_HASTES_INTERVAL, PUNCH_HASTES_MAX,
+};
 use crate::base::time::{Instant, Span};
 
 /// Who named an address.
@@ -74,6 +78,8 @@ struct Candidate {
     found: Name,
     /// When it was last said to wait for us.
     hastened: Option<Instant>,
+    /// How often it may still be.
+    hastes: Trickle,
 }
 
 /// The known addresses of a torrent's peers. Invariant: at most `CANDIDATES_MAX`, and those that the
@@ -128,8 +134,17 @@ impl Candidates {
                 let state = State::Waiting(now);
                 let rank = Rank::of(address, self.own);
                 let manner = self.encryption.first();
-                let (failures, found, hastened) = (0, name, None);
-                let candidate = Candidate { source, rank, state, failures, manner, name, found, hastened };
+                let candidate = Candidate {
+                    source,
+                    rank,
+                    state,
+                    failures: 0,
+                    manner,
+                    name,
+                    found: name,
+                    hastened: None,
+                    hastes: Trickle::new(PUNCH_HASTES_MAX, now),
+                };
                 self.known.insert(address, candidate);
                 self.waiting.insert((now, rank, address));
             }
@@ -239,12 +254,13 @@ impl Candidates {
         }
     }
 
-    /// Somebody there expects our dial, and may dial us: it is due now, unless it was hastened a moment
-    /// ago (threat P43). False if the address is not known.
+    /// Somebody there expects our dial, and may dial us: it is due now, unless it was hastened a moment ago,
+    /// or too often: anybody may say so of anybody (threat P43). False if the address is not known.
     pub fn hasten(&mut self, address: SocketAddr, now: Instant) -> bool {
         let Some(candidate) = self.known.get_mut(&address) else { return false };
         let waits = matches!(candidate.state, State::Waiting(at) if at > now);
-        if waits && candidate.hastened.is_none_or(|at| now.since(at) >= PUNCH_HASTE_INTERVAL) {
+        let rested = candidate.hastened.is_none_or(|at| now.since(at) >= PUNCH_HASTE_INTERVAL);
+        if waits && rested && candidate.hastes.take(PUNCH_HASTES_MAX, PUNCH_HASTES_INTERVAL, now) {
             candidate.hastened = Some(now);
             self.change(address, State::Waiting(now));
         }
@@ -296,6 +312,12 @@ impl Candidates {
         let hints = self.known.iter().filter(|(_, candidate)| goes(candidate.source));
         let hints: Vec<SocketAddr> = hints.map(|(&address, _)| address).collect();
         hints.into_iter().for_each(|address| self.forget(address));
+    }
+
+    /// The address behind `last`, in the order of addresses, and again the first behind the last of all.
+    pub fn next_known(&self, last: Option<SocketAddr>) -> Option<SocketAddr> {
+        let behind = last.and_then(|last| self.known.range((Bound::Excluded(last), Bound::Unbounded)).next());
+        behind.or_else(|| self.known.first_key_value()).map(|(&address, _)| address)
     }
 
     /// Whether an address was named and is not forgotten.
@@ -493,6 +515,33 @@ mod tests {
         assert_eq!(candidates.poll_dial(again), Some(address(1)));
         assert!(candidates.hasten(address(1), again), "it is being dialled");
         assert_eq!(candidates.dialing(), 1);
+    }
+
+    #[test]
+    fn p43_who_is_said_to_wait_again_and_again_is_dialled_so_often_and_no_more() {
+        let dials = |candidates: &mut Candidates, now| {
+            let dials = std::iter::from_fn(|| candidates.poll_dial(now)).count();
+            candidates.handle_gone(address(1), Farewell::Useless, now);
+            dials
+        };
+        let hastened = |candidates: &mut Candidates, since: Instant, times: u32| -> usize {
+            let each = (1..=times).map(|time| {
+                let now = Instant(since.0 + PUNCH_HASTE_INTERVAL.0 * u64::from(time));
+                candidates.hasten(address(1), now);
+                dials(candidates, now)
+            });
+            each.sum()
+        };
+        for said in [PUNCH_HASTES_MAX - 1, PUNCH_HASTES_MAX, PUNCH_HASTES_MAX + 1] {
+            let mut candidates = Candidates::default();
+            candidates.add(address(1), Source::Pex, Instant(0));
+            for since in [0, 1, 2].map(|round| Instant(round << 43)) {
+                assert_eq!(dials(&mut candidates, since), 1, "its time has come");
+                assert_eq!(hastened(&mut candidates, since, said), said.min(PUNCH_HASTES_MAX) as usize);
+            }
+        }
+        assert!(PUNCH_HASTES_INTERVAL.0 * u64::from(PUNCH_HASTES_MAX) < 1 << 43);
+        assert!(PUNCH_HASTE_INTERVAL.0 * u64::from(PUNCH_HASTES_MAX + 1) < USELESS_WAIT.0);
     }
 
     #[test]

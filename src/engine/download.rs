@@ -180,7 +180,7 @@ impl Engine {
             return;
         };
         self.appetite.note_gone(1);
-        self.food |= self.appetite.note_block();
+        self.crumbs |= self.appetite.note_block();
         let pause = now.since(peer.block_at);
         peer.heard_at = now;
         peer.block_at = now;

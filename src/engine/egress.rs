@@ -277,6 +277,14 @@ impl Egress {
         open
     }
 
+    /// Such an answer is not given after all.
+    pub fn put_answer_back(&self, conn: ConnId, bytes: u32) {
+        let Some(seat) = self.seat(conn) else { return };
+        let node = self.node.as_ref().filter(|_| seat.domain != LAN);
+        let taps = [self.domains[seat.domain as usize].own.as_ref(), node];
+        taps.iter().flatten().for_each(|tap| tap.put_answer_back(bytes));
+    }
+
     /// What was claimed is not sent after all.
     pub fn put_back(&mut self, conn: ConnId, bytes: u32) {
         let Some(seat) = self.seat(conn) else { return };

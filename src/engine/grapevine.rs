@@ -66,10 +66,10 @@ impl Grapevine {
         &mut self,
         (conn, from): (CoreConn, SocketAddr),
         named: impl IntoIterator<Item = SocketAddr>,
-        candidates: &Candidates,
-        grouping: &Grouping,
+        (candidates, grouping): (&Candidates, &Grouping),
+        now: Instant,
     ) -> Vec<SocketAddr> {
-        let believed = self.hearsay.take(from.ip(), named, candidates, grouping);
+        let believed = self.hearsay.take(from.ip(), named, (candidates, grouping), now);
         self.rendezvous.handle_named(conn, &believed, |address| candidates.knows(address));
         believed
     }

@@ -3,15 +3,20 @@
 //!
 //! What one group of addresses names, what all of them name together, and the ports of one stranger's address
 //! are bounded: nobody fills the place of others, and nobody has us flood a host. A place is free again when
-//! the candidate is forgotten: that is looked at when one is missing, once for each message.
+//! the candidate is forgotten: that is looked at when one is missing, once for each message. An address that
+//! was forgotten so often of late is not believed again, or whoever names it had us dial it on and on.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::candidates::Candidates;
 use crate::base::address::GroupKey;
-use crate::base::limits::{PEX_CANDIDATES_MAX, PEX_CANDIDATES_PER_GROUP_MAX, PEX_PORTS_PER_ADDRESS_MAX};
+use crate::base::limits::{
+    PEX_CANDIDATES_MAX, PEX_CANDIDATES_PER_GROUP_MAX, PEX_LIVES_MAX, PEX_LIVES_SPAN,
+    PEX_PORTS_PER_ADDRESS_MAX,
+};
 use crate::base::network::Grouping;
+use crate::base::time::Instant;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -20,6 +25,9 @@ pub struct Hearsay {
     named: HashMap<SocketAddr, GroupKey>,
     by_group: HashMap<GroupKey, usize>,
     by_stranger: HashMap<IpAddr, usize>,
+    /// How often addresses were forgotten since `lives_since`; at most `PEX_CANDIDATES_MAX`.
+    lives: HashMap<SocketAddr, u32>,
+    lives_since: Instant,
 }
 
 impl Hearsay {
@@ -29,9 +37,13 @@ impl Hearsay {
         &mut self,
         from: IpAddr,
         named: impl IntoIterator<Item = SocketAddr>,
-        candidates: &Candidates,
-        grouping: &Grouping,
+        (candidates, grouping): (&Candidates, &Grouping),
+        now: Instant,
     ) -> Vec<SocketAddr> {
+        if now.since(self.lives_since) >= PEX_LIVES_SPAN {
+            self.lives.clear();
+            self.lives_since = now;
+        }
         let group = grouping.group_key(from);
         let (mut taken, mut looked) = (Vec::new(), false);
         for address in named {
@@ -46,7 +58,8 @@ impl Hearsay {
                 looked = true;
                 self.forget(&taken, candidates, grouping);
             }
-            if self.named.contains_key(&address) || !self.has_room(group, stranger) {
+            let worn = self.lives.get(&address).is_some_and(|&lives| lives >= PEX_LIVES_MAX);
+            if worn || self.named.contains_key(&address) || !self.has_room(group, stranger) {
                 continue;
             }
             self.named.insert(address, group);
@@ -71,7 +84,12 @@ impl Hearsay {
 
     /// Frees the places of candidates that are not known any more, but for those that are about to be.
     fn forget(&mut self, taken: &[SocketAddr], candidates: &Candidates, grouping: &Grouping) {
-        self.named.retain(|address, _| candidates.knows(*address) || taken.contains(address));
+        let gone = |address: &SocketAddr, _: &mut _| !candidates.knows(*address) && !taken.contains(address);
+        for (address, _) in self.named.extract_if(gone) {
+            if self.lives.len() < PEX_CANDIDATES_MAX || self.lives.contains_key(&address) {
+                *self.lives.entry(address).or_default() += 1;
+            }
+        }
         (self.by_group, self.by_stranger) = (HashMap::new(), HashMap::new());
         for (address, group) in &self.named {
             *self.by_group.entry(*group).or_default() += 1;
@@ -96,15 +114,20 @@ mod tests {
     struct Node {
         hearsay: Hearsay,
         candidates: Candidates,
+        now: Instant,
     }
 
     impl Node {
         /// How many of `count` addresses, from the `first`-th on, are taken from `from`.
         fn hear(&mut self, from: &str, first: u32, count: usize) -> usize {
             let named = (first..first + count as u32).map(|n| SocketAddr::from((victim(n), 6881)));
-            let taken =
-                self.hearsay.take(from.parse().unwrap(), named, &self.candidates, &Grouping::default());
-            taken.iter().for_each(|&address| self.candidates.add(address, Source::Pex, NOW));
+            self.take(from, named)
+        }
+
+        fn take(&mut self, from: &str, named: impl Iterator<Item = SocketAddr>) -> usize {
+            let of = (&self.candidates, &Grouping::default());
+            let taken = self.hearsay.take(from.parse().unwrap(), named, of, self.now);
+            taken.iter().for_each(|&address| self.candidates.add(address, Source::Pex, self.now));
             taken.len()
         }
     }
@@ -149,11 +172,7 @@ mod tests {
     fn p31_ten_thousand_ports_of_one_host_are_two_candidates() {
         let mut node = Node::default();
         let mut ports = |from: &str, host: [u8; 4]| {
-            let named = (1..10_000).map(|port| SocketAddr::from((host, port)));
-            let from = from.parse().unwrap();
-            let taken = node.hearsay.take(from, named, &node.candidates, &Grouping::default());
-            taken.iter().for_each(|&address| node.candidates.add(address, Source::Pex, NOW));
-            taken.len()
+            node.take(from, (1..10_000).map(|port| SocketAddr::from((host, port))))
         };
         assert_eq!(ports("8.8.8.8", [20, 0, 0, 1]), PEX_PORTS_PER_ADDRESS_MAX);
         assert_eq!(ports("9.9.9.9", [20, 0, 0, 1]), 0, "whoever names it");
@@ -165,11 +184,7 @@ mod tests {
     fn ports_of_a_host_that_were_forgotten_may_be_named_again() {
         let mut node = Node::default();
         let hear = |node: &mut Node, ports: std::ops::Range<u16>| {
-            let named = ports.map(|port| SocketAddr::from(([20, 0, 0, 1], port)));
-            let from = "8.8.8.8".parse().unwrap();
-            let taken = node.hearsay.take(from, named, &node.candidates, &Grouping::default());
-            taken.iter().for_each(|&address| node.candidates.add(address, Source::Pex, NOW));
-            taken.len()
+            node.take("8.8.8.8", ports.map(|port| SocketAddr::from(([20, 0, 0, 1], port))))
         };
         assert_eq!(hear(&mut node, 1..9), PEX_PORTS_PER_ADDRESS_MAX);
         assert_eq!(hear(&mut node, 1..9), 0);
@@ -179,6 +194,23 @@ mod tests {
             PEX_PORTS_PER_ADDRESS_MAX,
             "the same, though nothing else was full"
         );
+    }
+
+    #[test]
+    fn p31_an_address_that_is_forgotten_again_and_again_is_believed_so_often_and_no_more() {
+        let mut node = Node::default();
+        for _ in 0..2 {
+            for life in 1..=PEX_LIVES_MAX + 1 {
+                assert_eq!(node.hear("8.8.8.8", 0, 1), usize::from(life <= PEX_LIVES_MAX), "{life}");
+                node.candidates.forget_hints();
+            }
+            assert_eq!(node.hear("9.9.9.9", 0, 1), 0, "whoever names it");
+            assert_eq!(node.hear("9.9.9.9", 1, 1), 1, "another one");
+            node.candidates.forget_hints();
+            node.now = Instant(node.now.0 + PEX_LIVES_SPAN.0 - 1);
+            assert_eq!(node.hear("8.8.8.8", 0, 1), 0);
+            node.now = Instant(node.now.0 + 1);
+        }
     }
 
     #[test]

@@ -7,9 +7,9 @@
 //! same. What is kept is proven, and no more than the dictionary says that there is; who means to be slow
 //! has to give what is right.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use super::metadata_fetch::{Fault, PeerNumber};
+use super::fetch::{Fault, FetchAction, PeerNumber, Wishes};
 use crate::base::limits::{
     HASH_PATIENCE, LAYER_HASHES_PER_REQUEST, LAYER_REQUESTS_OUT, LAYERS_PATIENCE, LAYERS_TIME_MAX,
 };
@@ -21,18 +21,9 @@ use crate::proto::wire::hashes::HashRequest;
 /// Whole layers by the roots of their files.
 pub type Layers = BTreeMap<Hash, Vec<Hash>>;
 
-/// What a fetch wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LayersAction {
-    /// Ask a peer for hashes.
-    Ask(PeerNumber, HashRequest),
-    /// Part from a peer, which is forgotten here.
-    Drop(PeerNumber, Fault),
-    /// All of them, right. The fetch is over.
-    Done(Layers),
-    /// Nobody gave them in time, and the torrent is of use without. The fetch is over.
-    GiveUp,
-}
+/// What a fetch wants done. In the end there are all of them, right, or none: nobody gave them in time, and
+/// the torrent is of use without.
+pub type LayersAction = FetchAction<HashRequest, Option<Layers>>;
 
 /// Whether a torrent is of any use without its layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +51,7 @@ pub struct LayersFetch {
     begun_at: Instant,
     /// When hashes were last taken.
     got_at: Instant,
-    actions: VecDeque<LayersAction>,
-    done: bool,
+    wishes: Wishes<HashRequest, Option<Layers>>,
 }
 
 #[derive(Debug)]
@@ -137,14 +127,13 @@ impl LayersFetch {
             left,
             begun_at: now,
             got_at: now,
-            actions: VecDeque::new(),
-            done: false,
+            wishes: Wishes::new(),
         }
     }
 
     /// A peer that speaks v2 can be asked.
     pub fn handle_ready(&mut self, peer: PeerNumber, now: Instant) {
-        if self.done || self.peers.contains_key(&peer) {
+        if self.is_done() || self.peers.contains_key(&peer) {
             return;
         }
         self.peers.insert(peer, Peer { asked: Vec::new(), heard_at: now, gave: false });
@@ -171,7 +160,7 @@ impl LayersFetch {
             return self.ask(peer, now);
         }
         let whole = std::mem::take(&mut self.layers).into_iter();
-        self.finish(LayersAction::Done(whole.map(|layer| (layer.wanted.root, layer.hashes)).collect()));
+        self.finish(Some(whole.map(|layer| (layer.wanted.root, layer.hashes)).collect()));
     }
 
     /// A peer will not give hashes.
@@ -199,7 +188,7 @@ impl LayersFetch {
             self.peers.iter().filter(|(_, peer)| silent(peer)).map(|(&number, _)| number).collect();
         silent.into_iter().for_each(|peer| self.part(peer, Fault::Silent, now));
         if self.given_up_at().is_some_and(|at| at <= now) {
-            self.finish(LayersAction::GiveUp);
+            self.finish(None);
         }
     }
 
@@ -210,12 +199,12 @@ impl LayersFetch {
 
     /// The next intention.
     pub fn poll_action(&mut self) -> Option<LayersAction> {
-        self.actions.pop_front()
+        self.wishes.poll()
     }
 
     /// Whether all of them were found, or are waited for no longer.
     pub const fn is_done(&self) -> bool {
-        self.done
+        self.wishes.is_over()
     }
 
     /// How many peers gave something.
@@ -224,7 +213,7 @@ impl LayersFetch {
     }
 
     fn given_up_at(&self) -> Option<Instant> {
-        let waits = self.need == Need::May && !self.done;
+        let waits = self.need == Need::May && !self.is_done();
         waits.then(|| (self.got_at + LAYERS_PATIENCE).min(self.begun_at + LAYERS_TIME_MAX))
     }
 
@@ -247,22 +236,20 @@ impl LayersFetch {
                 giver.heard_at = now;
             }
             giver.asked.push(run);
-            self.actions.push_back(LayersAction::Ask(peer, self.layers[run.layer].request(run.number)));
+            self.wishes.ask(peer, self.layers[run.layer].request(run.number));
         }
     }
 
     fn part(&mut self, peer: PeerNumber, fault: Fault, now: Instant) {
-        self.actions.push_back(LayersAction::Drop(peer, fault));
+        self.wishes.part(peer, fault);
         self.handle_gone(peer, now);
     }
 
     /// Nobody is asked any more.
-    fn finish(&mut self, last: LayersAction) {
-        self.done = true;
+    fn finish(&mut self, found: Option<Layers>) {
         self.peers.clear();
         self.again.clear();
-        self.actions.clear();
-        self.actions.push_back(last);
+        self.wishes.end(found);
     }
 }
 

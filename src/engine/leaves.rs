@@ -20,7 +20,7 @@ use super::torrent::Torrent;
 use super::*;
 use crate::base::limits::{
     HASH_ANSWERS_WAITING_BYTES_MAX, HASH_ASKS_WAITING_MAX, HASH_PATIENCE, LEAF_ASKS_MAX,
-    LEAF_BYTES_PER_ASK_BYTE, LEAF_PIECE_BYTES_MAX, STRIKES_MAX,
+    LEAF_ASKS_OF_CORE_MAX, LEAF_BYTES_PER_ASK_BYTE, LEAF_PIECE_BYTES_MAX, STRIKES_MAX,
 };
 use crate::hash::merkle::{Hash, HashRange, Shape, Tree};
 use crate::proto::wire::hashes::HashRequest;
@@ -32,11 +32,18 @@ use crate::shared::trees::{FileTree, Trees};
 #[derive(Clone, Copy, Debug)]
 pub struct LeafAsk {
     conn: ConnId,
+    torrent: TorrentId,
     piece: u32,
     request: HashRequest,
     since: Instant,
     /// Its chunks are pinned and are being hashed.
     hashing: bool,
+}
+
+impl LeafAsk {
+    fn is_for(&self, torrent: TorrentId, piece: u32) -> bool {
+        self.torrent == torrent && self.piece == piece
+    }
 }
 
 /// What a request comes to.
@@ -82,46 +89,55 @@ impl Engine {
         Ok(())
     }
 
-    /// Answers a request that was taken, or begins to; what has changed meanwhile is rejected.
+    /// Answers a request that was taken, or begins to; false while the limits do not let it pass. What cannot
+    /// be answered any more is rejected and costs nothing.
     pub(super) fn give_hashes(
         &mut self,
         conn: ConnId,
         request: HashRequest,
         now: Instant,
-    ) -> Result<(), PeerMisbehaved> {
-        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
-        let Some(id) = peer.torrent else { return Ok(()) };
-        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return Ok(()) };
-        match answer(torrent, &request) {
-            Answer::Now if peer.out.frames.len() <= HASH_ANSWERS_WAITING_BYTES_MAX => {
-                let Some(hashes) = known_hashes(torrent, &request) else {
-                    return reject_hashes(peer, request);
-                };
+    ) -> Result<bool, PeerMisbehaved> {
+        let Some(id) = self.peers.get(conn).and_then(|peer| peer.torrent) else { return Ok(true) };
+        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return Ok(true) };
+        let answer = answer(torrent, &request);
+        let gives = match answer {
+            Answer::Now => true,
+            Answer::OfPiece(_) => may_wait(&self.leaf_asks, id, conn),
+            Answer::Never | Answer::Nonsense => false,
+        };
+        if gives && !self.claim_hashes(conn, &request, now) {
+            return Ok(false);
+        }
+        let known = if let Answer::Now = answer { known_hashes(torrent, &request) } else { None };
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(true) };
+        match (answer, known) {
+            (Answer::OfPiece(piece), _) if gives => {
+                peer.asks.note_answer(hashing_cost(torrent, piece));
+                let ask = LeafAsk { conn, torrent: id, piece, request, since: now, hashing: false };
+                self.leaf_asks.push(ask);
+                self.bring_leaves(id, piece);
+            }
+            (Answer::Now, Some(hashes)) => {
                 peer.asks.note_answer(hashes.as_flattened().len() as u64);
                 Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames);
             }
-            Answer::OfPiece(piece) if may_wait(torrent, conn) => {
-                let bytes = u64::from(torrent.shared.meta.wanted_piece_len(piece));
-                peer.asks.note_answer(bytes / LEAF_BYTES_PER_ASK_BYTE);
-                torrent.leaf_asks.push(LeafAsk { conn, piece, request, since: now, hashing: false });
-                self.bring_leaves(id, piece);
+            _ => {
+                self.rations.put_hashes_back(&self.config, peer.address, &request);
+                reject_hashes(peer, request)?;
             }
-            _ => reject_hashes(peer, request)?,
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Has the chunks of a piece hashed that somebody asks for, or read them first.
     fn bring_leaves(&mut self, id: TorrentId, piece: u32) {
-        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return };
         let shared = Arc::clone(&torrent.shared);
-        let Some(ask) = torrent.leaf_asks.iter().find(|ask| ask.piece == piece && !ask.hashing) else {
-            return;
-        };
-        let conn = ask.conn;
-        if torrent.leaf_asks.iter().any(|ask| ask.piece == piece && ask.hashing) {
+        let mut asks = self.leaf_asks.iter_mut().filter(|ask| ask.is_for(id, piece));
+        let Some(&mut LeafAsk { conn, .. }) = asks.find(|ask| !ask.hashing) else { return };
+        if self.leaf_asks.iter().any(|ask| ask.is_for(id, piece) && ask.hashing) {
             // What is under way answers these, too: a piece is hashed once for all that ask.
-            torrent.leaf_asks.iter_mut().filter(|ask| ask.piece == piece).for_each(|ask| ask.hashing = true);
+            self.hash_for_all(id, piece);
             return;
         }
         if !shared.has(piece) {
@@ -134,7 +150,7 @@ impl Engine {
             .map_while(|chunk| shared.chunks.pin(chunk, false).map(|_| chunk))
             .collect();
         if pinned.len() == shared.meta.wanted_chunks(piece).count() {
-            torrent.leaf_asks.iter_mut().filter(|ask| ask.piece == piece).for_each(|ask| ask.hashing = true);
+            self.hash_for_all(id, piece);
             self.actions.push_back(Action::Leaves { torrent: id, piece, of: Leaves::Verified });
             return;
         }
@@ -147,22 +163,26 @@ impl Engine {
         }
     }
 
+    fn hash_for_all(&mut self, id: TorrentId, piece: u32) {
+        self.leaf_asks.iter_mut().filter(|ask| ask.is_for(id, piece)).for_each(|ask| ask.hashing = true);
+    }
+
     /// A chunk has been read, or could not be: who waits for the leaves of its piece may go on.
     pub(super) fn chunk_came(&mut self, id: TorrentId, chunk: u32) {
         let Some(Some(torrent)) = self.torrents.get(id.0 as usize) else { return };
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
-        if torrent.leaf_asks.iter().any(|ask| ask.piece == piece) {
+        if self.leaf_asks.iter().any(|ask| ask.is_for(id, piece)) {
             self.bring_leaves(id, piece);
         }
     }
 
     /// The leaves of a verified piece, in order, its chunks are pinned no longer.
     pub(super) fn leaves_came(&mut self, id: TorrentId, piece: u32, leaves: &[Hash]) {
-        let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
+        let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return };
         let shared = Arc::clone(&torrent.shared);
         shared.meta.wanted_chunks(piece).for_each(|chunk| shared.chunks.unpin(chunk));
         let asks: Vec<LeafAsk> =
-            torrent.leaf_asks.extract_if(.., |ask| ask.piece == piece && ask.hashing).collect();
+            self.leaf_asks.extract_if(.., |ask| ask.is_for(id, piece) && ask.hashing).collect();
         let Some(trees) = shared.meta.trees.as_deref() else { return };
         let tree = tree_of_piece(trees, piece, leaves);
         for LeafAsk { conn, request, .. } in asks {
@@ -171,7 +191,10 @@ impl Engine {
             match answer {
                 Some(hashes) => Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames),
                 // The piece was lost meanwhile.
-                None => Message::HashReject(request).encode(&mut peer.out.frames),
+                None => {
+                    Message::HashReject(request).encode(&mut peer.out.frames);
+                    self.put_hashes_back(conn, &request);
+                }
             }
             self.make_ready(conn);
         }
@@ -179,27 +202,30 @@ impl Engine {
 
     /// Once a second: whoever waits for chunks that do not come.
     pub(super) fn review_leaf_asks(&mut self, now: Instant) {
-        for index in 0..self.torrents.len() {
-            let Some(torrent) = self.torrents[index].as_mut() else { continue };
-            if torrent.leaf_asks.is_empty() {
-                continue;
+        let torrents = &self.torrents;
+        let has = |ask: &LeafAsk| {
+            torrents[ask.torrent.0 as usize].as_ref().is_some_and(|torrent| torrent.shared.has(ask.piece))
+        };
+        let late = |ask: &mut LeafAsk| !ask.hashing && (now.since(ask.since) >= HASH_PATIENCE || !has(ask));
+        let late: Vec<LeafAsk> = self.leaf_asks.extract_if(.., late).collect();
+        for LeafAsk { conn, torrent, piece, request, .. } in late {
+            let torrent = self.torrents[torrent.0 as usize].as_ref();
+            if let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) {
+                Message::HashReject(request).encode(&mut peer.out.frames);
+                peer.asks.put_back(torrent.map_or(0, |torrent| hashing_cost(torrent, piece)));
+                self.put_hashes_back(conn, &request);
+                self.make_ready(conn);
             }
-            let id = torrent.id();
-            let shared = Arc::clone(&torrent.shared);
-            let late = |ask: &mut LeafAsk| {
-                !ask.hashing && (now.since(ask.since) >= HASH_PATIENCE || !shared.has(ask.piece))
-            };
-            let late: Vec<LeafAsk> = torrent.leaf_asks.extract_if(.., late).collect();
-            let waiting: Vec<u32> = torrent.leaf_asks.iter().map(|ask| ask.piece).collect();
-            for LeafAsk { conn, request, .. } in late {
-                if let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) {
-                    Message::HashReject(request).encode(&mut peer.out.frames);
-                    self.make_ready(conn);
-                }
-            }
-            waiting.into_iter().for_each(|piece| self.bring_leaves(id, piece));
         }
+        let waiting: Vec<(TorrentId, u32)> =
+            self.leaf_asks.iter().map(|ask| (ask.torrent, ask.piece)).collect();
+        waiting.into_iter().for_each(|(torrent, piece)| self.bring_leaves(torrent, piece));
     }
+}
+
+/// What the leaves of a piece cost of what a peer may ask for.
+fn hashing_cost(torrent: &Torrent, piece: u32) -> u64 {
+    u64::from(torrent.shared.meta.wanted_piece_len(piece)) / LEAF_BYTES_PER_ASK_BYTE
 }
 
 /// Says that hashes will not come. As with blocks, who does not read the answers is in error.
@@ -211,9 +237,11 @@ fn reject_hashes(peer: &mut Peer, request: HashRequest) -> Result<(), PeerMisbeh
     idle(peer)
 }
 
-/// Whether one more request may wait for a piece.
-fn may_wait(torrent: &Torrent, conn: ConnId) -> bool {
-    torrent.leaf_asks.len() < LEAF_ASKS_MAX && torrent.leaf_asks.iter().all(|ask| ask.conn != conn)
+/// Whether one more request, of a torrent, may wait for a piece beside `asks`.
+fn may_wait(asks: &[LeafAsk], id: TorrentId, conn: ConnId) -> bool {
+    let of_torrent = asks.iter().filter(|ask| ask.torrent == id).count();
+    let room = asks.len() < LEAF_ASKS_OF_CORE_MAX && of_torrent < LEAF_ASKS_MAX;
+    room && asks.iter().all(|ask| ask.conn != conn)
 }
 
 const fn range(request: &HashRequest) -> HashRange {

@@ -76,6 +76,12 @@ impl MetadataAsks {
         range.map(|range| range.len() as u32)
     }
 
+    /// Forgets what waits: how many bytes that is.
+    pub(super) fn forget(&mut self, info: &[u8]) -> u64 {
+        let pieces = self.waiting.drain(..);
+        pieces.filter_map(|piece| piece_range(piece, info.len() as u32)).map(|range| range.len() as u64).sum()
+    }
+
     /// Appends the next piece, if the peer waits for one, to `frames`.
     pub(super) fn answer(&mut self, info: &[u8], frames: &mut Vec<u8>) {
         let Some(piece) = self.waiting.pop_front() else { return };

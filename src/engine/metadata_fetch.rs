@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::fetch::{Fault, FetchAction, PeerNumber, Wishes};
 use crate::base::limits::{
     METADATA_GIVERS_MAX, METADATA_PEERS_MAX, METADATA_REQUESTS_OUT, METADATA_SILENCE, METADATA_TURN,
     METADATA_TURNS_MAX, METAINFO_BYTES_MAX,
@@ -18,41 +19,20 @@ use crate::base::time::{Instant, Span};
 use crate::proto::magnet::{Match, Topics};
 use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, piece_range};
 
-/// A peer, by the caller's numbers; none is used again.
-pub type PeerNumber = u32;
-
 /// Turns are not doubled more often than that.
 const DOUBLINGS_MAX: u32 = 8;
 
-/// What a fetch wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FetchAction {
-    /// Ask a peer for a piece.
-    Request(PeerNumber, u32),
-    /// Part from a peer, which is forgotten here.
-    Drop(PeerNumber, Fault),
-    /// All of it, right. The fetch is over.
-    Done(Vec<u8>),
-    /// What is asked for has two hashes that no dictionary has together: this is by one of them what is asked
-    /// for. The fetch is over.
-    Torn,
-}
+/// What a fetch wants done; a peer is asked for a piece.
+pub type MetadataAction = FetchAction<u32, Found>;
 
-/// Why a peer is parted from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// It has none, or too much of it. Perhaps later.
-    #[error("has no metadata")]
-    HasNone,
-    /// It rejected a request.
-    #[error("refused to give the metadata")]
-    Refused,
-    /// It was asked and did not answer.
-    #[error("does not answer")]
-    Silent,
-    /// What it gave is not what the link names, or cannot be.
-    #[error("gave wrong metadata")]
-    Lied,
+/// What a fetch comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// All of it, right.
+    Info(Vec<u8>),
+    /// What is asked for has two hashes that no dictionary has together: there is one that is by one of them
+    /// what is asked for.
+    Torn,
 }
 
 /// See the module.
@@ -62,8 +42,7 @@ pub struct MetadataFetch {
     peers: BTreeMap<PeerNumber, Peer>,
     /// Those that wait to give, in the order of their turns.
     waiting: VecDeque<PeerNumber>,
-    actions: VecDeque<FetchAction>,
-    done: bool,
+    wishes: Wishes<u32, Found>,
 }
 
 #[derive(Debug)]
@@ -138,19 +117,18 @@ impl Peer {
 impl MetadataFetch {
     /// A fetch of the info dictionary with these hashes, from nobody yet.
     pub fn new(wanted: Topics) -> Self {
-        let (waiting, actions) = (VecDeque::new(), VecDeque::new());
-        Self { wanted, peers: BTreeMap::new(), waiting, actions, done: false }
+        Self { wanted, peers: BTreeMap::new(), waiting: VecDeque::new(), wishes: Wishes::new() }
     }
 
     /// A peer's extension handshake came: it has metadata of `total_bytes`, or none. What it says again
     /// changes nothing.
     pub fn handle_ready(&mut self, peer: PeerNumber, total_bytes: Option<u32>, now: Instant) {
-        if self.done || self.peers.contains_key(&peer) {
+        if self.is_done() || self.peers.contains_key(&peer) {
             return;
         }
         let fits = |bytes: &u32| *bytes > 0 && *bytes as usize <= METAINFO_BYTES_MAX;
         let Some(total_bytes) = total_bytes.filter(fits) else {
-            self.actions.push_back(FetchAction::Drop(peer, Fault::HasNone));
+            self.wishes.part(peer, Fault::HasNone);
             return;
         };
         self.peers.insert(peer, Peer { total_bytes, turns: 0, copy: None });
@@ -173,8 +151,8 @@ impl MetadataFetch {
         }
         let Some(whole) = giver.whole() else { return self.ask(peer) };
         match self.wanted.judge(&whole) {
-            Match::Right => self.finish(FetchAction::Done(whole)),
-            Match::Torn => self.finish(FetchAction::Torn),
+            Match::Right => self.finish(Found::Info(whole)),
+            Match::Torn => self.finish(Found::Torn),
             Match::Wrong => self.part(peer, Fault::Lied, now),
         }
     }
@@ -229,13 +207,13 @@ impl MetadataFetch {
     }
 
     /// The next intention.
-    pub fn poll_action(&mut self) -> Option<FetchAction> {
-        self.actions.pop_front()
+    pub fn poll_action(&mut self) -> Option<MetadataAction> {
+        self.wishes.poll()
     }
 
     /// Whether all of it was found.
     pub const fn is_done(&self) -> bool {
-        self.done
+        self.wishes.is_over()
     }
 
     /// How many peers have metadata, by their own word.
@@ -262,21 +240,19 @@ impl MetadataFetch {
     fn ask(&mut self, peer: PeerNumber) {
         let copy = self.peers.get_mut(&peer).and_then(|giver| giver.copy.as_mut());
         let pieces = copy.into_iter().flat_map(|copy| std::iter::from_fn(move || copy.ask()));
-        self.actions.extend(pieces.map(|piece| FetchAction::Request(peer, piece)));
+        pieces.for_each(|piece| self.wishes.ask(peer, piece));
     }
 
     fn part(&mut self, peer: PeerNumber, fault: Fault, now: Instant) {
-        self.actions.push_back(FetchAction::Drop(peer, fault));
+        self.wishes.part(peer, fault);
         self.handle_gone(peer, now);
     }
 
     /// Nobody is asked any more.
-    fn finish(&mut self, last: FetchAction) {
-        self.done = true;
+    fn finish(&mut self, found: Found) {
         self.peers.clear();
         self.waiting.clear();
-        self.actions.clear();
-        self.actions.push_back(last);
+        self.wishes.end(found);
     }
 }
 

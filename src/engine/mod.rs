@@ -39,7 +39,7 @@
 //! encryption.rs which connections begin with an encrypted handshake
 //! metadata.rs   the info dictionary to whoever has only a link
 //! answers.rs    what is answered beside payload, and to whom how much
-//! metadata_fetch.rs  the same from peers (one per link, on the control thread)
+//! metadata_fetch.rs  the same from peers (one per link, on the control thread; fetch.rs: what both want)
 //! layers_fetch.rs    and its piece layers, which it does not bring (the same)
 //! view.rs       what whoever asks is shown of a connection
 //! web_seed.rs   connections to web seeds (web_seed/: what their bridge decides)
@@ -69,6 +69,7 @@ mod download;
 mod egress;
 pub mod encryption;
 pub mod exchange;
+pub mod fetch;
 pub mod gossip;
 pub mod grapevine;
 pub mod hearsay;
@@ -199,12 +200,18 @@ pub struct Engine {
     hungry: Vec<ConnId>,
     /// Something happened that may feed the hungry.
     food: bool,
-    /// Peers that gave something and let us ask, by the part of the connections that was looked after.
+    /// A block came while the appetite was short: one more may be asked for.
+    crumbs: bool,
+    /// Peers that gave something and let us ask, by the part of the connections that was looked after, and
+    /// all of them.
     givers: [u32; tick::ROLL_PARTS],
+    givers_sum: u32,
     /// In the order of their coming; the oldest goes when there are too many.
     bans: VecDeque<u64>,
     strangers: Strangers,
     rations: answers::Rations,
+    /// Hash requests that wait for a piece; at most `LEAF_ASKS_OF_CORE_MAX`.
+    leaf_asks: Vec<leaves::LeafAsk>,
     /// Open connections whose peer wants our pieces.
     leeches: u32,
     rng: Rng,
@@ -251,10 +258,13 @@ impl Engine {
             throttled: Vec::new(),
             hungry: Vec::new(),
             food: false,
+            crumbs: false,
             givers: [0; tick::ROLL_PARTS],
+            givers_sum: 0,
             bans: VecDeque::new(),
             strangers,
             rations: answers::Rations::default(),
+            leaf_asks: Vec::new(),
             leeches: 0,
             rng,
             ticked_at: now,
@@ -342,10 +352,7 @@ impl Engine {
 
     /// The next intention, or `None` when there is nothing more to do for now.
     pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
-        if self.food && !self.hungry.is_empty() {
-            self.feed_hungry(now);
-        }
-        self.food = false;
+        self.feed(now);
         if std::mem::take(&mut self.haves_due) {
             self.flush_haves();
         }
@@ -461,6 +468,7 @@ impl Engine {
         let Some(mut peer) = self.peers.remove(conn) else { return };
         self.strangers.leave(conn, peer.address.ip(), peer.counted);
         self.settle_account(&mut peer);
+        self.forget_asks(&mut peer);
         if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {
             for pin in peer.out.take_pins() {
                 torrent.shared.chunks.unpin(pin.chunk);

@@ -101,11 +101,13 @@ impl Engine {
         shared.witnesses.copies(piece, |group| is_trusted(&self.ledger, group))
     }
 
-    /// The group of a connection and its torrent.
+    /// The group of a connection and its torrent, if that may be injected here one day: of one of which
+    /// pieces are left out nobody asks who else holds them.
     fn client(&self, conn: ConnId) -> Option<(AccountId, &SharedTorrent)> {
         let peer = self.peers.get(conn)?;
         let [_, group] = peer.accounts?;
-        Some((group, &self.torrent(peer.torrent?)?.shared))
+        let shared = &self.torrent(peer.torrent?)?.shared;
+        shared.may_be_complete().then_some((group, shared))
     }
 }
 

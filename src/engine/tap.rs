@@ -59,6 +59,11 @@ impl Tap {
         self.budget.charge_answer(bytes, now);
     }
 
+    /// Such an answer is not given after all.
+    pub fn put_answer_back(&self, bytes: u32) {
+        self.budget.refund_answer(bytes);
+    }
+
     /// What was drawn is not used after all.
     pub fn put_back(&mut self, bytes: u32) {
         self.left_bytes = self.left_bytes.saturating_add(bytes);

@@ -2,6 +2,7 @@
 
 mod allowed;
 mod answers;
+mod appetite;
 mod asleep;
 mod choking;
 mod exchange;
@@ -66,19 +67,24 @@ impl Rig {
     ) -> Self {
         let piece_bytes = 1 << 20;
         let total_bytes = u64::from(pieces - 1) * u64::from(piece_bytes) + 100_000;
-        let meta = TorrentMeta {
-            id: TorrentId(0),
-            info_hash: HASH,
-            geometry: Geometry::new(total_bytes, piece_bytes),
-            piece_hashes: vec![[0; 20]; pieces as usize].into(),
-            info: Default::default(),
-            trees: None,
-            v2_hash: None,
-            layout: Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false })),
-            private: false,
-        };
+        let meta = TorrentMeta::plain(HASH, total_bytes, piece_bytes);
         let have = if complete { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
         Self::of(SharedTorrent::with_limits(meta, &have, 1, limits), false, (upload, download))
+    }
+
+    /// Another torrent, or the first one anew, of which all or nothing is there.
+    fn add(&mut self, meta: TorrentMeta, complete: bool) -> Arc<SharedTorrent> {
+        let pieces = meta.geometry.piece_count();
+        let have = if complete { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
+        let shared = SharedTorrent::new(meta, &have, 1);
+        self.engine.handle_torrent(Arc::clone(&shared));
+        shared
+    }
+
+    /// A torrent like the first.
+    fn plain(&self) -> TorrentMeta {
+        let geometry = self.shared.meta.geometry;
+        TorrentMeta::plain(HASH, geometry.total_bytes, geometry.piece_bytes)
     }
 
     /// Of any torrent.

@@ -71,6 +71,7 @@ impl Engine {
             peer.received_bytes > 0 && peer.lets_ask() && peer.flags.interested && !peer.is_snubbed()
         };
         self.givers[self.part] = self.peers.part(self.part, ROLL_PARTS).filter(gives).count() as u32;
+        self.givers_sum = self.givers.iter().sum();
         for conn in part {
             self.look_after(conn, span, now);
         }

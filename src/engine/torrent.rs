@@ -7,7 +7,6 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::claims::Claim;
 use super::inquest::Inquest;
-use super::leaves::LeafAsk;
 use super::parole::Parole;
 use super::tap::Tap;
 use crate::base::bitfield::Bitfield;
@@ -161,8 +160,6 @@ pub struct Torrent {
     pub evidence: IndexMap<Evidence>,
     /// Failed pieces that are fetched again from one peer alone.
     pub paroles: IndexMap<Parole>,
-    /// Hash requests that wait for a piece; at most `LEAF_ASKS_MAX`.
-    pub leaf_asks: Vec<LeafAsk>,
     /// Pieces whose leaves are asked for or known: at most `INQUESTS_MAX` that failed, and `LEAVES_AHEAD_MAX`
     /// that are begun.
     pub inquests: IndexMap<Inquest>,
@@ -202,7 +199,6 @@ impl Torrent {
             waiting: IndexMap::default(),
             evidence: IndexMap::default(),
             paroles: IndexMap::default(),
-            leaf_asks: Vec::new(),
             inquests: IndexMap::default(),
             spoilt_at: None,
             idle_told_at: Instant(0),

@@ -80,6 +80,8 @@ pub struct Metainfo {
     pub creation_date: Option<i64>,
     /// The info dictionary, byte by byte; empty while only a magnet link is known ([`Metainfo::of_link`]).
     pub info: Bytes,
+    /// It has a v2 part of which the piece layers are missing, so that it is what its v1 part says.
+    pub v2_left_out: bool,
 }
 
 impl FileEntry {
@@ -113,7 +115,7 @@ impl Reading {
         let bare = self.metainfo.v2.as_ref().and_then(|v2| v2.bare_files().next());
         let Some(file) = bare else { return Ok(self.metainfo) };
         if !self.has_layers && self.metainfo.has_v1() {
-            self.metainfo.v2 = None;
+            (self.metainfo.v2, self.metainfo.v2_left_out) = (None, true);
             return Ok(self.metainfo);
         }
         let path = self.metainfo.files.get(file.index as usize).map(|file| paths::shown(&file.path));
@@ -160,6 +162,7 @@ impl Reading {
             created_by: free_text(root, "created by.utf-8", "created by"),
             creation_date: root.get(b"creation date").and_then(Value::as_int),
             info: raw_info,
+            v2_left_out: false,
         };
         Ok(Self { metainfo, has_layers: root.get(b"piece layers").is_some() })
     }

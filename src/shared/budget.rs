@@ -103,6 +103,12 @@ impl Budget {
         self.spent.fetch_sub(bytes.into(), Ordering::Relaxed);
     }
 
+    /// Gives back an answer that was charged and is not given after all.
+    pub fn refund_answer(&self, bytes: u32) {
+        self.answers.iter().for_each(|answers| answers.refund(bytes));
+        self.refund(bytes);
+    }
+
     /// How long a claim will be refused, if nobody claims meanwhile; none if it would succeed.
     pub fn wait(&self, now: Instant) -> Option<Span> {
         let debt = self.spent.load(Ordering::Relaxed).wrapping_sub(self.earned(now));

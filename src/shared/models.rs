@@ -23,10 +23,8 @@ use super::chunks::{ChunkState, ChunkTable};
 use super::lane::Parking;
 use super::torrent::{SharedTorrent, TorrentMeta};
 use crate::base::bitfield::Bitfield;
-use crate::base::geometry::Geometry;
 use crate::base::ids::{CoreId, InfoHash, SlotId, TorrentId};
 use crate::base::time::{Instant, Span};
-use crate::storage::layout::{FileSpan, Layout};
 
 const TORRENT: TorrentId = TorrentId(0);
 
@@ -405,18 +403,7 @@ fn loom_the_hand_takes_a_slot_once() {
 // ---- Torrent and budget ----
 
 fn torrent() -> Arc<SharedTorrent> {
-    let geometry = Geometry::new(100, 16 << 10);
-    let meta = TorrentMeta {
-        id: TORRENT,
-        info_hash: InfoHash([0; 20]),
-        geometry,
-        piece_hashes: vec![[0; 20]].into(),
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        layout: Layout::new([FileSpan { length: 100, pad: false }].into_iter()),
-        private: false,
-    };
+    let meta = TorrentMeta::plain(InfoHash([0; 20]), 100, 16 << 10);
     SharedTorrent::new(meta, &Bitfield::new(1), 1)
 }
 

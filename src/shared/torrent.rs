@@ -18,7 +18,7 @@ use crate::base::ids::{CoreId, InfoHash, TorrentId};
 use crate::base::limits::{CONNECTIONS_PER_CORE_MAX, CORES_MAX};
 use crate::base::piece_hashes::PieceHashes;
 use crate::base::priority::Priority;
-use crate::storage::layout::Layout;
+use crate::storage::layout::{FileSpan, Layout};
 use crate::storage::plan;
 use crate::storage::wanted::Wanted;
 
@@ -46,6 +46,23 @@ pub struct TorrentMeta {
 }
 
 impl TorrentMeta {
+    /// The first torrent of a process, of v1, public and of one file, whose pieces hash to zeros and which
+    /// gives no metadata: what tests and benchmarks change where it matters to them.
+    pub fn plain(info_hash: InfoHash, total_bytes: u64, piece_bytes: u32) -> Self {
+        let geometry = Geometry::new(total_bytes, piece_bytes);
+        Self {
+            id: TorrentId(0),
+            info_hash,
+            geometry,
+            piece_hashes: vec![[0; 20]; geometry.piece_count() as usize].into(),
+            info: Bytes::new(),
+            trees: None,
+            v2_hash: None,
+            layout: Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false })),
+            private: false,
+        }
+    }
+
     /// Where the first byte of a chunk lies in the payload area of its slot (`storage/plan.rs`).
     pub fn residue(&self, chunk: u32) -> u32 {
         plan::residue(&self.layout, self.geometry.chunk_start(chunk), self.geometry.chunk_len(chunk))
@@ -104,6 +121,7 @@ pub struct SharedTorrent {
     owners: Box<[AtomicU8]>,
     fingerprints: Box<[AtomicU64]>,
     fetch_stopped: AtomicBool,
+    may_be_complete: bool,
     injection: OnceLock<Injection>,
     /// Who else holds which piece.
     pub witnesses: Witnesses,
@@ -141,8 +159,11 @@ impl SharedTorrent {
         let geometry = meta.geometry;
         let pieces = geometry.piece_count();
         assert_eq!(have.len(), pieces);
+        let wants = |piece| wanted.as_ref().is_none_or(|wanted| wanted.pieces().get(piece));
+        let may_be_complete = (0..pieces).all(|piece| have.get(piece) || wants(piece));
         let torrent = Self {
             limits,
+            may_be_complete,
             lacking: AtomicU32::new(wanted.as_ref().map_or(pieces, |wanted| wanted.pieces().count())),
             wanted,
             chunks: ChunkTable::new(geometry.chunk_count()),
@@ -202,6 +223,11 @@ impl SharedTorrent {
     /// Whether every piece is verified.
     pub fn is_complete(&self) -> bool {
         self.have_count() == self.meta.geometry.piece_count()
+    }
+
+    /// Whether it is so, or will be once all that is wanted is there.
+    pub const fn may_be_complete(&self) -> bool {
+        self.may_be_complete
     }
 
     /// Whether piece `piece` is to be fetched unless it is there.
@@ -334,25 +360,13 @@ impl SharedTorrent {
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
-    use crate::storage::layout::FileSpan;
 
     fn torrent(total_bytes: u64, piece_bytes: u32, have: &[u32]) -> Arc<SharedTorrent> {
-        let geometry = Geometry::new(total_bytes, piece_bytes);
-        let mut bits = Bitfield::new(geometry.piece_count());
+        let meta = TorrentMeta::plain(InfoHash([0; 20]), total_bytes, piece_bytes);
+        let mut bits = Bitfield::new(meta.geometry.piece_count());
         for &piece in have {
             bits.set(piece);
         }
-        let meta = TorrentMeta {
-            id: TorrentId(0),
-            info_hash: InfoHash([0; 20]),
-            geometry,
-            piece_hashes: vec![[0; 20]; geometry.piece_count() as usize].into(),
-            info: Bytes::new(),
-            trees: None,
-            v2_hash: None,
-            layout: Layout::new([FileSpan { length: total_bytes, pad: false }].into_iter()),
-            private: false,
-        };
         SharedTorrent::new(meta, &bits, 2)
     }
 
@@ -387,17 +401,8 @@ mod tests {
         let spans = [100 << 15, 50 << 15, 50 << 15].map(|length| FileSpan { length, pad: false });
         let layout = Layout::new(spans.into_iter());
         let wanted = Some(Arc::new(Wanted::new(&layout, geometry, &[Skip, Normal, High])));
-        let meta = TorrentMeta {
-            info: Default::default(),
-            trees: None,
-            v2_hash: None,
-            id: TorrentId(0),
-            info_hash: InfoHash([0; 20]),
-            geometry,
-            piece_hashes: Default::default(),
-            layout,
-            private: false,
-        };
+        let plain = TorrentMeta::plain(InfoHash([0; 20]), geometry.total_bytes, geometry.piece_bytes);
+        let meta = TorrentMeta { layout, ..plain };
         let mut have = Bitfield::new(200);
         have.set(0);
         have.set(150);
@@ -415,7 +420,7 @@ mod tests {
             assert!(!torrent.is_satisfied());
             torrent.set_have(piece);
         }
-        assert!(torrent.is_satisfied() && !torrent.is_complete());
+        assert!(torrent.is_satisfied() && !torrent.is_complete() && !torrent.may_be_complete());
         assert!(torrent.clear_have(0) && torrent.is_satisfied(), "nobody wants it again");
         assert!(torrent.clear_have(120) && !torrent.is_satisfied() && torrent.lacks(120));
     }

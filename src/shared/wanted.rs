@@ -58,23 +58,13 @@ impl TorrentMeta {
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
-    use crate::base::geometry::Geometry;
-    use crate::base::ids::{InfoHash, TorrentId};
+    use crate::base::ids::InfoHash;
     use crate::storage::layout::{FileSpan, Layout};
 
     fn meta(lengths: &[(u64, bool)], piece_bytes: u32) -> TorrentMeta {
         let layout = Layout::new(lengths.iter().map(|&(length, pad)| FileSpan { length, pad }));
-        TorrentMeta {
-            info: Default::default(),
-            id: TorrentId(0),
-            info_hash: InfoHash([0; 20]),
-            geometry: Geometry::new(layout.total_bytes(), piece_bytes),
-            piece_hashes: Default::default(),
-            trees: None,
-            v2_hash: None,
-            layout,
-            private: false,
-        }
+        let plain = TorrentMeta::plain(InfoHash([0; 20]), layout.total_bytes(), piece_bytes);
+        TorrentMeta { layout, ..plain }
     }
 
     #[test]

@@ -6,7 +6,6 @@ use super::content::Content;
 use super::disk::{Disk, SimFile};
 use super::profile::{PPM, chance, draw, index};
 use crate::base::geometry::Geometry;
-use crate::base::ids::TorrentId;
 use crate::base::rng::Rng;
 use crate::base::units::{BLOCK_BYTES, PAGE_BYTES};
 use crate::hash::sha1;
@@ -66,16 +65,11 @@ impl SimTorrent {
 
     /// What workers are told of it.
     pub fn meta(&self) -> TorrentMeta {
+        let (info_hash, geometry) = (self.content.info_hash, self.geometry());
         TorrentMeta {
-            id: TorrentId(0),
-            info_hash: self.content.info_hash,
-            geometry: self.geometry(),
             piece_hashes: self.piece_hashes.clone().into(),
-            info: Default::default(),
-            trees: None,
-            v2_hash: None,
             layout: self.layout.clone(),
-            private: false,
+            ..TorrentMeta::plain(info_hash, geometry.total_bytes, geometry.piece_bytes)
         }
     }
 

@@ -16,7 +16,7 @@ use crate::io::Io;
 const LEAF_BYTES_PER_TURN: u64 = 8 * CHUNK_BYTES as u64;
 
 /// Pieces that wait, in the order of their coming; the first may be hashed in part. The engine bounds them:
-/// each once, and of a torrent `LEAF_ASKS_MAX`.
+/// each once, and `LEAF_ASKS_OF_CORE_MAX` in all.
 pub(super) type LeafJobs = VecDeque<LeafJob>;
 
 /// A piece whose chunks are pinned.

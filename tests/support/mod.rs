@@ -10,6 +10,7 @@ pub mod node;
 pub mod process;
 pub mod qbittorrent;
 pub mod rtorrent;
+pub mod scene;
 pub mod torrent;
 pub mod tracker;
 pub mod transmission;

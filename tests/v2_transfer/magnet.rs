@@ -40,6 +40,16 @@ impl Scene {
         self.assert_fetched("get");
     }
 
+    /// A relay of its own state that has all of `fetched`, or fetches it.
+    fn second_relay(&self, args: &[&str]) -> (Node, SocketAddr) {
+        let mut command = troc("relay", &self.path("second"));
+        command.args(args).arg("--dir").arg(self.path("fetched"));
+        command.args(["--listen", "127.0.0.1:0", "--json", "--cache", "64MiB"]);
+        let mut node = Node::spawn("second", &mut command, self.temp.path());
+        let address = node.wait_seeding();
+        (node, address)
+    }
+
     /// What the state directory has of a link's torrent.
     fn kept(&self, by: By) -> Metainfo {
         let metainfo = self.metainfo();
@@ -119,20 +129,12 @@ fn a_relay_fetches_by_a_v2_link_and_knows_it_without_being_told_again() {
     let scene = Scene::new("--v2");
     let (seed, address) = scene.relay();
     std::fs::create_dir(scene.path("fetched")).expect("a directory");
-    let start = |source: Option<String>| {
-        let mut command = troc("relay", &scene.path("second"));
-        command.args(source).arg("--dir").arg(scene.path("fetched"));
-        command.args(["--listen", "127.0.0.1:0", "--json", "--cache", "64MiB"]);
-        let mut node = Node::spawn("second", &mut command, scene.temp.path());
-        node.wait_seeding();
-        node
-    };
-    let mut node = start(Some(scene.link(By::V2, &format!("&x.pe={address}"))));
+    let (mut node, _) = scene.second_relay(&[&scene.link(By::V2, &format!("&x.pe={address}"))]);
     node.process.terminate();
     node.process.expect_success();
     scene.assert_fetched("relay");
     drop(seed);
-    start(None);
+    scene.second_relay(&[]);
 }
 
 /// libtorrent seeds, `troc get` has a link.
@@ -321,4 +323,39 @@ fn a_hybrid_goes_on_by_its_v1_part_where_nobody_gives_its_layers() {
     assert!(asked.load(Ordering::SeqCst) > 0, "it was asked by the other name");
     let kept = scene.kept(By::Both);
     assert!(kept.has_v1() && kept.v2.is_none());
+}
+
+/// What a relay without SOURCE starts with.
+fn remembered(scene: &Scene) -> Metainfo {
+    let entries = std::fs::read_dir(scene.path("second/relay-state")).expect("the state directory");
+    let names = entries.map(|entry| entry.expect("an entry").path());
+    let of_library = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.contains('-') && name.ends_with(".torrent")
+    };
+    let path = names.into_iter().find(of_library).expect("it is remembered");
+    Metainfo::parse(&std::fs::read(path).expect("a copy")).expect("a good torrent")
+}
+
+#[test]
+fn a_relay_that_went_on_by_the_v1_part_finds_the_layers_at_its_next_start_and_is_whole_at_the_one_after() {
+    let scene = Scene::new("--hybrid");
+    let (address, _) = giver(&scene, Layers::KnowsV1Alone);
+    std::fs::create_dir(scene.path("fetched")).expect("a directory");
+    let stop = |mut node: Node| {
+        node.process.terminate();
+        node.process.expect_success();
+    };
+    stop(scene.second_relay(&[&scene.link(By::V1, &format!("&x.pe={address}"))]).0);
+    assert_eq!(remembered(&scene).v2, None);
+    // It has all of the payload, so that nobody waits for anything.
+    let (_seed, seed) = scene.relay();
+    let (node, _) = scene.second_relay(&["--peer", &seed.to_string()]);
+    support::poll("its piece layers", || (remembered(&scene).v2 == scene.metainfo().v2).then_some(()));
+    stop(node);
+    let (_node, address) = scene.second_relay(&[]);
+    let link = scene.link(By::V2, &format!("&x.pe={address}"));
+    let mut by_v2 = get(Path::new(&link), &scene.path("copy"), &scene.path("get"));
+    Node::spawn("get", &mut by_v2, scene.temp.path()).expect_done();
+    scene.torrent.assert_identical(&scene.path("copy"), "get");
 }

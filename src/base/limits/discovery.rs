@@ -1,4 +1,5 @@
-//! Bounds of discovery: DHT (BEP 5), local network (BEP 14) (threats D1 to D9).
+//! Bounds of discovery: DHT (BEP 5), local network (BEP 14) (threats D1 to D9), and how often an address is
+//! dialled that peers name (BEP 11, 55; threats P31, P43).
 
 use super::TORRENTS_MAX;
 use crate::base::time::Span;
@@ -89,3 +90,13 @@ pub const LSD_NEIGHBOURS_MAX: usize = 1024;
 pub const LSD_INTERFACES_MAX: usize = 32;
 /// Between two changes of the address at which others are believed to see us.
 pub const DHT_MOVE_INTERVAL: Span = Span::from_secs(600);
+/// Who is said to wait for our dial is dialled before its time so often, and then once in
+/// `PUNCH_HASTES_INTERVAL`: nobody is dialled on and on because somebody says so.
+pub const PUNCH_HASTES_MAX: u32 = 4;
+/// See above.
+pub const PUNCH_HASTES_INTERVAL: Span = Span::from_secs(900);
+/// How often an address is believed by hearsay in `PEX_LIVES_SPAN`, each time after it was forgotten, since
+/// it could not be dialled.
+pub const PEX_LIVES_MAX: u32 = 3;
+/// See above.
+pub const PEX_LIVES_SPAN: Span = Span::from_secs(3600);

@@ -11,5 +11,9 @@ pub const LAYER_REQUESTS_OUT: usize = 4;
 pub const LAYERS_PATIENCE: Span = Span::from_secs(10);
 /// The same, whatever comes.
 pub const LAYERS_TIME_MAX: Span = Span::from_secs(60);
+/// Peers that are asked for layers that a hybrid went on without, each time that they are looked for again.
+pub const LATE_LAYERS_PEERS_MAX: usize = 32;
+/// Between two times.
+pub const LATE_LAYERS_INTERVAL: Span = Span::from_secs(600);
 /// Longest .torrent that is kept of what a link named: the longest that is read, and the link's trackers.
 pub const KEPT_TORRENT_BYTES_MAX: u64 = METAINFO_BYTES_MAX as u64 + (1 << 20);

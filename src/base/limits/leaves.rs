@@ -7,6 +7,8 @@ use crate::base::units::BLOCK_BYTES;
 pub const HASHES_PER_REQUEST_MAX: u32 = 1024;
 /// Hash requests that wait for a piece of one torrent on one core to be read and hashed; one of each peer.
 pub const LEAF_ASKS_MAX: usize = 16;
+/// The same over all torrents of one core: so many pieces at most have their chunks pinned to be hashed.
+pub const LEAF_ASKS_OF_CORE_MAX: usize = 32;
 /// Longest piece whose leaves are hashed for a peer that asks for them: those of a longer one do not fit into
 /// one answer, and it would be hashed once for each.
 pub const LEAF_PIECE_BYTES_MAX: u32 = HASHES_PER_REQUEST_MAX * BLOCK_BYTES;

@@ -24,7 +24,6 @@ impl Memory {
         if !args.dir.is_dir() {
             return Ok(None); // As without --fast: the check says what is wrong.
         }
-        let file_count = metainfo.files.len() as u32;
         let warn = |why: &str| {
             out::warn(&format!("{why}, {}: every piece is hashed", path.display()));
             Ok(None)
@@ -32,7 +31,7 @@ impl Memory {
         let Some(state) = StateDir::open_existing(&path).map_err(|error| failed(&error))? else {
             return warn("no node has kept its state there");
         };
-        let glance = state.glance(&args.dir, metainfo.info_hash, metainfo.geometry, file_count);
+        let glance = state.glance(&args.dir, metainfo);
         match glance.map_err(|error| failed(&error))? {
             Glance::Known(journal) => Ok(Some(Self { fingerprint: state.fingerprint(), journal })),
             Glance::Missing => warn("no journal of this torrent in this directory"),

@@ -66,8 +66,7 @@ fn with_parts(
     if !parts.is_file() {
         return Ok(source);
     }
-    let file_count = metainfo.files.len() as u32;
-    let glance = state.glance(&args.dir, metainfo.info_hash, metainfo.geometry, file_count);
+    let glance = state.glance(&args.dir, metainfo);
     let journal = match glance.map_err(|error| failed(&error))? {
         Glance::Known(journal) => Some(journal),
         Glance::Missing | Glance::Unusable(_) => None,

@@ -33,7 +33,8 @@ impl Control<'_> {
         let me = self.shared.listen;
         let others = peers.into_iter().filter(|&peer| !is_self(peer, me));
         let candidates = &swarm.roster.candidates;
-        let believed = grapevine.believe((conn, from), others, candidates, &self.config.grouping);
+        let by = (candidates, &self.config.grouping);
+        let believed = grapevine.believe((conn, from), others, by, now);
         swarm.note_peers_by((Source::Pex, name), believed.into_iter(), now);
     }
 

@@ -2,17 +2,20 @@
 //! are asked and peers are named for them by the same ways (`Swarm::note_peers`). Peers that come up are
 //! connected to for their metadata alone; once it is there the torrent starts like any other.
 
+use std::path::Path;
+
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::base::human::format_size;
+use crate::base::ids::InfoHash;
 use crate::base::limits::METADATA_CONNECTIONS_MAX;
 use crate::daemon::cache_size::least_bytes;
 use crate::daemon::magnet::{Call, Said, converse};
 use crate::daemon::mse::methods;
 use crate::daemon::remembering;
 use crate::daemon::seeking::{Line, SeekAction, Seeking};
-use crate::engine::metadata_fetch::PeerNumber;
+use crate::engine::fetch::PeerNumber;
 use crate::engine::versions::Name;
 use crate::proto::metainfo::{self, Bare, Metainfo, MetainfoError};
 use crate::proto::text;
@@ -23,6 +26,21 @@ pub(super) type Found = Result<metainfo::Found, String>;
 /// Connections for metadata, over all links.
 pub(super) fn places() -> Rc<Semaphore> {
     Rc::new(Semaphore::new(METADATA_CONNECTIONS_MAX))
+}
+
+/// Keeps what the link of this first hash names for later starts.
+pub(super) fn keep(state: &StateDir, (dir, role): (&Path, Role), link: InfoHash, whole: &Metainfo) {
+    let torrent = whole.to_torrent();
+    let mut kept = state.keep_torrent(link, &torrent);
+    if role == Role::Relay {
+        // A start without SOURCE knows it, too.
+        let library = state.library(dir);
+        let known = library.and_then(|mut library| library.remember(whole.info_hash, &torrent));
+        kept = kept.and_then(|()| known.map(|_| ()));
+    }
+    if let Err(error) = kept {
+        tracing::warn!("the next start has to find this metadata again: {error}");
+    }
 }
 
 impl Control<'_> {
@@ -126,18 +144,7 @@ impl Control<'_> {
             let work = move || {
                 let found = make(&link).map_err(|error| error.to_string())?;
                 if let metainfo::Found::Whole(whole) = &found {
-                    let torrent = whole.to_torrent();
-                    let mut kept = state.keep_torrent(link.info_hash, &torrent);
-                    if role == Role::Relay {
-                        // A start without SOURCE knows it, too.
-                        let library = state.library(&dir);
-                        let known =
-                            library.and_then(|mut library| library.remember(whole.info_hash, &torrent));
-                        kept = kept.and_then(|()| known.map(|_| ()));
-                    }
-                    if let Err(error) = kept {
-                        tracing::warn!("the next start has to find this metadata again: {error}");
-                    }
+                    keep(&state, (&dir, role), link.info_hash, whole);
                 }
                 Ok(found)
             };

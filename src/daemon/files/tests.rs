@@ -30,6 +30,7 @@ pub(crate) fn metainfo(files: &[(&str, u64)]) -> Arc<Metainfo> {
         created_by: None,
         creation_date: None,
         info: Default::default(),
+        v2_left_out: false,
         symlinks_skipped: 0,
     })
 }

@@ -4,7 +4,6 @@ use crate::base::geometry::Geometry;
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::daemon::cache_size::Host;
 use crate::shared::torrent::TorrentMeta;
-use crate::storage::layout::{FileSpan, Layout};
 
 /// A torrent of two pieces that has sent as many bytes as its number plus one, on core 1.
 fn torrent(index: usize, have: &[u32]) -> Arc<SharedTorrent> {
@@ -15,17 +14,8 @@ fn torrent(index: usize, have: &[u32]) -> Arc<SharedTorrent> {
     }
     let mut info_hash = [0; 20];
     info_hash[..8].copy_from_slice(&(index as u64).to_be_bytes());
-    let meta = TorrentMeta {
-        id: TorrentId(index as u32),
-        info_hash: InfoHash(info_hash),
-        geometry,
-        piece_hashes: vec![[0; 20]; 2].into(),
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        layout: Layout::new([FileSpan { length: 100_000, pad: false }].into_iter()),
-        private: false,
-    };
+    let plain = TorrentMeta::plain(InfoHash(info_hash), geometry.total_bytes, geometry.piece_bytes);
+    let meta = TorrentMeta { id: TorrentId(index as u32), ..plain };
     let torrent = SharedTorrent::new(meta, &bits, 2);
     torrent.stats[1].sent_bytes.set(index as u64 + 1);
     torrent

@@ -4,9 +4,8 @@
 use std::path::Path;
 
 use super::{SECRET_NAME, Secret, StateDir, StoreError, canonical, load_secret, read_journal};
-use crate::base::geometry::Geometry;
-use crate::base::ids::InfoHash;
 use crate::base::limits::JOURNAL_BYTES_MAX;
+use crate::proto::metainfo::Metainfo;
 use crate::storage::journal::{Corrupt, JournalState, replay};
 
 /// What such a look finds.
@@ -35,20 +34,14 @@ impl StateDir {
     /// What the journal of a torrent in `download_dir`, which must exist, says now. A node that appends to
     /// it or replaces it meanwhile does no harm: replay believes whole records only, and what a record says
     /// of a piece's bytes stays true of these bytes.
-    pub fn glance(
-        &self,
-        download_dir: &Path,
-        info_hash: InfoHash,
-        geometry: Geometry,
-        file_count: u32,
-    ) -> Result<Glance, StoreError> {
+    pub fn glance(&self, download_dir: &Path, metainfo: &Metainfo) -> Result<Glance, StoreError> {
         let dir = canonical(download_dir)?;
-        let path = self.journal_path(&dir, info_hash);
+        let path = self.journal_path(&dir, metainfo.info_hash);
         let found = read_journal(&path, JOURNAL_BYTES_MAX);
         let Some(bytes) = found.map_err(|source| StoreError::Other { path, source })? else {
             return Ok(Glance::Missing);
         };
-        Ok(match replay(&bytes, &self.subject(info_hash, geometry, file_count)) {
+        Ok(match replay(&bytes, &self.subject(metainfo)) {
             Ok(replay) => Glance::Known(replay.state),
             Err(reason) => Glance::Unusable(reason),
         })

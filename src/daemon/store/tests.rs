@@ -7,7 +7,7 @@ use super::*;
 use crate::base::time::Instant;
 use crate::daemon::files::tests::metainfo;
 use crate::daemon::files::{Access, TorrentFiles, layout_of, write_all};
-use crate::proto::metainfo::Metainfo;
+use crate::proto::metainfo::V2;
 use crate::storage::durability::SyncPolicy;
 use crate::storage::layout::FileIndex;
 use crate::storage::resume::Resume;
@@ -37,8 +37,7 @@ impl Node {
 
     fn open_journal(&self) -> Result<OpenedJournal, StoreError> {
         let state = StateDir::open(self.state.path())?;
-        let (info, files) = (&self.info, self.info.files.len() as u32);
-        state.open_journal(self.download.path(), info.info_hash, info.geometry, files)
+        state.open_journal(self.download.path(), &self.info)
     }
 
     fn start(&self) -> (Run, Resume) {
@@ -159,8 +158,7 @@ fn a_second_node_on_the_same_torrent_and_directory_is_refused() {
 
     let elsewhere = Node { state: tempfile::tempdir().unwrap(), ..Node::new() };
     let state = StateDir::open(node.state.path()).unwrap();
-    let info = &elsewhere.info;
-    state.open_journal(elsewhere.download.path(), info.info_hash, info.geometry, 2).unwrap();
+    state.open_journal(elsewhere.download.path(), &elsewhere.info).unwrap();
     drop(first);
     node.open_journal().unwrap();
 }
@@ -285,6 +283,22 @@ fn a_new_secret_has_everything_checked_again() {
     std::fs::remove_file(node.state.path().join("secret")).unwrap();
     let opened = node.open_journal().unwrap();
     assert!(opened.replay.is_none() && opened.set_aside.unwrap().0 == Corrupt::OtherSecret);
+}
+
+#[test]
+fn t22_a_hybrid_that_was_verified_by_its_v1_part_alone_is_checked_again_by_both() {
+    let mut node = Node::new();
+    tokio_uring::start(async {
+        let (mut run, _) = node.start();
+        run.create().await;
+        run.write(0, &[0]).await;
+        run.close().await;
+    });
+    assert!(node.open_journal().unwrap().replay.is_some());
+    let v2 = Some(V2 { info_hash: [9; 32], files: Vec::new() });
+    node.info = Arc::new(Metainfo { v2, ..Metainfo::clone(&node.info) });
+    let opened = node.open_journal().unwrap();
+    assert!(opened.replay.is_none() && opened.set_aside.unwrap().0 == Corrupt::OtherTorrent);
 }
 
 /// Threat T20.

@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use super::*;
 use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
@@ -198,7 +200,7 @@ impl Rig {
 
     fn assert_found(&self) {
         let wanted: Layers = self.files.iter().map(|file| (file.wanted.root, file.layer.clone())).collect();
-        assert!(self.end == Some(LayersAction::Done(wanted)), "dropped so far: {:?}", self.dropped);
+        assert!(self.end == Some(LayersAction::End(Some(wanted))), "dropped so far: {:?}", self.dropped);
         assert_eq!((self.fetch.is_done(), self.fetch.poll_timeout()), (true, None));
     }
 }
@@ -286,7 +288,7 @@ fn p44_endless_rejects_count_for_nobody_and_end_what_can_end() {
                 break;
             }
         }
-        let ended = (need == Need::May).then_some(LayersAction::GiveUp);
+        let ended = (need == Need::May).then_some(LayersAction::End(None));
         assert_eq!(rig.end, ended);
     }
 }
@@ -318,7 +320,7 @@ fn p44_a_hybrid_is_waited_for_so_long_without_an_answer_and_no_longer() {
     rig.fetch.handle_tick(Instant(end.0 - 1));
     assert_eq!((rig.fetch.poll_action(), rig.fetch.poll_timeout()), (None, Some(end)));
     rig.fetch.handle_tick(end);
-    assert_eq!(rig.fetch.poll_action(), Some(LayersAction::GiveUp));
+    assert_eq!(rig.fetch.poll_action(), Some(LayersAction::End(None)));
     assert_eq!((rig.fetch.poll_action(), rig.fetch.poll_timeout()), (None, None));
     rig.fetch.handle_ready(1, end);
     assert_eq!(rig.fetch.poll_action(), None, "it is over");
@@ -338,7 +340,7 @@ fn p44_who_gives_a_little_now_and_then_holds_a_hybrid_up_for_so_long_and_no_long
         rig.run(2_000);
         assert!(rig.dropped.is_empty(), "to be slow is no lie");
         assert!(rig.now <= begun_at + LAYERS_TIME_MAX + Span::from_ms(100));
-        assert_eq!(rig.end == Some(LayersAction::GiveUp), !found, "{runs}");
+        assert_eq!(rig.end == Some(LayersAction::End(None)), !found, "{runs}");
     }
 }
 

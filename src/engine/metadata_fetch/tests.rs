@@ -71,13 +71,13 @@ impl Rig {
     fn carry_out(&mut self) {
         while let Some(action) = self.fetch.poll_action() {
             match action {
-                FetchAction::Request(peer, piece) => self.peers.get_mut(&peer).unwrap().1.push_back(piece),
+                FetchAction::Ask(peer, piece) => self.peers.get_mut(&peer).unwrap().1.push_back(piece),
                 FetchAction::Drop(peer, fault) => {
                     self.peers.remove(&peer);
                     assert_eq!(self.dropped.insert(peer, fault), None, "{peer} is dropped twice");
                 }
-                FetchAction::Done(bytes) => self.done = Some(bytes),
-                FetchAction::Torn => self.torn = true,
+                FetchAction::End(Found::Info(bytes)) => self.done = Some(bytes),
+                FetchAction::End(Found::Torn) => self.torn = true,
             }
         }
     }
@@ -238,7 +238,7 @@ fn p30_metadata_has_so_many_bytes_and_no_more() {
         fetch.handle_ready(1, size, Instant(0));
         let action = fetch.poll_action();
         match taken {
-            true => assert_eq!(action, Some(FetchAction::Request(1, 0)), "{size:?}"),
+            true => assert_eq!(action, Some(FetchAction::Ask(1, 0)), "{size:?}"),
             false => assert_eq!(action, Some(FetchAction::Drop(1, Fault::HasNone)), "{size:?}"),
         }
         assert_eq!(fetch.peers(), usize::from(taken));

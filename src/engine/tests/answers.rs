@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::base::limits::{
-    HASH_ASKS_WAITING_MAX, HASHES_OF_GROUP_BYTES_MAX, METADATA_COPIES_MAX, METADATA_COPIES_OF_GROUP_MAX,
+    HASH_ASKS_WAITING_MAX, HASH_PATIENCE, HASHES_OF_GROUP_BYTES_MAX, METADATA_COPIES_MAX,
+    METADATA_COPIES_OF_GROUP_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::proto::wire::extension::EXTENSION_HANDSHAKE_ID;
@@ -17,18 +18,7 @@ const NEIGHBOUR: &str = "192.168.1.7:6881";
 fn seed_of(info_bytes: usize, upload: Budgets, limits: TorrentLimits) -> Rig {
     let none = Budgets::default();
     let mut rig = Rig::limited(1, true, (upload, none), limits.clone());
-    let meta = &rig.shared.meta;
-    let meta = TorrentMeta {
-        id: meta.id,
-        info_hash: meta.info_hash,
-        geometry: meta.geometry,
-        piece_hashes: meta.piece_hashes.clone(),
-        info: vec![7; info_bytes].into(),
-        trees: None,
-        v2_hash: None,
-        layout: meta.layout.clone(),
-        private: false,
-    };
+    let meta = TorrentMeta { info: vec![7; info_bytes].into(), ..rig.plain() };
     rig.shared = SharedTorrent::with_limits(meta, &Bitfield::full(1), 1, limits);
     rig.engine.handle_torrent(Arc::clone(&rig.shared));
     rig
@@ -180,4 +170,92 @@ fn p32_a_group_that_had_its_hashes_gets_no_more_by_whatever_connection() {
     assert!(ask(&mut rig, "9.9.9.9:1"), "somebody else");
     let neighbours = (1..100).filter(|port| ask(&mut rig, &format!("10.0.0.1:{port}"))).count();
     assert_eq!(neighbours, 99);
+}
+
+/// Limits of what is sent: so little that one answer shuts them for minutes.
+fn trickle() -> (Arc<Budget>, Budgets) {
+    let budget = Arc::new(Budget::new(8, Instant(0)));
+    (Arc::clone(&budget), Budgets { node: Some(budget), lan: LanBudget::Shared })
+}
+
+/// Leaves so many of what the group of `conn` may have of hashes.
+fn leave_hashes(rig: &mut Rig, conn: ConnId, left: u32, request: HashRequest) {
+    let length = (HASHES_OF_GROUP_BYTES_MAX / 32) as u32 - left;
+    let most = HashRequest { length, proof_layers: 0, ..request };
+    let Engine { rations, config, peers, .. } = &mut rig.engine;
+    assert!(rations.take_hashes(config, peers.get_mut(conn).unwrap(), &most, rig.now));
+}
+
+fn stranger(rig: &mut Rig, address: &str) -> ConnId {
+    let conn = rig.accept(address);
+    assert_eq!(rig.shake(conn, true), Admission::Here);
+    rig.read(conn);
+    conn
+}
+
+fn rejects(rig: &mut Rig, conn: ConnId) -> usize {
+    let (bytes, _) = rig.read(conn);
+    frames(&bytes).iter().filter(|said| matches!(said, Message::HashReject(_))).count()
+}
+
+#[test]
+fn p32_hashes_that_are_rejected_after_they_were_taken_cost_the_group_nothing() {
+    let (mut rig, request) = v2::limited_seed(Budgets::default());
+    let leaves = HashRequest { base_layer: 0, length: 2, proof_layers: 5, ..request };
+    let conn = stranger(&mut rig, "8.8.8.8:1");
+    leave_hashes(&mut rig, conn, 2 * (2 + 5), leaves);
+    // The first waits for its piece, beside which no other may: those are taken and rejected.
+    (0..10).for_each(|_| rig.say(conn, Message::HashRequest(leaves)).unwrap());
+    assert_eq!(rejects(&mut rig, conn), 9);
+    let other = stranger(&mut rig, "8.8.8.9:1");
+    for rejected in [0, 1] {
+        rig.say(other, Message::HashRequest(leaves)).unwrap();
+        assert_eq!(rejects(&mut rig, other), rejected, "one more is left to the group");
+    }
+}
+
+#[test]
+fn p32_a_piece_that_is_not_read_in_time_costs_neither_the_limit_nor_the_peer() {
+    let (budget, upload) = trickle();
+    let (mut rig, request) = v2::limited_seed(upload);
+    let leaves = HashRequest { base_layer: 0, length: 2, proof_layers: 5, ..request };
+    let conn = stranger(&mut rig, "8.8.8.8:1");
+    leave_hashes(&mut rig, conn, 2 + 5, leaves);
+    rig.say(conn, Message::HashRequest(leaves)).unwrap();
+    assert!(!budget.is_open_for_answers(rig.now), "it is charged");
+    // Nobody reads the piece meanwhile.
+    rig.now = rig.now + HASH_PATIENCE;
+    rig.engine.handle_tick(rig.now);
+    assert!(budget.is_open_for_answers(rig.now));
+    assert_eq!(rejects(&mut rig, conn), 1);
+    rig.say(conn, Message::HashRequest(leaves)).unwrap();
+    assert_eq!(rejects(&mut rig, conn), 0, "it may ask once more");
+}
+
+#[test]
+fn p30_p32_what_waits_for_a_limit_when_its_peer_leaves_costs_the_group_nothing() {
+    let (_, upload) = trickle();
+    let (mut rig, request) = v2::limited_seed(upload);
+    for round in 1..=4 {
+        let conn = stranger(&mut rig, &format!("8.8.8.{round}:1"));
+        if round == 1 {
+            leave_hashes(&mut rig, conn, 3 * (request.length + request.proof_layers), request);
+        }
+        // The first that asks is answered, and shuts the limit.
+        (0..2).for_each(|_| rig.say(conn, Message::HashRequest(request)).unwrap());
+        assert_eq!(rejects(&mut rig, conn), 0, "{round}");
+        rig.engine.handle_gone(conn);
+        rig.perform();
+    }
+
+    let mut rig = seed_of(METADATA_PIECE_BYTES as usize, trickle().1, TorrentLimits::default());
+    for round in 1..=2 * METADATA_COPIES_OF_GROUP_MAX {
+        let conn = seeker(&mut rig, &format!("8.8.8.{round}:6881"));
+        ask(&mut rig, conn, 0);
+        let (bytes, _) = rig.read(conn);
+        // The others are not rejected: they wait.
+        assert_eq!(bytes.is_empty(), round > 1, "{round}");
+        rig.engine.handle_gone(conn);
+        rig.perform();
+    }
 }

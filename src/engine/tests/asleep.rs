@@ -23,20 +23,7 @@ fn ask(rig: &mut Rig, info_hash: InfoHash) -> (ConnId, Admission) {
 }
 
 fn wake(rig: &mut Rig) -> Vec<ConnId> {
-    let geometry = Geometry::new(100_000, 16 << 10);
-    let meta = TorrentMeta {
-        id: ID,
-        info_hash: SLEEPING,
-        geometry,
-        piece_hashes: vec![[0; 20]; geometry.piece_count() as usize].into(),
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        layout: Layout::new(std::iter::once(FileSpan { length: 100_000, pad: false })),
-        private: false,
-    };
-    let shared = SharedTorrent::new(meta, &Bitfield::full(geometry.piece_count()), 1);
-    rig.engine.handle_torrent(shared);
+    rig.add(TorrentMeta { id: ID, ..TorrentMeta::plain(SLEEPING, 100_000, 16 << 10) }, true);
     rig.engine.take_parked(ID)
 }
 

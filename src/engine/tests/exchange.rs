@@ -15,20 +15,7 @@ fn node(exchange: Exchange, private: bool) -> Rig {
     let mut rig = Rig::new(1, false);
     rig.engine.exchange = exchange;
     if private {
-        let geometry = rig.shared.meta.geometry;
-        let meta = TorrentMeta {
-            info: Default::default(),
-            trees: None,
-            v2_hash: None,
-            id: TorrentId(0),
-            info_hash: HASH,
-            geometry,
-            piece_hashes: vec![[0; 20]].into(),
-            layout: Layout::new(std::iter::once(FileSpan { length: geometry.total_bytes, pad: false })),
-            private,
-        };
-        rig.shared = SharedTorrent::with_limits(meta, &Bitfield::new(1), 1, TorrentLimits::default());
-        rig.engine.handle_torrent(Arc::clone(&rig.shared));
+        rig.shared = rig.add(TorrentMeta { private, ..rig.plain() }, false);
     }
     rig
 }

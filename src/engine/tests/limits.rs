@@ -200,17 +200,8 @@ fn exempt_local_peers_are_sent_all_they_ask_for_while_the_limit_is_shut() {
 
 /// A second torrent for a rig, with limits of its own.
 fn add_torrent(rig: &mut Rig, id: u32, limits: TorrentLimits) {
-    let meta = TorrentMeta {
-        id: TorrentId(id),
-        info_hash: InfoHash([id as u8 + 100; 20]),
-        geometry: Geometry::new(1 << 20, 1 << 20),
-        piece_hashes: vec![[0; 20]].into(),
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        layout: Layout::new(std::iter::once(FileSpan { length: 1 << 20, pad: false })),
-        private: false,
-    };
+    let plain = TorrentMeta::plain(InfoHash([id as u8 + 100; 20]), 1 << 20, 1 << 20);
+    let meta = TorrentMeta { id: TorrentId(id), ..plain };
     let shared = SharedTorrent::with_limits(meta, &Bitfield::full(1), 1, limits);
     rig.engine.handle_torrent(shared);
 }

@@ -54,21 +54,9 @@ fn s6_a_piece_that_was_damaged_on_disk_is_refused_and_collected_anew_from_end_to
 /// A second torrent beside the rig's, complete too, and a leech of it.
 fn another(rig: &mut Rig) -> (TorrentId, ConnId) {
     let id = TorrentId(1);
-    let meta = &rig.shared.meta;
-    let meta = TorrentMeta {
-        id,
-        info_hash: InfoHash([8; 20]),
-        geometry: meta.geometry,
-        piece_hashes: meta.piece_hashes.clone(),
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        layout: meta.layout.clone(),
-        private: false,
-    };
-    let have = Bitfield::full(meta.geometry.piece_count());
+    let meta = TorrentMeta { id, info_hash: InfoHash([8; 20]), ..rig.plain() };
     let handshake = Handshake::new(meta.info_hash, THEIRS).with_extension().with_fast();
-    rig.engine.handle_torrent(SharedTorrent::new(meta, &have, 1));
+    rig.add(meta, true);
     let conn = rig.accept("127.0.0.1:20000");
     assert_eq!(rig.engine.handle_handshake(conn, &handshake, rig.now), Admission::Here);
     rig.say(conn, Message::Interested).unwrap();

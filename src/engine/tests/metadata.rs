@@ -18,21 +18,8 @@ impl Rig {
     /// A seed of a torrent with an info dictionary of so many bytes.
     fn with_info(info_bytes: usize, private: bool) -> Self {
         let mut rig = Self::new(1, true);
-        let meta = &rig.shared.meta;
         let info: Bytes = (0..info_bytes).map(|at| (at % 251) as u8).collect();
-        let meta = TorrentMeta {
-            trees: None,
-            v2_hash: None,
-            id: meta.id,
-            info_hash: meta.info_hash,
-            geometry: meta.geometry,
-            piece_hashes: meta.piece_hashes.clone(),
-            info,
-            layout: meta.layout.clone(),
-            private,
-        };
-        rig.shared = SharedTorrent::new(meta, &Bitfield::full(1), 1);
-        rig.engine.handle_torrent(Arc::clone(&rig.shared));
+        rig.shared = rig.add(TorrentMeta { info, private, ..rig.plain() }, true);
         rig
     }
 

@@ -47,22 +47,8 @@ fn d7_a_peer_names_one_node_at_its_own_address_and_hears_of_ours() {
 fn d4_nothing_is_said_of_nodes_about_a_private_torrent() {
     let mut rig = Rig::new(3, true);
     rig.engine.config.dht_port = Some(4242);
-    let meta = TorrentMeta {
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        id: TorrentId(1),
-        info_hash: InfoHash([9; 20]),
-        geometry: rig.shared.meta.geometry,
-        piece_hashes: vec![[0; 20]; 3].into(),
-        layout: Layout::new(std::iter::once(FileSpan {
-            length: rig.shared.meta.geometry.total_bytes,
-            pad: false,
-        })),
-        private: true,
-    };
-    let shared = SharedTorrent::with_limits(meta, &Bitfield::full(3), 1, TorrentLimits::default());
-    rig.engine.handle_torrent(shared);
+    let (id, info_hash) = (TorrentId(1), InfoHash([9; 20]));
+    rig.add(TorrentMeta { id, info_hash, private: true, ..rig.plain() }, true);
     let conn = rig.accept("127.0.0.1:10000");
     let handshake = Handshake::new(InfoHash([9; 20]), THEIRS).with_fast().with_dht();
     assert_eq!(rig.engine.handle_handshake(conn, &handshake, rig.now), Admission::Here);

@@ -13,7 +13,6 @@ use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
 use crate::proto::wire::message::{Frame, Message, next_frame};
 use crate::shared::budget::Budget;
 use crate::shared::torrent::{TorrentLimits, TorrentMeta};
-use crate::storage::layout::{FileSpan, Layout};
 
 const TORRENT: TorrentId = TorrentId(0);
 const HASH: InfoHash = InfoHash([7; 20]);
@@ -72,17 +71,9 @@ const LIMIT: u64 = 512 << 10;
 /// A torrent without anything; every other one, by seed, has limits of its own.
 fn shared(seed: u64, total_bytes: u64, piece_bytes: u32, cores: usize, now: Instant) -> Arc<SharedTorrent> {
     let geometry = Geometry::new(total_bytes, piece_bytes);
-    let meta = TorrentMeta {
-        id: TORRENT,
-        info_hash: HASH,
-        geometry,
-        piece_hashes: vec![RIGHT; geometry.piece_count() as usize].into(),
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        layout: Layout::new([FileSpan { length: total_bytes, pad: false }].into_iter()),
-        private: false,
-    };
+    let piece_hashes = vec![RIGHT; geometry.piece_count() as usize].into();
+    let meta =
+        TorrentMeta { id: TORRENT, piece_hashes, ..TorrentMeta::plain(HASH, total_bytes, piece_bytes) };
     let limit = || (seed % 4 > 1).then(|| Arc::new(Budget::new(LIMIT, now)));
     let limits = TorrentLimits { upload: limit(), download: limit() };
     SharedTorrent::with_limits(meta, &Bitfield::new(geometry.piece_count()), cores, limits)

@@ -17,7 +17,7 @@ impl Rig {
     }
 
     /// The same, that was given a block of `piece` and says that it has that.
-    fn holder(&mut self, address: &str, piece: u32) -> ConnId {
+    pub(super) fn holder(&mut self, address: &str, piece: u32) -> ConnId {
         let conn = self.client(address);
         self.say(conn, Message::Request(block(piece, 0, BLOCK_BYTES))).unwrap();
         assert_eq!(self.read(conn).1, 1);
@@ -138,19 +138,8 @@ fn a_file_of_one_short_block_counts_as_given_though_padding_follows() {
     let mut rig = Rig::new(1, false);
     let spans = [(file_bytes, false), (piece_bytes - file_bytes, true), (piece_bytes, false)];
     let spans = spans.map(|(length, pad)| FileSpan { length: length.into(), pad });
-    let meta = TorrentMeta {
-        info: Default::default(),
-        id: TorrentId(0),
-        info_hash: HASH,
-        geometry: Geometry::new(2 * u64::from(piece_bytes), piece_bytes),
-        piece_hashes: vec![[0; 20]; 2].into(),
-        trees: None,
-        v2_hash: None,
-        layout: Layout::new(spans.into_iter()),
-        private: false,
-    };
-    rig.shared = SharedTorrent::with_limits(meta, &Bitfield::full(2), 1, TorrentLimits::default());
-    rig.engine.handle_torrent(Arc::clone(&rig.shared));
+    let plain = TorrentMeta::plain(HASH, 2 * u64::from(piece_bytes), piece_bytes);
+    rig.shared = rig.add(TorrentMeta { layout: Layout::new(spans.into_iter()), ..plain }, true);
     for (address, length) in [("80.1.1.1:1", file_bytes - 1), ("80.2.2.2:1", file_bytes)] {
         let client = rig.client(address);
         rig.say(client, Message::Request(block(0, 0, length))).unwrap();

@@ -4,7 +4,8 @@ mod ahead;
 
 use super::*;
 use crate::base::limits::{
-    ASK_COST_BYTES, ASK_GRANT_BYTES, HASH_PATIENCE, LEAF_ASKS_MAX, LEAF_BYTES_PER_ASK_BYTE,
+    ASK_COST_BYTES, ASK_GRANT_BYTES, HASH_PATIENCE, LEAF_ASKS_MAX, LEAF_ASKS_OF_CORE_MAX,
+    LEAF_BYTES_PER_ASK_BYTE,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::action::Leaves;
@@ -55,26 +56,26 @@ fn rig(kind: Kind, pieces: u32, complete: bool) -> Rig {
 }
 
 fn rig_of(mut rig: Rig, kind: Kind, pieces: u32, complete: bool) -> Rig {
+    rig.shared = rig.add(meta(kind, pieces), complete);
+    rig
+}
+
+fn meta(kind: Kind, pieces: u32) -> TorrentMeta {
     let total_bytes = u64::from(pieces - 1) * u64::from(PIECE_BYTES) + u64::from(LAST_BYTES);
     let geometry = Geometry::new(total_bytes, PIECE_BYTES);
     let roots =
         (0..pieces).map(|piece| merkle::root(&mut leaves(piece, pieces), 0, HEIGHT).unwrap()).collect();
     let trees = Trees::new(geometry, std::iter::once((0, total_bytes, roots))).unwrap();
-    let meta = TorrentMeta {
-        info: Default::default(),
-        id: TorrentId(0),
-        info_hash: HASH,
-        geometry,
-        piece_hashes: if kind == Kind::Hybrid { vec![[0; 20]; pieces as usize] } else { Vec::new() }.into(),
-        trees: Some(Arc::new(trees)),
-        v2_hash: (kind == Kind::Hybrid).then_some(V2_HASH),
-        layout: Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false })),
-        private: false,
-    };
-    let have = if complete { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
-    rig.shared = SharedTorrent::with_limits(meta, &have, 1, TorrentLimits::default());
-    rig.engine.handle_torrent(Arc::clone(&rig.shared));
-    rig
+    meta_of(kind, TorrentMeta::plain(HASH, total_bytes, PIECE_BYTES), trees)
+}
+
+/// A torrent with these trees: a hybrid if it is to be.
+fn meta_of(kind: Kind, plain: TorrentMeta, trees: Trees) -> TorrentMeta {
+    let trees = Some(Arc::new(trees));
+    match kind {
+        Kind::V2 => TorrentMeta { trees, piece_hashes: Default::default(), ..plain },
+        Kind::Hybrid => TorrentMeta { trees, v2_hash: Some(V2_HASH), ..plain },
+    }
 }
 
 fn trees(rig: &Rig) -> &Trees {
@@ -205,6 +206,28 @@ fn p32_each_peer_waits_for_one_piece_and_so_many_peers_wait() {
     // They are answered all the same, once each.
     assert_eq!(answers(&mut rig, conns[0]), [Some(2 + 5)]);
     assert_eq!(answers(&mut rig, conns[LEAF_ASKS_MAX - 1]), [Some(2 + 5)]);
+}
+
+#[test]
+fn p32_so_many_peers_of_one_core_wait_whatever_their_torrents() {
+    for asked in [LEAF_ASKS_OF_CORE_MAX - 1, LEAF_ASKS_OF_CORE_MAX, LEAF_ASKS_OF_CORE_MAX + 1] {
+        let mut rig = rig(Kind::V2, 3, true);
+        let leaves = asks(&rig, 0, 0, 2, HEIGHT - 1);
+        let name = |torrent: usize| InfoHash([100 + torrent as u8; 20]);
+        for torrent in 1..=asked / LEAF_ASKS_MAX + 1 {
+            let (id, info_hash) = (TorrentId(torrent as u32), name(torrent));
+            rig.add(TorrentMeta { id, info_hash, ..meta(Kind::V2, 3) }, true);
+        }
+        let rejected = (0..asked).filter(|ask| {
+            let conn = rig.accept(&format!("127.0.0.1:{}", 10_000 + ask));
+            let handshake = Handshake::new(name(ask / LEAF_ASKS_MAX + 1), THEIRS).with_fast();
+            assert_eq!(rig.engine.handle_handshake(conn, &handshake, rig.now), Admission::Here);
+            rig.read(conn);
+            rig.say(conn, Message::HashRequest(leaves)).unwrap();
+            frames(&rig.read(conn).0).contains(&Message::HashReject(leaves))
+        });
+        assert_eq!(rejected.count(), asked.saturating_sub(LEAF_ASKS_OF_CORE_MAX), "{asked}");
+    }
 }
 
 #[test]

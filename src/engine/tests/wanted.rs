@@ -15,17 +15,7 @@ fn rig(wanted: &[Priority], have: &[u32], sequential: bool) -> Rig {
         bits.set(piece);
     }
     let wanted = Some(Arc::new(Wanted::new(&layout, geometry, wanted)));
-    let meta = TorrentMeta {
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        id: TorrentId(0),
-        info_hash: HASH,
-        geometry,
-        piece_hashes: vec![[0; 20]; pieces as usize].into(),
-        layout,
-        private: false,
-    };
+    let meta = TorrentMeta { layout, ..TorrentMeta::plain(HASH, geometry.total_bytes, PIECE) };
     let shared = SharedTorrent::with_wanted(meta, &bits, 1, TorrentLimits::default(), wanted);
     Rig::of(shared, sequential, Default::default())
 }
@@ -42,6 +32,18 @@ fn giver(rig: &mut Rig, bits: &[u8]) -> (ConnId, bool, Vec<BlockRef>) {
         _ => None,
     });
     (conn, told, blocks.collect())
+}
+
+#[test]
+fn who_else_holds_a_piece_is_remembered_only_where_all_of_them_may_be_here_one_day() {
+    // A piece that is not wanted may be there all the same.
+    for (wanted, have, copies) in
+        [([Normal, Low], &[0][..], 1), ([Normal, Skip], &[0], 0), ([Normal, Skip], &[0, 1], 1)]
+    {
+        let mut rig = rig(&wanted, have, false);
+        rig.holder("80.1.1.1:1", 0);
+        assert_eq!(rig.shared.witnesses.copies(0, |_| false), copies, "{wanted:?} {have:?}");
+    }
 }
 
 /// Everything that is asked of `conn` comes and is right, until nothing is asked; the pieces in the order

@@ -64,6 +64,7 @@ impl Metainfo {
             created_by: None,
             creation_date: None,
             info: Bytes::new(),
+            v2_left_out: false,
             v2: magnet.v2_hash.map(|info_hash| V2 { info_hash, files: Vec::new() }),
         })
     }
@@ -97,20 +98,26 @@ impl Metainfo {
             let missing = MetainfoError::Missing { key: "info.meta version" };
             return if by_v1 { reading.whole().map(|found| self.adopt(found)) } else { Err(missing) };
         };
-        let layers: BTreeMap<Hash, WantedLayer> =
-            v2.bare_files().map(|file| (file.pieces_root, file.wanted_layer())).collect();
-        let of_layer = |layer: &WantedLayer| LAYER_KEY_BYTES + layer.hashes() as usize * size_of::<Hash>();
-        let bytes = info.len() + layers.values().map(of_layer).sum::<usize>();
-        let (v2_name, private) = (v2.short_info_hash(), reading.metainfo.private);
         let has_v1 = reading.metainfo.has_v1() && by_v1;
-        if layers.is_empty() || bytes > METAINFO_BYTES_MAX && has_v1 {
+        let (bare, bytes) = bare(&reading.metainfo, v2, has_v1);
+        if bare.layers.is_empty() || bytes > METAINFO_BYTES_MAX && has_v1 {
             return reading.whole().map(|found| self.adopt(found));
         }
         if bytes > METAINFO_BYTES_MAX {
             return Err(MetainfoError::TooLong { bytes });
         }
-        let (info, layers) = (reading.metainfo.info, layers.into_values().collect());
-        Ok(Found::Bare(Box::new(Bare { info, v2_name, private, layers, has_v1 })))
+        Ok(Found::Bare(Box::new(bare)))
+    }
+
+    /// What is missing of a hybrid that is what its v1 part says for want of its piece layers; `None` of
+    /// anything else.
+    pub fn left_out(&self) -> Option<Bare> {
+        if !self.v2_left_out {
+            return None;
+        }
+        let reading = Reading::of(&[b"d4:info", &self.info[..], b"e"].concat()).ok()?;
+        let (bare, bytes) = bare(&reading.metainfo, reading.metainfo.v2.as_ref()?, true);
+        (bytes <= METAINFO_BYTES_MAX).then_some(bare)
     }
 
     /// The torrent of an info dictionary and the piece layers that it lacks, by their roots: as it would be
@@ -169,6 +176,17 @@ impl Metainfo {
         out.push(b'e');
         out
     }
+}
+
+/// What is missing of a torrent, and the bytes of a .torrent file that had it.
+fn bare(metainfo: &Metainfo, v2: &V2, has_v1: bool) -> (Bare, usize) {
+    let layers: BTreeMap<Hash, WantedLayer> =
+        v2.bare_files().map(|file| (file.pieces_root, file.wanted_layer())).collect();
+    let of_layer = |layer: &WantedLayer| LAYER_KEY_BYTES + layer.hashes() as usize * size_of::<Hash>();
+    let bytes = metainfo.info.len() + layers.values().map(of_layer).sum::<usize>();
+    let (info, v2_name, layers) =
+        (metainfo.info.clone(), v2.short_info_hash(), layers.into_values().collect());
+    (Bare { info, v2_name, private: metainfo.private, layers, has_v1 }, bytes)
 }
 
 /// Appends `piece layers` of a .torrent file, key and value.

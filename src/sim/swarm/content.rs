@@ -3,7 +3,6 @@
 use crate::base::geometry::Geometry;
 use crate::base::ids::{InfoHash, TorrentId};
 use crate::shared::torrent::TorrentMeta;
-use crate::storage::layout::{FileSpan, Layout};
 
 /// A torrent of whole blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +24,8 @@ impl Content {
 
     /// What an engine is told of it.
     pub fn meta(&self, id: TorrentId) -> TorrentMeta {
-        let length = self.geometry.total_bytes;
-        TorrentMeta {
-            id,
-            info_hash: Self::INFO_HASH,
-            geometry: self.geometry,
-            piece_hashes: vec![Self::DIGEST; self.geometry.piece_count() as usize].into(),
-            info: Default::default(),
-            trees: None,
-            v2_hash: None,
-            layout: Layout::new(std::iter::once(FileSpan { length, pad: false })),
-            private: false,
-        }
+        let piece_hashes = vec![Self::DIGEST; self.geometry.piece_count() as usize].into();
+        let Geometry { total_bytes, piece_bytes, .. } = self.geometry;
+        TorrentMeta { id, piece_hashes, ..TorrentMeta::plain(Self::INFO_HASH, total_bytes, piece_bytes) }
     }
 }

@@ -7,9 +7,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::swarm::spec;
 use super::{Profile, World};
 use crate::base::time::Span;
-use crate::sim::{Behaviour, Canary, Node, NodeSpec, Outcome, Peer, Report, Run, SimTorrent};
+use crate::sim::{Behaviour, Node, NodeSpec, Outcome, Peer, Report, Run, SimTorrent};
 
 const HONEST: usize = 4;
 const GREEDY: usize = 8;
@@ -59,20 +60,7 @@ fn time(scene: &Scene, seed: u64, greedy: Option<Behaviour>) -> (Span, u32) {
     let host = world.add_host();
     world.set_link(host, scene.uplink);
     world.disk(host, |disk, _, _| torrent.put_on(disk));
-    let spec = NodeSpec {
-        host,
-        cores: 1,
-        port: 1,
-        slots: scene.slots,
-        region_slots: 248,
-        connections_max: 64,
-        peers: Vec::new(),
-        sequential: false,
-        limits: (None, None),
-        seed,
-        unchoked_min: None,
-        canary: Canary::None,
-    };
+    let spec = NodeSpec { slots: scene.slots, connections_max: 64, ..spec(&world, host, 1, &[], seed) };
     let node = Node::start(&mut run, &torrent, spec).unwrap();
     let add = |run: &mut Run, behaviour, link: Option<u64>| {
         let host = world.add_host();

@@ -3,10 +3,11 @@
 
 use std::rc::Rc;
 
+use super::swarm::spec;
 use super::{Profile, World};
 use crate::base::rng::Rng;
 use crate::base::time::Span;
-use crate::sim::{Behaviour, Canary, Node, NodeSpec, Outcome, Peer, Run, SimTorrent};
+use crate::sim::{Behaviour, Node, NodeSpec, Outcome, Peer, Run, SimTorrent};
 
 /// Chunks of the torrent: 16 pieces of four.
 const CHUNKS: u32 = 64;
@@ -32,20 +33,9 @@ impl Scene {
         if has_it {
             world.disk(host, |disk, _, _| torrent.put_on(disk));
         }
-        let spec = NodeSpec {
-            host,
-            cores: 1 + seed as usize % 3,
-            port: 1,
-            slots: REGIONS * REGION_SLOTS,
-            region_slots: REGION_SLOTS,
-            connections_max: 64,
-            peers: vec![world.address(source, 1)],
-            sequential: false,
-            limits: (None, None),
-            seed,
-            unchoked_min: None,
-            canary: Canary::None,
-        };
+        let (slots, region_slots) = (REGIONS * REGION_SLOTS, REGION_SLOTS);
+        let spec = spec(&world, host, 1 + seed as usize % 3, &[source], seed);
+        let spec = NodeSpec { slots, region_slots, connections_max: 64, ..spec };
         let node = Node::start(&mut run, &torrent, spec).unwrap();
         let seeder = Peer::new(&world, source, Rc::clone(&torrent.content), Behaviour::Seed, Some(1), vec![]);
         run.add(seeder.id(), seeder);

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use super::swarm::spec;
 use super::{Profile, World};
 use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
-use crate::sim::{Behaviour, Canary, Node, NodeSpec, Outcome, Peer, Run, SimTorrent};
+use crate::sim::{Behaviour, Node, NodeSpec, Outcome, Peer, Run, SimTorrent};
 
 const SOURCES: u64 = 16;
 const STALLED: u64 = 2;
@@ -25,29 +26,17 @@ fn time(seed: u64, stalled: u64, slots: u32) -> Span {
     let mut run = Run::new(world.clone());
     let torrent = Rc::new(SimTorrent::plain(seed, TOTAL_BYTES, 1 << 20));
     let blocks = TOTAL_BYTES / SOURCES / 2 / u64::from(BLOCK_BYTES);
-    let mut peers = Vec::new();
+    let mut sources = Vec::new();
     for source in 0..SOURCES {
         let host = world.add_host();
         world.set_link(host, RATE_BYTES);
         let behaviour = if source < stalled { Behaviour::StallerLate { blocks } } else { Behaviour::Seed };
         let peer = Peer::new(&world, host, Rc::clone(&torrent.content), behaviour, Some(1), Vec::new());
-        peers.push(world.address(host, 1));
+        sources.push(host);
         run.add(peer.id(), peer);
     }
-    let spec = NodeSpec {
-        host: world.add_host(),
-        cores: 1,
-        port: 1,
-        slots,
-        region_slots: slots,
-        connections_max: 64,
-        peers,
-        sequential: false,
-        limits: (None, None),
-        seed,
-        unchoked_min: None,
-        canary: Canary::None,
-    };
+    let spec = spec(&world, world.add_host(), 1, &sources, seed);
+    let spec = NodeSpec { slots, region_slots: slots, connections_max: 64, ..spec };
     let node = Node::start(&mut run, &torrent, spec).unwrap();
     let begun = world.now();
     let outcome = run.until(begun + Span::from_secs(600), |_| node.is_done());

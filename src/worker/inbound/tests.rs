@@ -73,17 +73,8 @@ fn byte_at(position: u64) -> u8 {
 fn shared(total_bytes: u64, piece_bytes: u32) -> Arc<SharedTorrent> {
     let geometry = Geometry::new(total_bytes, piece_bytes);
     let files = [5_001, total_bytes - 5_001].map(|length| FileSpan { length, pad: false });
-    let meta = TorrentMeta {
-        id: TORRENT,
-        info_hash: InfoHash([7; 20]),
-        geometry,
-        piece_hashes: vec![[1; 20]; geometry.piece_count() as usize].into(),
-        info: Default::default(),
-        trees: None,
-        v2_hash: None,
-        layout: Layout::new(files.into_iter()),
-        private: false,
-    };
+    let plain = TorrentMeta::plain(InfoHash([7; 20]), total_bytes, piece_bytes);
+    let meta = TorrentMeta { id: TORRENT, layout: Layout::new(files.into_iter()), ..plain };
     SharedTorrent::new(meta, &Bitfield::new(geometry.piece_count()), 1)
 }
 

@@ -38,20 +38,8 @@ impl Scene {
         let root = |leaves: &Vec<Hash>| merkle::root(&mut leaves.clone(), 0, height).unwrap();
         let roots = leaves.iter().map(root).collect();
         let trees = Trees::new(geometry, std::iter::once((0, total_bytes, roots))).unwrap();
-        let v1 = if kind == Kind::Hybrid { vec![[0; 20]; pieces as usize] } else { Vec::new() };
-        let meta = TorrentMeta {
-            info: Default::default(),
-            id: TorrentId(0),
-            info_hash: HASH,
-            geometry,
-            piece_hashes: v1.into(),
-            trees: Some(Arc::new(trees)),
-            v2_hash: (kind == Kind::Hybrid).then_some(V2_HASH),
-            layout: Layout::new(std::iter::once(FileSpan { length: total_bytes, pad: false })),
-            private: false,
-        };
-        rig.shared = SharedTorrent::new(meta, &Bitfield::new(pieces), 1);
-        rig.engine.handle_torrent(Arc::clone(&rig.shared));
+        let meta = meta_of(kind, TorrentMeta::plain(HASH, total_bytes, piece_bytes), trees);
+        rig.shared = rig.add(meta, false);
         let (hashed, wrong, given, asked) = Default::default();
         Self { rig, leaves, hashed, wrong, given, asked, kept: 0 }
     }

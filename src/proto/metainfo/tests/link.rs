@@ -73,12 +73,16 @@ fn what_lacks_its_layers_says_so_and_is_the_torrent_itself_once_they_came() {
         match link.found_with(&bare, None) {
             Ok(v1) => {
                 let (trackers, whole) = (link.trackers.clone(), whole.clone());
-                assert!(hybrid && v1 == Metainfo { trackers, v2: None, ..whole });
+                assert!(hybrid && v1 == Metainfo { trackers, v2: None, v2_left_out: true, ..whole });
+                // What is kept of that still knows what it lacks.
+                let kept = Metainfo::parse(&v1.to_torrent()).unwrap();
+                assert_eq!(kept.left_out().as_ref(), Some(&Bare { has_v1: true, ..bare.clone() }));
             }
             Err(error) => assert!(!hybrid && matches!(error, MetainfoError::MissingLayer { .. })),
         }
         let found = link.found_with(&bare, Some(&known)).unwrap();
         assert_eq!(found, Metainfo { trackers: link.trackers.clone(), ..whole.clone() });
+        assert_eq!(found.left_out(), None);
         // What is kept of it says the same, and is that of this link alone.
         let kept = found.to_torrent();
         assert_eq!(Metainfo::parse(&kept), Ok(found.clone()));
