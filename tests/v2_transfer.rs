@@ -2,6 +2,8 @@
 //! libtorrent in both directions, and with peers that know v1 alone. (Transmission 3.00 reads no hybrid
 //! torrent, whoever made it: it takes the empty key of a file tree for none.)
 
+#![allow(clippy::disallowed_methods, reason = "a witness on the wire has a thread")]
+
 #[path = "v2_transfer/magnet.rs"]
 mod magnet;
 mod support;
