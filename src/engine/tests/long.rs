@@ -1,7 +1,5 @@
 //! Pieces of several chunks: of whom the rest of one is asked that was begun.
 
-use std::collections::VecDeque;
-
 use super::*;
 use crate::base::priority::Priority::{self, High, Low, Normal};
 use crate::base::units::{BLOCKS_PER_CHUNK, CHUNK_BYTES};
