@@ -227,7 +227,8 @@ fn eight_equal_hosts_are_done_soon_after_their_bound() {
 fn a_seed_gives_long_pieces_hardly_twice() {
     let (rate, pieces, piece_bytes) = (25_000_000, 256, 1 << 20);
     for seed in 1..=2 {
-        let hosts = Group { within: Span::from_ms(100), ..Group::new(Role::Contributor, Kind::TROC, 8, rate) };
+        let hosts =
+            Group { within: Span::from_ms(100), ..Group::new(Role::Contributor, Kind::TROC, 8, rate) };
         let tally = run(&Plan {
             content: Content::new(pieces, piece_bytes),
             delay: Span::from_ms(2),
