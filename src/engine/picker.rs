@@ -219,8 +219,8 @@ impl Begun {
     }
 }
 
-/// A chunk of a begun piece that the peer has and nobody collects: of a seed, rather one that only seeds have.
-/// Pieces that are wholly claimed leave the list when they are met.
+/// A chunk of a begun piece that the peer has and nobody collects: of a seed, rather one that only seeds
+/// have. Pieces that are wholly claimed leave the list when they are met.
 fn begun_chunk(torrent: &mut Torrent, cache: &Cache, peer: &Peer) -> Option<Begun> {
     let (mut at, mut tries, mut second) = (torrent.begun.len(), 0, None);
     while at > 0 && tries < SAMPLE {
