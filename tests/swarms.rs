@@ -224,6 +224,27 @@ fn eight_equal_hosts_are_done_soon_after_their_bound() {
 }
 
 #[test]
+fn a_seed_gives_long_pieces_hardly_twice() {
+    let (rate, pieces, piece_bytes) = (25_000_000, 256, 1 << 20);
+    for seed in 1..=2 {
+        let hosts =
+            Group { within: Span::from_ms(100), ..Group::new(Role::Contributor, Kind::TROC, 8, rate) };
+        let tally = run(&Plan {
+            content: Content::new(pieces, piece_bytes),
+            delay: Span::from_ms(2),
+            queue: Span::from_ms(50),
+            ..plan(seed, vec![Group::new(Role::Seed, Kind::TROC, 1, rate), hosts])
+        });
+        let bytes = u64::from(pieces) * u64::from(piece_bytes);
+        let bound = bytes as f64 / rate as f64;
+        let slowest = tally.times(tally.of(Role::Contributor)).into_iter().fold(0.0, f64::max);
+        assert!(slowest <= 1.12 * bound, "{slowest} s, bound {bound} s");
+        let given = tally.between(Role::Seed, Role::Contributor) as f64 / bytes as f64;
+        assert!(given <= 1.12, "{given} copies");
+    }
+}
+
+#[test]
 fn our_nodes_and_models_understand_one_another() {
     for (seeds, fetchers) in [(Kind::TROC, TFT), (TFT, Kind::TROC)] {
         let mixed = [Kind::TROC, fetchers];

@@ -5,6 +5,9 @@
 //! random start, so that equally rare ones differ between nodes. Chunks are claimed in the shared table: two
 //! cores never collect one.
 //!
+//! A seed is asked for what only seeds have before it is asked for the rest of a piece that was begun from
+//! somebody else: pieces of several chunks came from it twice and more.
+//!
 //! Of equally rare pieces a node prefers its own: those for which its peer id, hashed with the piece,
 //! beats the ids of all others that lack pieces (rendezvous hashing, Thaler and Ravishankar 1998). All nodes
 //! of a swarm know the same ids, so without a word they ask a seed for different pieces.
@@ -49,23 +52,20 @@ impl Engine {
                 return Some(chunk);
             }
         }
-        let (mut begun, mut tries) = (torrent.begun.len(), 0);
-        while begun > 0 && tries < SAMPLE {
-            (begun, tries) = (begun - 1, tries + 1);
-            let piece = torrent.begun[begun];
-            match first_empty_chunk(torrent, &self.cache, piece) {
-                None => drop(torrent.begun.swap_remove(begun)),
-                Some(chunk) if peer.bits.get(piece) => return self.claim_empty(id, chunk, None, now),
-                Some(_) => {}
-            }
+        let begun = begun_chunk(torrent, &self.cache, peer);
+        let sequential = self.config.sequential;
+        if let Some(begun) = begun.filter(|begun| !begun.may_wait || sequential) {
+            return self.claim_empty(id, begun.chunk, None, now);
         }
         let rivals = Rivals::of(self.config.peer_id, torrent, &self.peers);
         let torrent = self.torrents[id.0 as usize].as_mut()?;
         let rng = &mut self.rng;
-        let piece = pick_missing(torrent, &self.cache, peer, rng, self.config.sequential, &rivals)?;
-        if !own(torrent, &self.cache, piece, core, now) {
-            return None;
-        }
+        let piece = pick_missing(torrent, &self.cache, peer, rng, sequential, &rivals);
+        let piece = piece.filter(|&piece| begun.is_none_or(|begun| begun.waits_for(torrent, piece)));
+        let begins = piece.is_some_and(|piece| own(torrent, &self.cache, piece, core, now));
+        let Some(piece) = piece.filter(|_| begins) else {
+            return self.claim_empty(id, begun?.chunk, None, now);
+        };
         let chunk = first_empty_chunk(torrent, &self.cache, piece)?;
         if torrent.shared.meta.geometry.chunks_per_piece() > 1 {
             torrent.begun.push(piece);
@@ -200,6 +200,46 @@ pub(super) fn own_anyway(
         cache.unreserve(slots);
     }
     owner
+}
+
+/// A chunk of a begun piece.
+#[derive(Clone, Copy)]
+struct Begun {
+    piece: u32,
+    chunk: u32,
+    /// The peer is a seed, and somebody else has the piece who is none.
+    may_wait: bool,
+}
+
+impl Begun {
+    /// Whether a missing piece is rather to be asked for: no less wanted, and only seeds have it.
+    fn waits_for(&self, torrent: &Torrent, missing: u32) -> bool {
+        let class = |piece| torrent.shared.priority(piece).class();
+        class(missing) <= class(self.piece) && !torrent.shared.is_with_others(missing)
+    }
+}
+
+/// A chunk of a begun piece that the peer has and nobody collects: of a seed, rather one that only seeds
+/// have. Pieces that are wholly claimed leave the list when they are met.
+fn begun_chunk(torrent: &mut Torrent, cache: &Cache, peer: &Peer) -> Option<Begun> {
+    let (mut at, mut tries, mut second) = (torrent.begun.len(), 0, None);
+    while at > 0 && tries < SAMPLE {
+        (at, tries) = (at - 1, tries + 1);
+        let piece = torrent.begun[at];
+        match first_empty_chunk(torrent, cache, piece) {
+            None => drop(torrent.begun.swap_remove(at)),
+            Some(chunk) if peer.bits.get(piece) => {
+                let may_wait = peer.is_seed() && torrent.shared.is_with_others(piece);
+                let found = Begun { piece, chunk, may_wait };
+                if !may_wait {
+                    return Some(found);
+                }
+                second = second.or(Some(found));
+            }
+            Some(_) => {}
+        }
+    }
+    second
 }
 
 fn open_claim(

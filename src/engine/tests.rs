@@ -10,6 +10,7 @@ mod flood;
 mod held;
 mod identity;
 mod limits;
+mod long;
 mod lost;
 mod metadata;
 mod nodes;

@@ -288,6 +288,12 @@ impl SharedTorrent {
         self.availability[piece as usize].load(Ordering::Relaxed)
     }
 
+    /// Whether a connected peer announced piece `piece` that lacks others.
+    pub fn is_with_others(&self, piece: u32) -> bool {
+        let seeds: u32 = self.stats.iter().map(|core| core.seeds.load(Ordering::Relaxed)).sum();
+        self.availability(piece) > seeds
+    }
+
     /// A peer that has piece `piece` came.
     pub fn add_availability(&self, piece: u32) {
         self.availability[piece as usize].fetch_add(1, Ordering::Relaxed);
