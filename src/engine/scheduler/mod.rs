@@ -40,12 +40,12 @@ use crate::base::ids::ConnId;
 use crate::base::limits::{
     GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_MAX, SCHEDULER_LOOKS_MAX, SERVICE_STEP_BYTES, TURN_BYTES,
 };
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Span};
 use crate::shared::ledger::{AccountId, Ledger};
 
 use class::{Class, Place, earned};
 use lists::{Links, List};
-use party::{AGAIN, Parties, PartyId};
+use party::{AGAIN, Next, Parties, PartyId};
 use queue::RunQueue;
 use window::{Begun, Window};
 
@@ -54,6 +54,13 @@ const TURNS_IN_FLIGHT: u64 = 4;
 
 /// Room for one part in so many of a party's share is worth a send.
 const ROOM_WORTH_PART: u64 = 4;
+
+/// What stands in this machine's queue of one connection keeps others of its party waiting if it is more than
+/// one part in so many of the window: about what our link sends in the time until the kernel is asked again.
+const BACKLOG_PART: u64 = 16;
+
+/// The kernel is asked again after so long.
+const ASK_AGAIN: Span = Span::from_ms(2);
 
 /// Least weight of a group in *rest*: its service counts as it is.
 pub const WEIGHT_ONE: u64 = 16;
@@ -137,6 +144,11 @@ pub struct Scheduler {
     parked: List,
     parked_links: Links,
     parked_count: usize,
+    /// Connections to be asked for, since others of their parties wait for what is in our queue of them.
+    asks: Vec<ConnId>,
+    /// Those parties, some perhaps twice.
+    held: Vec<u32>,
+    asked_at: Instant,
     /// Bytes that strangers may be granted. Below zero when they got more because nobody else wanted it.
     pool_bytes: i64,
 }
@@ -153,12 +165,25 @@ impl Scheduler {
             parked: List::default(),
             parked_links: Links::default(),
             parked_count: 0,
+            asks: Vec::new(),
+            held: Vec::new(),
+            asked_at: now,
             pool_bytes: GRANT_POOL_BYTES_MAX,
         }
     }
 
+    /// When time alone may let somebody have a turn.
+    pub fn due(&self) -> Instant {
+        let ask_at = (!self.held.is_empty()).then_some(self.asked_at + ASK_AGAIN);
+        ask_at.into_iter().fold(self.window.due(), Instant::min)
+    }
+
     /// Time has passed.
     pub fn roll(&mut self, now: Instant, ledger: &Ledger) {
+        if !self.held.is_empty() && now.since(self.asked_at) >= ASK_AGAIN {
+            self.asked_at = now;
+            self.release(ledger);
+        }
         if now < self.window.due() {
             return;
         }
@@ -204,6 +229,7 @@ impl Scheduler {
         self.forget(conn);
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
+        self.parties.at_mut(seat.group).end_turn(conn.index);
         self.parties.leave(seat.identity);
         self.parties.leave(seat.group);
     }
@@ -213,6 +239,7 @@ impl Scheduler {
         self.forget(conn);
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
+        self.parties.at_mut(seat.group).end_turn(conn.index);
         // First the new parties: a group that it is alone in keeps its place in the ring.
         self.enter(conn, membership);
         self.parties.leave(seat.identity);
@@ -291,7 +318,7 @@ impl Scheduler {
         let mut looks = 0;
         loop {
             let (party, class) = self.first(classes)?;
-            let Some(bytes) = self.room(party, class) else {
+            let Some(bytes) = self.room(party, class).filter(|_| !self.is_held(party, class)) else {
                 self.park(party);
                 continue;
             };
@@ -355,8 +382,8 @@ impl Scheduler {
         if there {
             self.parties.at_mut(party.number).reader = reader;
         }
-        if there && self.parked_links.is_listed(party.number) {
-            self.unpark(party.number, ledger);
+        if there {
+            self.try_anew(party.number, ledger);
         }
     }
 
@@ -424,6 +451,50 @@ impl Scheduler {
         flight.roll_to(self.window.epoch());
         let room_bytes = share_bytes.saturating_sub(flight.counted_bytes());
         (room_bytes >= share_bytes / ROOM_WORTH_PART).then_some(room_bytes)
+    }
+
+    /// Whether others of a group's party wait until what one of them got has left our queue. While something
+    /// stands there our link is busy without them; and the link shares itself out among connections, so a party
+    /// that has several in the queue would get several times what another gets.
+    fn is_held(&mut self, party: u32, class: Class) -> bool {
+        if !matches!(class, Class::Grant | Class::Rest) || self.parties.busy() <= 1 {
+            return false;
+        }
+        let next = self.parties.at_mut(party).next(self.window.epoch());
+        if let Next::Ask(index) = next {
+            let seat = self.seats[index as usize].expect("a turn ends before its connection leaves");
+            self.asks.push(seat.conn);
+            self.held.push(party);
+        }
+        next != Next::Free
+    }
+
+    /// The next connection of which we need to know what stands in this machine's queue.
+    pub fn next_ask(&mut self) -> Option<ConnId> {
+        self.asks.pop()
+    }
+
+    /// So much of what the connection was sent stands in this machine's queue.
+    pub fn note_backlog(&mut self, conn: ConnId, bytes: u64, ledger: &Ledger) {
+        let Some(seat) = self.seat(conn) else { return };
+        let gone = bytes <= self.window.limit_bytes() / BACKLOG_PART;
+        if gone && self.parties.at_mut(seat.group).end_turn(conn.index) {
+            self.try_anew(seat.group, ledger);
+        }
+    }
+
+    /// Parties that wait for what stands in our queue may look whether it still does.
+    fn release(&mut self, ledger: &Ledger) {
+        while let Some(party) = self.held.pop() {
+            self.parties.at_mut(party).ask_anew();
+            self.try_anew(party, ledger);
+        }
+    }
+
+    fn try_anew(&mut self, party: u32, ledger: &Ledger) {
+        if self.parked_links.is_listed(party) {
+            self.unpark(party, ledger);
+        }
     }
 
     /// A party that waits has its share in flight.
