@@ -315,8 +315,8 @@ impl Egress {
     }
 
     /// See [`Scheduler::note_backlog`].
-    pub fn note_backlog(&mut self, conn: ConnId, bytes: u64, ledger: &Ledger) {
-        self.on(conn, |scheduler, number| scheduler.note_backlog(number, bytes, ledger));
+    pub fn note_backlog(&mut self, conn: ConnId, bytes: u64, now: Instant, ledger: &Ledger) {
+        self.on(conn, |scheduler, number| scheduler.note_backlog(number, bytes, now, ledger));
     }
 
     /// When somebody who waits may be served, if nothing happens before.

@@ -262,8 +262,8 @@ impl Engine {
     }
 
     /// So much of what a connection was sent stands in this machine's queue.
-    pub fn handle_backlog(&mut self, conn: ConnId, bytes: u64) {
-        self.egress.note_backlog(conn, bytes, &self.ledger);
+    pub fn handle_backlog(&mut self, conn: ConnId, bytes: u64, now: Instant) {
+        self.egress.note_backlog(conn, bytes, now, &self.ledger);
     }
 
     pub(super) fn unpin_all(&self, id: TorrentId, pins: &[Pin]) {

@@ -9,6 +9,7 @@
 //! window.rs   how much may be in flight, so that the order decides and not the kernel
 //! flight.rs   what is in flight, and for how long it counts
 //! party.rs    connections of one account
+//! backlog.rs  which of them may stand in this machine's own queue
 //! ```
 //!
 //! Connections wait in *parties*: all that belong to one account take turns in it, and only the party has
@@ -18,7 +19,10 @@
 //!
 //! A hundred connections of a party stand where one would: a party has no more in flight than its share
 //! of the window, and its members do not take turns with every send, but each has a long one. A party at
-//! its share is *parked* until something of it ends or stops counting.
+//! its share is *parked* until something of it ends or stops counting. What the kernel has taken the order does
+//! not reach, and on a full link each connection that has something in this machine's own queue gets as much
+//! as any other. So of a group one at a time stands there: the next member begins when the queue holds little
+//! of the one before. The kernel is asked (`next_ask`, `note_backlog`) when that hangs on it, and not before.
 //!
 //! Places are looked up when a party comes to wait and again when its turn comes; whoever stands too high by
 //! then moves down. Who has come to deserve better is ranked anew by the engine (`rank_again`). The ring of
@@ -26,6 +30,7 @@
 //! the slower one. Numbers of an account change on all cores at once, so the same party on two cores is paid
 //! once.
 
+mod backlog;
 #[cfg(test)]
 mod check;
 pub mod class;
@@ -40,12 +45,12 @@ use crate::base::ids::ConnId;
 use crate::base::limits::{
     GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_MAX, SCHEDULER_LOOKS_MAX, SERVICE_STEP_BYTES, TURN_BYTES,
 };
-use crate::base::time::{Instant, Span};
+use crate::base::time::Instant;
 use crate::shared::ledger::{AccountId, Ledger};
 
 use class::{Class, Place, earned};
 use lists::{Links, List};
-use party::{AGAIN, Next, Parties, PartyId};
+use party::{AGAIN, Parties, PartyId};
 use queue::RunQueue;
 use window::{Begun, Window};
 
@@ -54,13 +59,6 @@ const TURNS_IN_FLIGHT: u64 = 4;
 
 /// Room for one part in so many of a party's share is worth a send.
 const ROOM_WORTH_PART: u64 = 4;
-
-/// What stands in this machine's queue of one connection keeps others of its party waiting if it is more than
-/// one part in so many of the window: about what our link sends in the time until the kernel is asked again.
-const BACKLOG_PART: u64 = 16;
-
-/// The kernel is asked again after so long.
-const ASK_AGAIN: Span = Span::from_ms(2);
 
 /// Least weight of a group in *rest*: its service counts as it is.
 pub const WEIGHT_ONE: u64 = 16;
@@ -129,6 +127,13 @@ struct Seat {
     demand: Demand,
 }
 
+impl Seat {
+    /// Those in which it waits at one time or another, but for that of all who want of a seed what others have.
+    const fn parties(&self) -> [u32; 2] {
+        [self.identity, self.group]
+    }
+}
+
 /// The order of service of one core. See the module.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -146,9 +151,10 @@ pub struct Scheduler {
     parked_count: usize,
     /// Connections to be asked for, since others of their parties wait for what is in our queue of them.
     asks: Vec<ConnId>,
-    /// Those parties, some perhaps twice.
+    /// Parties of those of which too much stands there, some perhaps twice.
     held: Vec<u32>,
-    asked_at: Instant,
+    /// When to ask again.
+    ask_at: Option<Instant>,
     /// Bytes that strangers may be granted. Below zero when they got more because nobody else wanted it.
     pool_bytes: i64,
 }
@@ -167,21 +173,19 @@ impl Scheduler {
             parked_count: 0,
             asks: Vec::new(),
             held: Vec::new(),
-            asked_at: now,
+            ask_at: None,
             pool_bytes: GRANT_POOL_BYTES_MAX,
         }
     }
 
     /// When time alone may let somebody have a turn.
     pub fn due(&self) -> Instant {
-        let ask_at = (!self.held.is_empty()).then_some(self.asked_at + ASK_AGAIN);
-        ask_at.into_iter().fold(self.window.due(), Instant::min)
+        self.ask_at.into_iter().fold(self.window.due(), Instant::min)
     }
 
     /// Time has passed.
     pub fn roll(&mut self, now: Instant, ledger: &Ledger) {
-        if !self.held.is_empty() && now.since(self.asked_at) >= ASK_AGAIN {
-            self.asked_at = now;
+        if self.ask_at.take_if(|at| *at <= now).is_some() {
             self.release(ledger);
         }
         if now < self.window.due() {
@@ -229,7 +233,7 @@ impl Scheduler {
         self.forget(conn);
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
-        self.parties.at_mut(seat.group).end_turn(conn.index);
+        self.end_turns(seat);
         self.parties.leave(seat.identity);
         self.parties.leave(seat.group);
     }
@@ -239,7 +243,7 @@ impl Scheduler {
         self.forget(conn);
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
-        self.parties.at_mut(seat.group).end_turn(conn.index);
+        self.end_turns(seat);
         // First the new parties: a group that it is alone in keeps its place in the ring.
         self.enter(conn, membership);
         self.parties.leave(seat.identity);
@@ -451,44 +455,6 @@ impl Scheduler {
         flight.roll_to(self.window.epoch());
         let room_bytes = share_bytes.saturating_sub(flight.counted_bytes());
         (room_bytes >= share_bytes / ROOM_WORTH_PART).then_some(room_bytes)
-    }
-
-    /// Whether others of a group's party wait until what one of them got has left our queue. While something
-    /// stands there our link is busy without them; and the link shares itself out among connections, so a party
-    /// that has several in the queue would get several times what another gets.
-    fn is_held(&mut self, party: u32, class: Class) -> bool {
-        if !matches!(class, Class::Grant | Class::Rest) || self.parties.busy() <= 1 {
-            return false;
-        }
-        let next = self.parties.at_mut(party).next(self.window.epoch());
-        if let Next::Ask(index) = next {
-            let seat = self.seats[index as usize].expect("a turn ends before its connection leaves");
-            self.asks.push(seat.conn);
-            self.held.push(party);
-        }
-        next != Next::Free
-    }
-
-    /// The next connection of which we need to know what stands in this machine's queue.
-    pub fn next_ask(&mut self) -> Option<ConnId> {
-        self.asks.pop()
-    }
-
-    /// So much of what the connection was sent stands in this machine's queue.
-    pub fn note_backlog(&mut self, conn: ConnId, bytes: u64, ledger: &Ledger) {
-        let Some(seat) = self.seat(conn) else { return };
-        let gone = bytes <= self.window.limit_bytes() / BACKLOG_PART;
-        if gone && self.parties.at_mut(seat.group).end_turn(conn.index) {
-            self.try_anew(seat.group, ledger);
-        }
-    }
-
-    /// Parties that wait for what stands in our queue may look whether it still does.
-    fn release(&mut self, ledger: &Ledger) {
-        while let Some(party) = self.held.pop() {
-            self.parties.at_mut(party).ask_anew();
-            self.try_anew(party, ledger);
-        }
     }
 
     fn try_anew(&mut self, party: u32, ledger: &Ledger) {

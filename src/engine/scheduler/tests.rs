@@ -50,7 +50,7 @@ impl Rig {
         loop {
             let turn = self.scheduler.pick(&self.ledger);
             let asks: Vec<ConnId> = std::iter::from_fn(|| self.scheduler.next_ask()).collect();
-            asks.iter().for_each(|&conn| self.scheduler.note_backlog(conn, 0, &self.ledger));
+            asks.iter().for_each(|&conn| self.scheduler.note_backlog(conn, 0, Instant(0), &self.ledger));
             if turn.is_some() || asks.is_empty() {
                 return turn;
             }

@@ -308,7 +308,7 @@ impl World {
             Action::Send(conn) => self.send(node, conn),
             Action::Backlog(conn) => {
                 let bytes = if self.rng.below(2) == 0 { 0 } else { u64::MAX };
-                self.nodes[node].engine.handle_backlog(conn, bytes);
+                self.nodes[node].engine.handle_backlog(conn, bytes, self.now);
             }
             Action::Unsent { .. } | Action::Listen(_) | Action::Leaves { .. } => {}
             Action::Interrupt(conn) => {

@@ -53,11 +53,11 @@ fn the_next_of_a_group_begins_when_what_the_one_before_got_has_left_the_machine(
     asks(&mut rig, second);
     let asked = |rig: &mut Rig| rig.done.drain(..).any(|action| action == Action::Backlog(first));
     assert_eq!((rig.perform(), asked(&mut rig)), (vec![], true));
-    rig.engine.handle_backlog(first, u64::MAX);
+    rig.engine.handle_backlog(first, u64::MAX, rig.now);
     assert_eq!((rig.perform(), asked(&mut rig)), (vec![], false), "not at once again");
     rig.now = rig.engine.poll_timeout().unwrap();
     rig.engine.handle_tick(rig.now);
     assert_eq!((rig.perform(), asked(&mut rig)), (vec![], true));
-    rig.engine.handle_backlog(first, 0);
+    rig.engine.handle_backlog(first, 0, rig.now);
     assert_eq!(rig.perform(), [second]);
 }

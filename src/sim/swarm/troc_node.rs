@@ -276,7 +276,7 @@ impl TrocNode {
             }
             Action::Backlog(conn) => {
                 let bytes = self.end_of(core, conn).map_or(0, |end| net.backlog_bytes(end));
-                self.engines[core].handle_backlog(conn, bytes);
+                self.engines[core].handle_backlog(conn, bytes, net.now());
             }
             Action::Close(conn) => {
                 if let Some(end) = self.vacate(core, conn) {

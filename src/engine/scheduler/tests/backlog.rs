@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::limits::SEND_WINDOW_BYTES_AT_FIRST;
+use crate::engine::scheduler::backlog::{ASK_AGAIN, BACKLOG_SPAN};
 use crate::engine::scheduler::flight::EPOCH;
 
 /// Of each socket so much stands in the device's queue on a full link, and so much the kernel takes in all
@@ -60,13 +61,13 @@ fn on_a_queue(rig: &mut Rig, conns: &[ConnId], kernel: Kernel) -> Vec<u64> {
             }
         }
         rig.scheduler.roll(Instant(0) + Span::from_ms(ms), &rig.ledger);
-        begin_all(rig, &mut sockets, kernel);
+        begin_all(rig, &mut sockets, kernel, Instant(0) + Span::from_ms(ms));
     }
     sockets.iter().map(|socket| socket.got_bytes).collect()
 }
 
 /// Begins whatever may begin.
-fn begin_all(rig: &mut Rig, sockets: &mut [Socket], kernel: Kernel) {
+fn begin_all(rig: &mut Rig, sockets: &mut [Socket], kernel: Kernel, now: Instant) {
     while rig.scheduler.window.is_open() {
         if let Some(turn) = rig.scheduler.pick(&rig.ledger) {
             let sent = rig.scheduler.charge(turn, turn.bytes.min(BURST_BYTES), &rig.ledger).unwrap();
@@ -74,7 +75,7 @@ fn begin_all(rig: &mut Rig, sockets: &mut [Socket], kernel: Kernel) {
         } else if let Some(conn) = rig.scheduler.next_ask() {
             let bytes = sockets[conn.index as usize].backlog_bytes();
             let said = if kernel == Kernel::Says { bytes } else { 0 };
-            rig.scheduler.note_backlog(conn, said, &rig.ledger);
+            rig.scheduler.note_backlog(conn, said, now, &rig.ledger);
         } else {
             break;
         }
@@ -135,12 +136,13 @@ fn a_turn_is_over() -> (Rig, [ConnId; 2]) {
 
 #[test]
 fn the_next_begins_when_little_of_the_one_before_is_left_in_the_queue() {
-    let most = SEND_WINDOW_BYTES_AT_FIRST / BACKLOG_PART;
+    // So much is sent in that time at the rate that is supposed at first.
+    let most = SEND_WINDOW_BYTES_AT_FIRST * (BACKLOG_SPAN.0 + 1) / EPOCH.0;
     for (bytes, begins) in [(most - 1, true), (most, true), (most + 1, false)] {
         let (mut rig, [first, second]) = a_turn_is_over();
         assert_eq!(rig.scheduler.pick(&rig.ledger), None);
         assert_eq!((rig.scheduler.next_ask(), rig.scheduler.next_ask()), (Some(first), None));
-        rig.scheduler.note_backlog(first, bytes, &rig.ledger);
+        rig.scheduler.note_backlog(first, bytes, Instant(0), &rig.ledger);
         let next = rig.scheduler.pick(&rig.ledger).map(|turn| turn.conn);
         assert_eq!(next, begins.then_some(second), "{bytes} left");
         rig.scheduler.check();
@@ -153,7 +155,7 @@ fn the_kernel_is_asked_again_after_a_moment_and_not_before() {
     assert_eq!(rig.scheduler.due(), Instant(0) + EPOCH, "nobody waits for the queue");
     assert_eq!(rig.scheduler.pick(&rig.ledger), None);
     assert_eq!(rig.scheduler.next_ask(), Some(first));
-    rig.scheduler.note_backlog(first, u64::MAX, &rig.ledger);
+    rig.scheduler.note_backlog(first, u64::MAX, Instant(0), &rig.ledger);
     assert_eq!(rig.scheduler.due(), Instant(0) + ASK_AGAIN);
     for (ns, asks) in [(ASK_AGAIN.0 - 1, None), (ASK_AGAIN.0, Some(first)), (ASK_AGAIN.0 + 1, None)] {
         rig.scheduler.roll(Instant(ns), &rig.ledger);

@@ -101,8 +101,9 @@ impl World {
                 self.charge(turn);
             }
             None => {
-                let waits = !self.sent.is_empty() || !self.scheduler.held.is_empty();
-                assert!(self.waiting.is_empty() || waits);
+                // Or its party waits until something has left this machine.
+                let parked = self.scheduler.parked_count > 0;
+                assert!(self.waiting.is_empty() || !self.sent.is_empty() || parked);
             }
         }
     }
@@ -118,7 +119,7 @@ impl World {
     fn answer(&mut self) {
         while let Some(conn) = self.scheduler.next_ask() {
             let bytes = u64::from(self.rng.below(2)) << 30;
-            self.scheduler.note_backlog(conn, bytes, &self.ledger);
+            self.scheduler.note_backlog(conn, bytes, self.now, &self.ledger);
         }
     }
 
