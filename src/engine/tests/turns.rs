@@ -39,11 +39,13 @@ fn a_turn_carries_what_its_party_has_room_for_and_in_excess_enough_to_be_seen() 
 #[test]
 fn the_next_of_a_group_begins_when_what_the_one_before_got_has_left_the_machine() {
     let mut rig = Rig::new(2, true);
-    let (first, second) = (rig.leech(true), rig.leech(true));
-    let stranger = rig.accept("127.0.0.2:10000");
-    rig.shake(stranger, true);
-    rig.say(stranger, Message::Interested).unwrap();
-    rig.read(stranger);
+    let [first, second, stranger] = ["10.0.0.1:1000", "10.0.0.1:2000", "10.0.0.2:1000"].map(|address| {
+        let conn = rig.accept(address);
+        rig.shake(conn, true);
+        rig.say(conn, Message::Interested).unwrap();
+        rig.read(conn);
+        conn
+    });
     let asks = |rig: &mut Rig, conn| rig.say(conn, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
     // Another group has something in flight all the while.
     asks(&mut rig, stranger);
