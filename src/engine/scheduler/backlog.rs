@@ -1,9 +1,9 @@
 //! Of a group one connection at a time stands in this machine's own queue.
 //!
 //! On a full link each connection that has something there gets as much as any other: a group that has four
-//! in it gets four times what another gets, whatever the order says. While something stands there the link is
-//! busy, so the others of that group may as well wait. Of what is in flight further on nobody knows whether it
-//! stands in a queue, or whose: it holds up nobody.
+//! in it gets four times what another gets, whatever the order says. While something stands there the link
+//! is busy, so the others of that group may as well wait. Of what is in flight further on nobody knows
+//! whether it stands in a queue, or whose: it holds up nobody.
 
 use super::class::Class;
 use super::party::Next;
@@ -12,9 +12,9 @@ use crate::base::ids::ConnId;
 use crate::base::time::{Instant, Span};
 use crate::shared::ledger::Ledger;
 
-/// What stands in this machine's queue of one connection keeps others of its party waiting if our link takes
-/// longer for it. TCP leaves some there of whoever fills the link, a millisecond's worth and more; a link that
-/// is not full has sent it in a fraction of that.
+/// What stands in this machine's queue of one connection keeps others of its party waiting if our link
+/// takes longer for it. TCP leaves some there of whoever fills the link, a millisecond's worth and more; a
+/// link that is not full has sent it in a fraction of that.
 pub(super) const BACKLOG_SPAN: Span = Span(400_000);
 
 /// The kernel is asked again when that should be gone, at the latest after so long.

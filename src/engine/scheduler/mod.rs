@@ -19,10 +19,11 @@
 //!
 //! A hundred connections of a party stand where one would: a party has no more in flight than its share
 //! of the window, and its members do not take turns with every send, but each has a long one. A party at
-//! its share is *parked* until something of it ends or stops counting. What the kernel has taken the order does
-//! not reach, and on a full link each connection that has something in this machine's own queue gets as much
-//! as any other. So of a group one at a time stands there: the next member begins when the queue holds little
-//! of the one before. The kernel is asked (`next_ask`, `note_backlog`) when that hangs on it, and not before.
+//! its share is *parked* until something of it ends or stops counting. What the kernel has taken the order
+//! does not reach, and on a full link each connection that has something in this machine's own queue gets as
+//! much as any other. So of a group one at a time stands there: the next member begins when the queue holds
+//! little of the one before. The kernel is asked (`next_ask`, `note_backlog`) when that hangs on it, and not
+//! before.
 //!
 //! Places are looked up when a party comes to wait and again when its turn comes; whoever stands too high by
 //! then moves down. Who has come to deserve better is ranked anew by the engine (`rank_again`). The ring of
@@ -128,7 +129,7 @@ struct Seat {
 }
 
 impl Seat {
-    /// Those in which it waits at one time or another, but for that of all who want of a seed what others have.
+    /// Those in which it waits at one time or another, `AGAIN` left out.
     const fn parties(&self) -> [u32; 2] {
         [self.identity, self.group]
     }

@@ -217,7 +217,7 @@ fn buffers_of_a_closed_connection_come_back_as_new() {
 #[test]
 fn what_stands_in_this_machines_queue_is_known_until_it_has_left() {
     let mut rig = Rig::new(64);
-    // What the other end of a pair has not taken is in our queue; the network device of a test takes all at once.
+    // What the other end of a pair has not taken is in our queue; loopback takes all at once.
     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let conn = rig.uring.attach(UringSocket::new(ours.into())).unwrap();
     assert_eq!(rig.uring.backlog_bytes(conn), 0);
