@@ -35,31 +35,3 @@ fn a_turn_carries_what_its_party_has_room_for_and_in_excess_enough_to_be_seen() 
     }
     assert_eq!(carries(Class::Excess, u64::MAX), most, "no more than the connection takes at a time");
 }
-
-#[test]
-fn the_next_of_a_group_begins_when_what_the_one_before_got_has_left_the_machine() {
-    let mut rig = Rig::new(2, true);
-    let [first, second, stranger] = ["10.0.0.1:1000", "10.0.0.1:2000", "10.0.0.2:1000"].map(|address| {
-        let conn = rig.accept(address);
-        rig.shake(conn, true);
-        rig.say(conn, Message::Interested).unwrap();
-        rig.read(conn);
-        conn
-    });
-    let asks = |rig: &mut Rig, conn| rig.say(conn, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
-    // Another group has something in flight all the while.
-    asks(&mut rig, stranger);
-    rig.begin_send(stranger);
-    asks(&mut rig, first);
-    rig.read(first);
-    asks(&mut rig, second);
-    let asked = |rig: &mut Rig| rig.done.drain(..).any(|action| action == Action::Backlog(first));
-    assert_eq!((rig.perform(), asked(&mut rig)), (vec![], true));
-    rig.engine.handle_backlog(first, u64::MAX, rig.now);
-    assert_eq!((rig.perform(), asked(&mut rig)), (vec![], false), "not at once again");
-    rig.now = rig.engine.poll_timeout().unwrap();
-    rig.engine.handle_tick(rig.now);
-    assert_eq!((rig.perform(), asked(&mut rig)), (vec![], true));
-    rig.engine.handle_backlog(first, 0, rig.now);
-    assert_eq!(rig.perform(), [second]);
-}
