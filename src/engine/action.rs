@@ -27,6 +27,9 @@ pub enum Action {
         /// How much more.
         bytes: u32,
     },
+    /// Others wait for what this machine has not sent yet of a connection: ask the kernel how much that is,
+    /// then call `handle_backlog`.
+    Backlog(ConnId),
     /// Give the connection to another core; nothing was sent on it yet.
     HandOver {
         /// The connection.

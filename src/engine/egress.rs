@@ -115,6 +115,8 @@ pub struct Egress {
     look_at: Option<Instant>,
     rolled_at: Instant,
     waiting_parties: usize,
+    /// Connections to be asked for. See [`Scheduler::next_ask`].
+    asks: Vec<ConnId>,
 }
 
 impl Egress {
@@ -134,6 +136,7 @@ impl Egress {
             look_at: None,
             rolled_at: now,
             waiting_parties: 0,
+            asks: Vec::new(),
         }
     }
 
@@ -315,6 +318,16 @@ impl Egress {
         None
     }
 
+    /// The next connection of which we need to know what stands in this machine's queue.
+    pub fn next_ask(&mut self) -> Option<ConnId> {
+        self.asks.pop()
+    }
+
+    /// See [`Scheduler::note_backlog`].
+    pub fn note_backlog(&mut self, conn: ConnId, bytes: u64, now: Instant, ledger: &Ledger) {
+        self.on(conn, |scheduler, number| scheduler.note_backlog(number, bytes, now, ledger));
+    }
+
     /// When somebody who waits may be served, if nothing happens before.
     pub const fn poll_timeout(&self) -> Option<Instant> {
         self.look_at
@@ -355,9 +368,8 @@ impl Egress {
         if domain.scheduler.is_idle() {
             return Look::Nobody;
         }
-        let full = Look::Aside(Stand::Full, domain.scheduler.window.due());
         if !domain.scheduler.window.is_open_to(Class::Owed) {
-            return full;
+            return Look::Aside(Stand::Full, domain.scheduler.due());
         }
         let node = self.node.as_mut().filter(|_| at != LAN);
         let shut = domain.own.as_mut().into_iter().chain(node).filter_map(|tap| tap.shut_until(now));
@@ -367,9 +379,12 @@ impl Egress {
         let before = domain.scheduler.waiting_parties();
         let pick = domain.scheduler.pick(ledger);
         self.waiting_parties = self.waiting_parties - before + domain.scheduler.waiting_parties();
+        let members = &domain.members;
+        let asks = std::iter::from_fn(|| domain.scheduler.next_ask());
+        self.asks.extend(asks.filter_map(|number| members.get(number)));
         match pick {
             Some(turn) => Look::Turn(*domain.members.get(turn.conn).expect("who waits is a member"), turn),
-            None => full,
+            None => Look::Aside(Stand::Full, domain.scheduler.due()),
         }
     }
 

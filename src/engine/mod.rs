@@ -369,7 +369,7 @@ impl Engine {
         if upload.is_none() {
             self.ingress.give_back();
         }
-        upload
+        upload.or_else(|| self.egress.next_ask().map(Action::Backlog))
     }
 
     /// A torrent to fetch and serve from now on.

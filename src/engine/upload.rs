@@ -261,6 +261,11 @@ impl Engine {
         self.make_ready(conn);
     }
 
+    /// So much of what a connection was sent stands in this machine's queue.
+    pub fn handle_backlog(&mut self, conn: ConnId, bytes: u64, now: Instant) {
+        self.egress.note_backlog(conn, bytes, now, &self.ledger);
+    }
+
     pub(super) fn unpin_all(&self, id: TorrentId, pins: &[Pin]) {
         if let Some(torrent) = self.torrent(id) {
             pins.iter().for_each(|pin| torrent.shared.chunks.unpin(pin.chunk));

@@ -216,6 +216,10 @@ pub trait Io {
     /// Payload beyond what can be sent at once that the kernel takes of a send: `bytes` from now on.
     fn set_unsent(&mut self, conn: ConnId, bytes: u32);
 
+    /// Of what the kernel has taken, the bytes that stand in this machine's own queue, with what keeping them
+    /// takes: handed to the link and not on the wire yet. 0 where nobody knows.
+    fn backlog_bytes(&self, conn: ConnId) -> u64;
+
     /// Cancels what is in flight and closes. No completion of the connection but `Closed` follows
     /// that the caller must act on; `Received` and `Sent` may still come before it.
     fn close(&mut self, conn: ConnId);

@@ -434,6 +434,11 @@ impl Io for SimIo {
     /// The simulated kernel takes only what the network carries.
     fn set_unsent(&mut self, _conn: ConnId, _bytes: u32) {}
 
+    /// Nor has it a queue of its own.
+    fn backlog_bytes(&self, _conn: ConnId) -> u64 {
+        0
+    }
+
     fn send(&mut self, conn: ConnId, segments: &[Segment]) {
         check_segments(segments);
         let arena = Arc::clone(&self.arena);

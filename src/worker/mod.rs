@@ -384,6 +384,9 @@ impl<I: Io> Worker<I> {
                 }
             }
             Action::Unsent { conn, bytes } => self.io.set_unsent(conn, bytes),
+            Action::Backlog(conn) => {
+                self.engine.handle_backlog(conn, self.io.backlog_bytes(conn), now);
+            }
             Action::HandOver { conn, to, handshake } => self.hand_over(conn, to, handshake),
             Action::Decrypt(conn) => self.decrypt(conn),
             Action::Hash { torrent, chunk, first, last } => {

@@ -9,6 +9,7 @@
 //! window.rs   how much may be in flight, so that the order decides and not the kernel
 //! flight.rs   what is in flight, and for how long it counts
 //! party.rs    connections of one account
+//! backlog.rs  which of them may stand in this machine's own queue
 //! ```
 //!
 //! Connections wait in *parties*: all that belong to one account take turns in it, and only the party has
@@ -18,7 +19,11 @@
 //!
 //! A hundred connections of a party stand where one would: a party has no more in flight than its share
 //! of the window, and its members do not take turns with every send, but each has a long one. A party at
-//! its share is *parked* until something of it ends or stops counting.
+//! its share is *parked* until something of it ends or stops counting. What the kernel has taken the order
+//! does not reach, and on a full link each connection that has something in this machine's own queue gets as
+//! much as any other. So of a group one at a time stands there: the next member begins when the queue holds
+//! little of the one before. The kernel is asked (`next_ask`, `note_backlog`) when that hangs on it, and not
+//! before.
 //!
 //! Places are looked up when a party comes to wait and again when its turn comes; whoever stands too high by
 //! then moves down. Who has come to deserve better is ranked anew by the engine (`rank_again`). The ring of
@@ -26,6 +31,7 @@
 //! the slower one. Numbers of an account change on all cores at once, so the same party on two cores is paid
 //! once.
 
+mod backlog;
 #[cfg(test)]
 mod check;
 pub mod class;
@@ -122,6 +128,13 @@ struct Seat {
     demand: Demand,
 }
 
+impl Seat {
+    /// Those in which it waits at one time or another, `AGAIN` left out.
+    const fn parties(&self) -> [u32; 2] {
+        [self.identity, self.group]
+    }
+}
+
 /// The order of service of one core. See the module.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -137,6 +150,12 @@ pub struct Scheduler {
     parked: List,
     parked_links: Links,
     parked_count: usize,
+    /// Connections to be asked for, since others of their parties wait for what is in our queue of them.
+    asks: Vec<ConnId>,
+    /// Parties of those of which too much stands there, some perhaps twice.
+    held: Vec<u32>,
+    /// When to ask again.
+    ask_at: Option<Instant>,
     /// Bytes that strangers may be granted. Below zero when they got more because nobody else wanted it.
     pool_bytes: i64,
 }
@@ -153,12 +172,23 @@ impl Scheduler {
             parked: List::default(),
             parked_links: Links::default(),
             parked_count: 0,
+            asks: Vec::new(),
+            held: Vec::new(),
+            ask_at: None,
             pool_bytes: GRANT_POOL_BYTES_MAX,
         }
     }
 
+    /// When time alone may let somebody have a turn.
+    pub fn due(&self) -> Instant {
+        self.ask_at.into_iter().fold(self.window.due(), Instant::min)
+    }
+
     /// Time has passed.
     pub fn roll(&mut self, now: Instant, ledger: &Ledger) {
+        if self.ask_at.take_if(|at| *at <= now).is_some() {
+            self.release(ledger);
+        }
         if now < self.window.due() {
             return;
         }
@@ -204,6 +234,7 @@ impl Scheduler {
         self.forget(conn);
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
+        self.end_turns(seat);
         self.parties.leave(seat.identity);
         self.parties.leave(seat.group);
     }
@@ -213,6 +244,7 @@ impl Scheduler {
         self.forget(conn);
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
+        self.end_turns(seat);
         // First the new parties: a group that it is alone in keeps its place in the ring.
         self.enter(conn, membership);
         self.parties.leave(seat.identity);
@@ -291,7 +323,7 @@ impl Scheduler {
         let mut looks = 0;
         loop {
             let (party, class) = self.first(classes)?;
-            let Some(bytes) = self.room(party, class) else {
+            let Some(bytes) = self.room(party, class).filter(|_| !self.is_held(party, class)) else {
                 self.park(party);
                 continue;
             };
@@ -355,8 +387,8 @@ impl Scheduler {
         if there {
             self.parties.at_mut(party.number).reader = reader;
         }
-        if there && self.parked_links.is_listed(party.number) {
-            self.unpark(party.number, ledger);
+        if there {
+            self.try_anew(party.number, ledger);
         }
     }
 
@@ -424,6 +456,12 @@ impl Scheduler {
         flight.roll_to(self.window.epoch());
         let room_bytes = share_bytes.saturating_sub(flight.counted_bytes());
         (room_bytes >= share_bytes / ROOM_WORTH_PART).then_some(room_bytes)
+    }
+
+    fn try_anew(&mut self, party: u32, ledger: &Ledger) {
+        if self.parked_links.is_listed(party) {
+            self.unpark(party, ledger);
+        }
     }
 
     /// A party that waits has its share in flight.

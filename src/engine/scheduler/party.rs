@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::flight::Flight;
+use super::flight::{Flight, PATIENCE};
 use super::lists::{Links, List};
 use super::window::Reader;
 use crate::base::limits::MEMBER_TURN_BYTES;
@@ -30,8 +30,31 @@ pub struct Party {
     busy: bool,
     /// Tells apart parties that had the same number.
     generation: u32,
-    /// The connection whose turn it is, by index, and what it got in this turn.
-    turn: (u32, u64),
+    turn: Option<MemberTurn>,
+}
+
+/// The turn of one connection of a party, from its first send until the next connection's.
+#[derive(Clone, Copy, Debug)]
+struct MemberTurn {
+    /// By index.
+    conn: u32,
+    /// What it got so far.
+    bytes: u64,
+    /// When its last send began.
+    epoch: u64,
+    /// Whether the kernel was asked, a moment ago, what it has not sent of that.
+    asked: bool,
+}
+
+/// Whether the next connection of a party may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Yes.
+    Free,
+    /// Only when what this one got has left the machine: ask about it.
+    Ask(u32),
+    /// The same, and it was asked a moment ago.
+    Asked,
 }
 
 /// A party, which may be gone.
@@ -62,18 +85,47 @@ impl Party {
             sends: 0,
             busy: false,
             generation,
-            turn: (u32::MAX, 0),
+            turn: None,
         }
     }
 
     /// One of its connections comes to wait: before the others while its turn is not over.
     pub fn wait(&mut self, conn: u32, links: &mut Links) {
-        let (whose, bytes) = self.turn;
-        if whose == conn && bytes < MEMBER_TURN_BYTES {
+        if self.turn.is_some_and(|turn| turn.goes_on(conn)) {
             links.push_front(&mut self.waiting, conn);
         } else {
             links.push_back(&mut self.waiting, conn);
         }
+    }
+
+    /// Whether the connection that is first may begin, or the one before it still stands in our queue.
+    pub fn next(&mut self, epoch: u64) -> Next {
+        let first = self.waiting.first();
+        let held = |turn: &&mut MemberTurn| Some(turn.conn) != first && epoch - turn.epoch < PATIENCE as u64;
+        match self.turn.as_mut().filter(held) {
+            None => Next::Free,
+            Some(turn) if turn.asked => Next::Asked,
+            Some(turn) => {
+                turn.asked = true;
+                Next::Ask(turn.conn)
+            }
+        }
+    }
+
+    /// The kernel may be asked anew.
+    pub fn ask_anew(&mut self) {
+        self.turn.iter_mut().for_each(|turn| turn.asked = false);
+    }
+
+    /// Nothing of what the connection got stands in our queue, or it is gone: its turn is over.
+    pub fn end_turn(&mut self, conn: u32) -> bool {
+        self.turn.take_if(|turn| turn.conn == conn).is_some()
+    }
+}
+
+impl MemberTurn {
+    const fn goes_on(self, conn: u32) -> bool {
+        self.conn == conn && self.bytes < MEMBER_TURN_BYTES
     }
 }
 
@@ -153,8 +205,8 @@ impl Parties {
         let party = self.at_mut(number);
         party.flight.begin(epoch, bytes);
         party.sends += 1;
-        let goes_on = party.turn.0 == conn && party.turn.1 < MEMBER_TURN_BYTES;
-        party.turn = (conn, bytes + if goes_on { party.turn.1 } else { 0 });
+        let before = party.turn.filter(|turn| turn.goes_on(conn)).map_or(0, |turn| turn.bytes);
+        party.turn = Some(MemberTurn { conn, bytes: before + bytes, epoch, asked: false });
         let generation = party.generation;
         self.review(number);
         PartyId { number, generation }
@@ -201,6 +253,33 @@ mod tests {
             let first = if stays { 1 } else { 2 };
             assert_eq!(parties.at(party).waiting.first(), Some(first), "after {bytes}");
         }
+    }
+
+    #[test]
+    fn the_next_member_waits_for_what_the_one_before_got_but_not_for_long() {
+        let (mut parties, mut links) = (Parties::default(), Links::default());
+        let number = parties.join(AccountId::from_index(7));
+        parties.at_mut(number).wait(2, &mut links);
+        assert_eq!(parties.at_mut(number).next(9), Next::Free, "nobody began before");
+        parties.begin(number, 1, 9, MEMBER_TURN_BYTES);
+        let party = parties.at_mut(number);
+        let patience = PATIENCE as u64;
+        for (epoch, next) in [(9, Next::Ask(1)), (8 + patience, Next::Asked), (9 + patience, Next::Free)] {
+            assert_eq!(party.next(epoch), next, "epoch {epoch}");
+        }
+        party.ask_anew();
+        assert_eq!(party.next(9), Next::Ask(1));
+        assert!(!party.end_turn(2) && party.end_turn(1) && !party.end_turn(1), "it ends once, and its own");
+        assert_eq!(party.next(9), Next::Free);
+    }
+
+    #[test]
+    fn a_member_does_not_wait_for_what_it_got_itself() {
+        let (mut parties, mut links) = (Parties::default(), Links::default());
+        let number = parties.join(AccountId::from_index(7));
+        parties.begin(number, 1, 9, MEMBER_TURN_BYTES);
+        parties.at_mut(number).wait(1, &mut links);
+        assert_eq!(parties.at_mut(number).next(9), Next::Free);
     }
 
     #[test]

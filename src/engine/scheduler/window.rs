@@ -109,9 +109,20 @@ impl Window {
 
     /// Bytes that may be in flight.
     pub fn limit_bytes(&self) -> u64 {
+        self.passes_bytes() * self.stretch / STRETCH_ONE
+    }
+
+    /// How long so much takes at the rate at which is sent.
+    pub fn passing(&self, bytes: u64) -> Span {
+        let passing_ns = u128::from(bytes) * u128::from(WINDOW.0) / u128::from(self.passes_bytes());
+        Span(passing_ns.min(u128::from(Span::from_secs(1).0)) as u64)
+    }
+
+    /// What is sent in [`WINDOW`].
+    fn passes_bytes(&self) -> u64 {
         let in_window = |rate| (u128::from(rate) * u128::from(WINDOW.0) / 1_000_000_000) as u64;
         let by_rate = self.rate_bytes.map_or(SEND_WINDOW_BYTES_AT_FIRST, in_window);
-        by_rate.max(SEND_WINDOW_BYTES_MIN) * self.stretch / STRETCH_ONE
+        by_rate.max(SEND_WINDOW_BYTES_MIN)
     }
 
     /// Whether another send of a class may begin, if none of a better one does.

@@ -297,6 +297,10 @@ impl World {
         match action {
             Action::Decrypt(_) => unreachable!("nobody speaks in ciphers here"),
             Action::Send(conn) => self.send(node, conn),
+            Action::Backlog(conn) => {
+                let bytes = if self.rng.below(2) == 0 { 0 } else { u64::MAX };
+                self.nodes[node].engine.handle_backlog(conn, bytes, self.now);
+            }
             Action::Unsent { .. } | Action::Listen(_) | Action::Leaves { .. } => {}
             Action::Interrupt(conn) => {
                 if let Some(at) = self.remotes.iter().position(found(conn)) {

@@ -233,6 +233,11 @@ impl Connection {
         }
     }
 
+    /// What the link has not sent of what it was given.
+    pub(super) fn backlog_bytes(&self) -> u64 {
+        self.fd.as_ref().map_or(0, backlog_bytes)
+    }
+
     /// Opens a socket and starts to connect.
     pub(super) fn dial(&mut self, address: SocketAddr, key: Key, ring: &mut Ring) -> Result<(), Errno> {
         let made = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
@@ -396,6 +401,17 @@ impl Connection {
             let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
         }
     }
+}
+
+/// What the network device has not sent of a socket (`SO_MEMINFO`, Linux 4.12); 0 if the kernel does not say.
+fn backlog_bytes(fd: &OwnedFd) -> u64 {
+    let mut words = [0_u32; libc::SK_MEMINFO_WMEM_ALLOC as usize + 1];
+    let mut len = size_of_val(&words) as libc::socklen_t;
+    let place = words.as_mut_ptr().cast();
+    // SAFETY: `place` has room for `len` bytes, and both outlive the call; the descriptor is open.
+    let done =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, place, &raw mut len) };
+    if done == 0 { words[libc::SK_MEMINFO_WMEM_ALLOC as usize].into() } else { 0 }
 }
 
 fn check(segments: &[Segment]) {

@@ -452,6 +452,10 @@ impl Io for Uring {
         }
     }
 
+    fn backlog_bytes(&self, conn: ConnId) -> u64 {
+        self.connections.get(conn).map_or(0, |connection| connection.backlog_bytes())
+    }
+
     fn send(&mut self, conn: ConnId, segments: &[Segment]) {
         if self.connection(conn).closing {
             return;

@@ -477,6 +477,13 @@ impl Net {
         at.open && at.queue.is_empty() && at.under_way_bytes < self.window_bytes(end)
     }
 
+    /// What stands before its host's uplink of an end's parcels.
+    pub fn backlog_bytes(&self, end: EndId) -> u64 {
+        let link = &self.links[self.host(end)];
+        let parcels = link.fifo.iter().chain(&link.busy).filter(|(whose, _)| *whose == end);
+        parcels.map(|(_, parcel)| parcel.wire_bytes()).sum()
+    }
+
     /// How long a host's link has been sending.
     pub fn busy(&self, host: usize) -> Span {
         Span(self.links[host].busy_ns)

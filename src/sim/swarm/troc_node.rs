@@ -274,6 +274,10 @@ impl TrocNode {
                     net.set_unsent(end, bytes);
                 }
             }
+            Action::Backlog(conn) => {
+                let bytes = self.end_of(core, conn).map_or(0, |end| net.backlog_bytes(end));
+                self.engines[core].handle_backlog(conn, bytes, net.now());
+            }
             Action::Close(conn) => {
                 if let Some(end) = self.vacate(core, conn) {
                     net.close(end);

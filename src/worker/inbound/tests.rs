@@ -169,7 +169,7 @@ impl World {
                 }
                 Action::Hash { chunk, last, .. } => {
                     self.check_bytes(chunk);
-                    self.engine.handle_hashed(TORRENT, chunk, last.then_some([1; 20].into()));
+                    self.engine.handle_hashed(TORRENT, chunk, last.then_some([0; 20].into()));
                 }
                 Action::Write { chunk, .. } => self.engine.handle_written(TORRENT, chunk, Ok(())),
                 Action::Tell(..) | Action::Report(_) => {}

@@ -100,7 +100,11 @@ impl World {
                 assert!(self.waiting.remove(&turn.conn.index), "{:?} did not wait", turn.conn);
                 self.charge(turn);
             }
-            None => assert!(self.waiting.is_empty() || !self.sent.is_empty()),
+            None => {
+                // Or its party waits until something has left this machine.
+                let parked = self.scheduler.parked_count > 0;
+                assert!(self.waiting.is_empty() || !self.sent.is_empty() || parked);
+            }
         }
     }
 
@@ -111,16 +115,27 @@ impl World {
         }
     }
 
+    /// What the kernel says of those asked for: nothing, or a lot.
+    fn answer(&mut self) {
+        while let Some(conn) = self.scheduler.next_ask() {
+            let bytes = u64::from(self.rng.below(2)) << 30;
+            self.scheduler.note_backlog(conn, bytes, self.now, &self.ledger);
+        }
+    }
+
+    fn roll(&mut self) {
+        self.now = self.now + Span::from_ms(7);
+        self.scheduler.roll(self.now, &self.ledger);
+    }
+
     fn step(&mut self) {
         let index = self.rng.below(CONNS);
         let conn = self.seats[index as usize].map(|(conn, _)| conn);
         match (self.rng.below(16), conn) {
             (0, _) => self.come_or_go(index),
             (1, _) if self.rng.below(4) == 0 => self.reseat(index),
-            (2, _) => {
-                self.now = self.now + Span::from_ms(7);
-                self.scheduler.roll(self.now, &self.ledger);
-            }
+            (2, _) => self.roll(),
+            (13, _) => self.answer(),
             (3, Some(conn)) => {
                 self.scheduler.forget(conn);
                 self.waiting.remove(&index);
@@ -161,6 +176,8 @@ impl World {
         while !self.waiting.is_empty() {
             self.pick();
             self.end();
+            self.answer();
+            self.roll();
             self.check();
         }
         while !self.sent.is_empty() {

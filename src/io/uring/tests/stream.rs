@@ -213,3 +213,21 @@ fn buffers_of_a_closed_connection_come_back_as_new() {
     assert_eq!(rig.received(conn), Err(Errno::CANCELED));
     assert_eq!(*rig.uring.inbox(conn), [0; INBOX_BYTES]);
 }
+
+#[test]
+fn what_stands_in_this_machines_queue_is_known_until_it_has_left() {
+    let mut rig = Rig::new(64);
+    // What the other end of a pair has not taken is in our queue; loopback takes all at once.
+    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let conn = rig.uring.attach(UringSocket::new(ours.into())).unwrap();
+    assert_eq!(rig.uring.backlog_bytes(conn), 0);
+    rig.uring.outbox(conn).extend_from_slice(&pattern(1, 4096));
+    rig.uring.send(conn, &[Segment::Outbox { offset: 0, len: 4096 }]);
+    assert_eq!(rig.sent(conn), Ok(4096));
+    assert!(rig.uring.backlog_bytes(conn) >= 4096);
+    theirs.read_exact(&mut [0; 4096]).unwrap();
+    assert_eq!(rig.uring.backlog_bytes(conn), 0);
+    rig.uring.close(conn);
+    rig.closed(conn);
+    assert_eq!(rig.uring.backlog_bytes(conn), 0, "a stale one has none");
+}
