@@ -108,6 +108,10 @@ fn read_all(sources: &[String]) -> Result<Vec<(Named, Option<PathBuf>)>, CliErro
 fn remember_all(library: &mut Library, torrents: &[(Named, Option<PathBuf>)]) {
     for (wanted, path) in torrents {
         let (metainfo, Some(path)) = (&wanted.metainfo, path) else { continue };
+        // What is known of a hybrid may be more than its file says: its piece layers.
+        if metainfo.v2_left_out && library.torrents().any(|(hash, _)| hash == metainfo.info_hash) {
+            continue;
+        }
         let kept = read_bytes(path).map_err(|error| error.to_string()).and_then(|bytes| {
             library.remember(metainfo.info_hash, &bytes).map_err(|error| error.to_string())
         });

@@ -26,7 +26,7 @@ pub struct LateLayers {
     next_at: Instant,
     /// Whom to ask next, of those that are to be asked this time; at most `LATE_LAYERS_PEERS_MAX`.
     peers: VecDeque<SocketAddr>,
-    /// Who was the last of them.
+    /// Who was asked last.
     last: Option<SocketAddr>,
     /// The last number that a peer was given: none is used again.
     numbers: PeerNumber,
@@ -54,14 +54,18 @@ impl LateLayers {
             if now < self.next_at || candidates.is_empty() {
                 return None;
             }
+            let mut last = self.last;
             while self.peers.len() < candidates.len().min(LATE_LAYERS_PEERS_MAX) {
-                self.last = candidates.next_known(self.last);
-                self.peers.extend(self.last);
+                last = candidates.next_known(last);
+                self.peers.extend(last);
             }
             self.seeking = Some(Seeking::of_layers(self.bare(), self.numbers, now));
         }
         self.seeking.as_ref().filter(|seeking| seeking.has_room())?;
-        self.peers.pop_front()
+        let next = self.peers.pop_front();
+        // Who had no turn this time is the first of the next.
+        self.last = next.or(self.last);
+        next
     }
 
     /// Notes a connection that is begun, and numbers it.
@@ -110,6 +114,7 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
+    use crate::base::limits::METADATA_PEERS_MAX;
     use crate::base::units::BLOCK_BYTES;
     use crate::engine::action::Farewell;
     use crate::engine::candidates::Source;
@@ -171,6 +176,33 @@ mod tests {
                 assert!(!first.contains(&second[0]), "who was not asked comes first");
             }
         }
+    }
+
+    /// Who says nothing must not keep those behind it from ever being asked.
+    #[test]
+    fn who_had_no_turn_beside_silent_ones_is_the_first_of_the_next_time() {
+        let layer = [leaf(b"a"), leaf(b"b")];
+        let (mut late, candidates) = (late(&layer), candidates(METADATA_PEERS_MAX + 1));
+        let silent = |late: &mut LateLayers, now| {
+            let asked = std::iter::from_fn(|| {
+                let address = late.poll_peer(&candidates, now)?;
+                late.begin(Line {
+                    address,
+                    name: late.name(),
+                    requests: unbounded_channel().0,
+                    ready: false,
+                });
+                Some(address)
+            });
+            asked.collect::<Vec<_>>()
+        };
+        let first = silent(&mut late, NOW);
+        assert_eq!(first.len(), METADATA_PEERS_MAX);
+        let end = NOW + LATE_LAYERS_INTERVAL;
+        late.handle_tick(end);
+        assert_eq!(late.poll_found(end), None, "nobody gave anything");
+        let second = silent(&mut late, end + LATE_LAYERS_INTERVAL);
+        assert!(!first.contains(&second[0]), "{second:?} after {first:?}");
     }
 
     #[test]

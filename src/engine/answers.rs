@@ -171,19 +171,19 @@ impl Engine {
 
     /// Answers hash requests that wait, as far as the limits let it pass.
     pub(super) fn answer_hashes(&mut self, conn: ConnId, now: Instant) -> Result<(), PeerMisbehaved> {
-        while let Some(peer) = self.peers.get_mut(conn)
-            && let Some(&request) = peer.hash_asks.front()
-        {
+        while let Some(peer) = self.peers.get_mut(conn) {
             if peer.out.frames.len() > HASH_ANSWERS_WAITING_BYTES_MAX {
                 // The end of the send looks again.
                 break;
             }
+            // What ends the connection is not to be given back once more with what waits then.
+            let Some(request) = peer.hash_asks.pop_front() else { break };
             if !self.give_hashes(conn, request, now)? {
+                if let Some(peer) = self.peers.get_mut(conn) {
+                    peer.hash_asks.push_front(request);
+                }
                 self.throttle(conn);
                 break;
-            }
-            if let Some(peer) = self.peers.get_mut(conn) {
-                peer.hash_asks.pop_front();
             }
         }
         Ok(())
@@ -208,6 +208,7 @@ impl Engine {
         for request in peer.hash_asks.drain(..) {
             self.rations.put_hashes_back(&self.config, peer.address, &request);
         }
+        self.forget_leaf_asks(peer.conn, peer.address);
         let torrent = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref());
         if let Some(torrent) = torrent {
             let info_bytes = torrent.shared.meta.info.len();

@@ -200,6 +200,14 @@ impl Engine {
         }
     }
 
+    /// A connection is over: its places are free, but for what is being hashed.
+    pub(super) fn forget_leaf_asks(&mut self, conn: ConnId, address: SocketAddr) {
+        let of_it = |ask: &mut LeafAsk| ask.conn == conn && !ask.hashing;
+        for ask in self.leaf_asks.extract_if(.., of_it) {
+            self.rations.put_hashes_back(&self.config, address, &ask.request);
+        }
+    }
+
     /// Once a second: whoever waits for chunks that do not come.
     pub(super) fn review_leaf_asks(&mut self, now: Instant) {
         let torrents = &self.torrents;

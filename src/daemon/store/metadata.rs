@@ -29,17 +29,18 @@ impl StateDir {
         written.map_err(at)
     }
 
-    /// Puts what is known in place of the links among `torrents`, and says of which. What is damaged is
-    /// set aside, with a warning: it will be found again.
+    /// Puts what is known in place of the links among `torrents`, and of hybrids without piece layers, and
+    /// says of which. What is damaged is set aside, with a warning: it will be found again.
     pub fn recall_links(&self, torrents: &mut [Arc<Metainfo>]) -> Vec<usize> {
         let mut recalled = Vec::new();
-        for (index, torrent) in torrents.iter_mut().enumerate().filter(|(_, torrent)| torrent.is_awaited()) {
+        let lacks = |torrent: &Metainfo| torrent.is_awaited() || torrent.v2_left_out;
+        for (index, torrent) in torrents.iter_mut().enumerate().filter(|(_, torrent)| lacks(torrent)) {
             match self.kept(torrent) {
-                Ok(Some(found)) => {
+                Ok(Some(found)) if torrent.is_awaited() || !found.v2_left_out => {
                     *torrent = Arc::new(found);
                     recalled.push(index);
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(error) => tracing::warn!("{error}; the metadata is looked for among peers instead"),
             }
         }
@@ -107,6 +108,18 @@ mod tests {
         assert_eq!(StateDir::open(dir.path()).unwrap().recall_links(&mut torrents), [0]);
         assert_eq!((&torrents[0].name[..], &torrents[0].info[..]), ("a", INFO));
         assert_eq!(torrents[0].trackers, [["http://t/"]]);
+    }
+
+    #[test]
+    fn a_file_that_lacks_piece_layers_is_what_was_found_since() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let whole = Metainfo::parse(&torrent(INFO)).unwrap();
+        let mut torrents = [Arc::new(Metainfo { v2_left_out: true, ..whole })];
+        assert_eq!(state.recall_links(&mut torrents), [0; 0], "nothing was found yet");
+        state.keep_torrent(torrents[0].info_hash, &torrent(INFO)).unwrap();
+        assert_eq!(state.recall_links(&mut torrents), [0]);
+        assert!(!torrents[0].v2_left_out);
     }
 
     #[test]

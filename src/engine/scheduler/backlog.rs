@@ -17,8 +17,9 @@ use crate::shared::ledger::Ledger;
 /// link that is not full has sent it in a fraction of that.
 pub(super) const BACKLOG_SPAN: Span = Span(400_000);
 
-/// The kernel is asked again when that should be gone, at the latest after so long.
-pub(super) const ASK_AGAIN: Span = Span::from_ms(4);
+/// The kernel is asked again when that should be gone, after so long at the soonest and at the latest: all
+/// parties that wait are asked about together, and each question is a system call.
+pub(super) const ASK_AGAIN: [Span; 2] = [Span::from_ms(1), Span::from_ms(4)];
 
 impl Scheduler {
     /// Whether the others of a party wait until what one of them got has left our queue. Who has earned its
@@ -45,7 +46,8 @@ impl Scheduler {
         let left = self.window.passing(bytes);
         if left > BACKLOG_SPAN {
             self.held.extend(seat.parties());
-            let at = now + left.min(ASK_AGAIN);
+            let [soonest, latest] = ASK_AGAIN;
+            let at = now + left.clamp(soonest, latest);
             self.ask_at = Some(self.ask_at.map_or(at, |before| before.min(at)));
             return;
         }

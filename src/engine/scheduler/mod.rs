@@ -273,6 +273,10 @@ impl Scheduler {
         self.parties.at_mut(seat.party).wait(conn.index, &mut self.links);
         self.parties.review(seat.party);
         if self.parked_links.is_listed(seat.party) {
+            // Whose turn it is goes on, though others of its party wait for what stands in our queue.
+            if self.parties.at(seat.party).waiting.first() == Some(conn.index) {
+                self.unpark(seat.party, ledger);
+            }
             return;
         }
         // The others of the party waited for the same; what changed since holds for all of them.

@@ -18,8 +18,9 @@ use crate::base::time::{Instant, Span};
 /// What is in flight covers so much time.
 const WINDOW: Span = Span::from_ms(25);
 
-/// So many windows may be in flight to who gave. One alone leaves a link idle whose readers have full links of
-/// their own, since their sends take longer; and among those who gave the order matters least.
+/// So many windows may be in flight to who gave, and of grants. One alone leaves a link idle whose readers
+/// have full links of their own, since their sends take longer; and among those who gave the order matters
+/// least.
 const WINDOWS_OF_GIVERS: u64 = 2;
 
 /// A stretch of one, in 1024ths.
@@ -137,8 +138,8 @@ impl Window {
         if self.is_open_to(Class::Rest) { gate } else { gate.min(Class::Excess) }
     }
 
-    /// While what prompt readers of the better classes began to get a moment ago fills most of half the window,
-    /// which one party may have, they may fill the link. Grants are few and hold nobody up.
+    /// While what prompt readers of the better classes began to get a moment ago fills most of half the
+    /// window, which one party may have, they may fill the link. Grants are few and hold nobody up.
     fn worst_class_at_gate(&self) -> Class {
         if !matches!(self.gate, Gate::Shut(_)) {
             return Class::Again;

@@ -209,6 +209,20 @@ fn p32_each_peer_waits_for_one_piece_and_so_many_peers_wait() {
 }
 
 #[test]
+fn p32_who_leaves_frees_its_place_among_those_that_wait() {
+    let mut rig = rig(Kind::V2, 3, true);
+    let leaves = asks(&rig, 0, 0, 2, HEIGHT - 1);
+    let conns: Vec<ConnId> = (0..LEAF_ASKS_MAX).map(|_| rig.peer(true)).collect();
+    for &conn in &conns {
+        rig.say(conn, Message::HashRequest(leaves)).unwrap();
+    }
+    rig.engine.handle_closed(conns[0]);
+    let next = rig.peer(true);
+    rig.say(next, Message::HashRequest(leaves)).unwrap();
+    assert_eq!(answers(&mut rig, next), [Some(2 + 5)]);
+}
+
+#[test]
 fn p32_so_many_peers_of_one_core_wait_whatever_their_torrents() {
     for asked in [LEAF_ASKS_OF_CORE_MAX - 1, LEAF_ASKS_OF_CORE_MAX, LEAF_ASKS_OF_CORE_MAX + 1] {
         let mut rig = rig(Kind::V2, 3, true);

@@ -151,13 +151,19 @@ fn the_next_begins_when_little_of_the_one_before_is_left_in_the_queue() {
 
 #[test]
 fn the_kernel_is_asked_again_after_a_moment_and_not_before() {
+    let [soonest, latest] = ASK_AGAIN;
+    let (mut rig, [first, _]) = a_turn_is_over();
+    assert_eq!(rig.scheduler.pick(&rig.ledger), None);
+    let little = SEND_WINDOW_BYTES_AT_FIRST * (BACKLOG_SPAN.0 + 1) / EPOCH.0 + 1;
+    rig.scheduler.note_backlog(first, little, Instant(0), &rig.ledger);
+    assert_eq!(rig.scheduler.due(), Instant(0) + soonest);
     let (mut rig, [first, second]) = a_turn_is_over();
     assert_eq!(rig.scheduler.due(), Instant(0) + EPOCH, "nobody waits for the queue");
     assert_eq!(rig.scheduler.pick(&rig.ledger), None);
     assert_eq!(rig.scheduler.next_ask(), Some(first));
     rig.scheduler.note_backlog(first, u64::MAX, Instant(0), &rig.ledger);
-    assert_eq!(rig.scheduler.due(), Instant(0) + ASK_AGAIN);
-    for (ns, asks) in [(ASK_AGAIN.0 - 1, None), (ASK_AGAIN.0, Some(first)), (ASK_AGAIN.0 + 1, None)] {
+    assert_eq!(rig.scheduler.due(), Instant(0) + latest);
+    for (ns, asks) in [(latest.0 - 1, None), (latest.0, Some(first)), (latest.0 + 1, None)] {
         rig.scheduler.roll(Instant(ns), &rig.ledger);
         assert_eq!(rig.scheduler.pick(&rig.ledger), None);
         assert_eq!(rig.scheduler.next_ask(), asks, "after {ns} ns");
@@ -166,6 +172,23 @@ fn the_kernel_is_asked_again_after_a_moment_and_not_before() {
     rig.scheduler.leave(first);
     rig.scheduler.roll(Instant(0) + EPOCH, &rig.ledger);
     assert_eq!(rig.scheduler.pick(&rig.ledger).map(|turn| turn.conn), Some(second));
+}
+
+#[test]
+fn whose_turn_it_is_goes_on_though_another_of_its_group_waits() {
+    let mut rig = Rig::new();
+    let (first, second, other) = (rig.enter(1), rig.enter(1), rig.enter(2));
+    [first, second].into_iter().for_each(|conn| rig.wait(conn));
+    let turn = rig.scheduler.pick(&rig.ledger).unwrap();
+    let sent = rig.scheduler.charge(turn, BLOCK, &rig.ledger).unwrap();
+    rig.scheduler.end(sent, &rig.ledger);
+    rig.wait(other);
+    let others = rig.scheduler.out_of_turn(other, BLOCK).unwrap();
+    rig.scheduler.charge(others, BLOCK, &rig.ledger).unwrap();
+    assert_eq!(rig.scheduler.pick(&rig.ledger), None, "the second waits for what the first got");
+    rig.wait(first);
+    assert_eq!(rig.scheduler.pick(&rig.ledger).map(|turn| turn.conn), Some(first));
+    rig.scheduler.check();
 }
 
 #[test]
