@@ -31,11 +31,11 @@
 //! the slower one. Numbers of an account change on all cores at once, so the same party on two cores is paid
 //! once.
 
-mod backlog;
+pub(super) mod backlog;
 #[cfg(test)]
 mod check;
 pub mod class;
-mod flight;
+pub(super) mod flight;
 pub(super) mod lists;
 mod party;
 mod queue;
