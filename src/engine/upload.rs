@@ -156,7 +156,7 @@ impl Engine {
                 self.egress.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
             }
         }
-        self.egress.leave(peer.conn);
+        self.egress.leave(peer.conn, &self.ledger);
         peer.accounts.take().into_iter().flatten().for_each(|account| self.ledger.close(account));
     }
 

@@ -51,17 +51,15 @@ impl Scheduler {
             self.ask_at = Some(self.ask_at.map_or(at, |before| before.min(at)));
             return;
         }
-        for party in seat.parties() {
-            if self.parties.at_mut(party).end_turn(conn.index) {
-                self.try_anew(party, ledger);
-            }
-        }
+        self.end_turns(seat, ledger);
     }
 
-    /// A connection goes: nobody waits for what it got.
-    pub(super) fn end_turns(&mut self, seat: Seat) {
+    /// Nothing of what a connection got stands in our queue any more, or it goes: nobody waits for that.
+    pub(super) fn end_turns(&mut self, seat: Seat, ledger: &Ledger) {
         for party in seat.parties() {
-            self.parties.at_mut(party).end_turn(seat.conn.index);
+            if self.parties.at_mut(party).end_turn(seat.conn.index) {
+                self.try_anew(party, ledger);
+            }
         }
     }
 

@@ -192,6 +192,7 @@ fn an_answer_for_a_connection_that_is_gone_says_nothing_of_who_has_its_place() {
     queue.rig.engine.handle_gone(gone);
     queue.rig.engine.handle_closed(gone);
     queue.turn();
+    assert_eq!(queue.steps.last(), Some(&(queue.rig.now, Sends(second))), "at once: nobody is in its way");
     // Another one of that group has its place, and its turn.
     let next = ConnId { generation: gone.generation + 1, ..gone };
     queue.rig.engine.handle_accepted(next, "8.8.8.7:1".parse().unwrap(), queue.rig.now);
