@@ -223,7 +223,7 @@ impl Engine {
         peer.sent_bytes += payload;
         peer.drain.note_sent(payload);
         peer.cold_reads.note_sent(payload);
-        peer.asks.note_sent(payload);
+        peer.asks.earn(payload);
         self.choker.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(begun) = peer.out.begun.take() {
