@@ -118,20 +118,21 @@ impl Asks {
         self.credit_bytes = self.credit_bytes.saturating_sub(bytes);
     }
 
-    /// It was not answered after all.
-    pub const fn put_back(&mut self, bytes: u64) {
-        self.note_sent(bytes);
-    }
-
-    /// Payload left for the peer.
-    pub const fn note_sent(&mut self, bytes: u64) {
+    /// Payload left for the peer, or it was not answered after all.
+    pub const fn earn(&mut self, bytes: u64) {
         let sum = self.credit_bytes.saturating_add(bytes);
         self.credit_bytes = if sum > ASK_GRANT_BYTES { ASK_GRANT_BYTES } else { sum };
     }
 
     /// `span` has passed.
     pub fn roll(&mut self, span: Span) {
-        self.note_sent((u128::from(span.0) * u128::from(ASK_BYTES_PER_SEC) / 1_000_000_000) as u64);
+        self.earn((u128::from(span.0) * u128::from(ASK_BYTES_PER_SEC) / 1_000_000_000) as u64);
+    }
+
+    /// What it may ask for still.
+    #[cfg(test)]
+    pub const fn credit_bytes(&self) -> u64 {
+        self.credit_bytes
     }
 
     /// Whether one more may come.
@@ -249,9 +250,9 @@ mod tests {
         }
         let mut asks = Asks::default();
         (0..2 * most).for_each(|_| asks.note_message());
-        asks.note_sent(ASK_COST_BYTES - 1);
+        asks.earn(ASK_COST_BYTES - 1);
         assert!(!asks.is_left());
-        asks.note_sent(1);
+        asks.earn(1);
         assert!(asks.is_left());
         asks.note_message();
         asks.roll(SECOND);
@@ -259,7 +260,7 @@ mod tests {
         assert!(asks.is_left());
         asks.note_message();
         assert!(!asks.is_left());
-        asks.note_sent(u64::MAX);
+        asks.earn(u64::MAX);
         assert_eq!(asks.credit_bytes, ASK_GRANT_BYTES, "it is not saved up");
     }
 

@@ -145,7 +145,7 @@ fn group(config: &EngineConfig, address: SocketAddr) -> Option<u64> {
 }
 
 /// Bytes of the hashes that answer a request, at most; it fits a tree, so that they are few.
-fn answer_bytes(request: &HashRequest) -> u32 {
+pub(super) fn answer_bytes(request: &HashRequest) -> u32 {
     request.length.saturating_add(request.proof_layers).saturating_mul(HASH_BYTES as u32)
 }
 

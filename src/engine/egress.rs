@@ -155,13 +155,13 @@ impl Egress {
     }
 
     /// A connection belongs elsewhere from now on. See [`Scheduler::reseat`].
-    pub fn reseat(&mut self, conn: ConnId, membership: Membership) {
-        self.on(conn, |scheduler, number| scheduler.reseat(number, membership));
+    pub fn reseat(&mut self, conn: ConnId, membership: Membership, ledger: &Ledger) {
+        self.on(conn, |scheduler, number| scheduler.reseat(number, membership, ledger));
     }
 
     /// A connection is gone.
-    pub fn leave(&mut self, conn: ConnId) {
-        self.on(conn, Scheduler::leave);
+    pub fn leave(&mut self, conn: ConnId, ledger: &Ledger) {
+        self.on(conn, |scheduler, number| scheduler.leave(number, ledger));
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
         let domain = &mut self.domains[seat.domain as usize];

@@ -6,13 +6,13 @@
 //! the candidate is forgotten: that is looked at when one is missing, once for each message. An address that
 //! was forgotten so often of late is not believed again, or whoever names it had us dial it on and on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use super::candidates::Candidates;
 use crate::base::address::GroupKey;
 use crate::base::limits::{
-    PEX_CANDIDATES_MAX, PEX_CANDIDATES_PER_GROUP_MAX, PEX_LIVES_MAX, PEX_LIVES_SPAN,
+    PEX_CANDIDATES_MAX, PEX_CANDIDATES_PER_GROUP_MAX, PEX_LIVES_ADDRESSES_MAX, PEX_LIVES_MAX, PEX_LIVES_SPAN,
     PEX_PORTS_PER_ADDRESS_MAX,
 };
 use crate::base::network::Grouping;
@@ -25,9 +25,18 @@ pub struct Hearsay {
     named: HashMap<SocketAddr, GroupKey>,
     by_group: HashMap<GroupKey, usize>,
     by_stranger: HashMap<IpAddr, usize>,
-    /// How often addresses were forgotten since `lives_since`; at most `PEX_CANDIDATES_MAX`.
-    lives: HashMap<SocketAddr, u32>,
+    /// How often addresses were forgotten since `lives_since`.
+    lives: Lives,
     lives_since: Instant,
+}
+
+/// How often addresses were forgotten of late. When these are too many, the oldest of the group that had most
+/// named is dropped: whoever would have one forgotten drops its own, and nobody else's.
+#[derive(Debug, Default)]
+struct Lives {
+    by_address: HashMap<SocketAddr, u32>,
+    /// By who named them first, in the order in which they were forgotten first.
+    by_group: HashMap<GroupKey, VecDeque<SocketAddr>>,
 }
 
 impl Hearsay {
@@ -41,7 +50,7 @@ impl Hearsay {
         now: Instant,
     ) -> Vec<SocketAddr> {
         if now.since(self.lives_since) >= PEX_LIVES_SPAN {
-            self.lives.clear();
+            self.lives = Lives::default();
             self.lives_since = now;
         }
         let group = grouping.group_key(from);
@@ -58,7 +67,7 @@ impl Hearsay {
                 looked = true;
                 self.forget(&taken, candidates, grouping);
             }
-            let worn = self.lives.get(&address).is_some_and(|&lives| lives >= PEX_LIVES_MAX);
+            let worn = self.lives.of(address) >= PEX_LIVES_MAX;
             if worn || self.named.contains_key(&address) || !self.has_room(group, stranger) {
                 continue;
             }
@@ -85,17 +94,43 @@ impl Hearsay {
     /// Frees the places of candidates that are not known any more, but for those that are about to be.
     fn forget(&mut self, taken: &[SocketAddr], candidates: &Candidates, grouping: &Grouping) {
         let gone = |address: &SocketAddr, _: &mut _| !candidates.knows(*address) && !taken.contains(address);
-        for (address, _) in self.named.extract_if(gone) {
-            if self.lives.len() < PEX_CANDIDATES_MAX || self.lives.contains_key(&address) {
-                *self.lives.entry(address).or_default() += 1;
-            }
-        }
+        self.named.extract_if(gone).for_each(|(address, group)| self.lives.note(address, group));
         (self.by_group, self.by_stranger) = (HashMap::new(), HashMap::new());
         for (address, group) in &self.named {
             *self.by_group.entry(*group).or_default() += 1;
             if grouping.is_stranger(address.ip()) {
                 *self.by_stranger.entry(address.ip()).or_default() += 1;
             }
+        }
+    }
+}
+
+impl Lives {
+    fn of(&self, address: SocketAddr) -> u32 {
+        self.by_address.get(&address).copied().unwrap_or(0)
+    }
+
+    /// An address was forgotten that a group had named.
+    fn note(&mut self, address: SocketAddr, group: GroupKey) {
+        if let Some(lives) = self.by_address.get_mut(&address) {
+            *lives += 1;
+            return;
+        }
+        self.by_address.insert(address, 1);
+        self.by_group.entry(group).or_default().push_back(address);
+        if self.by_address.len() > PEX_LIVES_ADDRESSES_MAX {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let most = self.by_group.iter_mut().max_by_key(|(group, addresses)| (addresses.len(), **group));
+        let Some((&group, addresses)) = most else { return };
+        if let Some(oldest) = addresses.pop_front() {
+            self.by_address.remove(&oldest);
+        }
+        if addresses.is_empty() {
+            self.by_group.remove(&group);
         }
     }
 }
@@ -211,6 +246,47 @@ mod tests {
             assert_eq!(node.hear("8.8.8.8", 0, 1), 0);
             node.now = Instant(node.now.0 + 1);
         }
+    }
+
+    #[test]
+    fn p31_whoever_has_many_addresses_forgotten_has_others_believed_no_more_often() {
+        let mut node = Node::default();
+        let at_once = PEX_CANDIDATES_PER_GROUP_MAX as u32;
+        for first in (0..=2 * PEX_LIVES_ADDRESSES_MAX as u32).step_by(at_once as usize) {
+            assert_eq!(node.hear("8.8.8.8", first, at_once as usize), at_once as usize);
+            node.candidates.forget_hints();
+        }
+        for life in 1..=PEX_LIVES_MAX + 1 {
+            let believed = node.hear("9.9.9.9", 500_000, 1);
+            assert_eq!(believed, usize::from(life <= PEX_LIVES_MAX), "{life}");
+            node.candidates.forget_hints();
+        }
+    }
+
+    #[test]
+    fn p31_of_too_many_that_were_forgotten_the_oldest_of_the_group_with_most_is_dropped() {
+        let most = PEX_LIVES_ADDRESSES_MAX;
+        let group = |address: &str| Grouping::default().group_key(address.parse().unwrap());
+        let (few, many) = (group("9.9.9.9"), group("8.8.8.8"));
+        let address = |n: usize| SocketAddr::from((victim(n as u32), 6881));
+        for count in [most - 1, most, most + 1] {
+            let mut lives = Lives::default();
+            (0..3).for_each(|_| lives.note(address(0), few));
+            (1..count).for_each(|n| lives.note(address(n), many));
+            // Again, by whomever: it keeps its place.
+            lives.note(address(2), few);
+            let of = [0, 1, 2, count - 1].map(|n| lives.of(address(n)));
+            assert_eq!(of, [3, u32::from(count <= most), 2, 1], "{count} forgotten");
+            assert_eq!(lives.by_address.len(), count.min(most));
+            assert_eq!(lives.by_group.values().map(VecDeque::len).sum::<usize>(), count.min(most));
+        }
+        // One each: somebody gives way, and a group without any is kept no longer.
+        let mut lives = Lives::default();
+        for n in 0..=most {
+            let named_by = IpAddr::from([20, (n >> 8) as u8, n as u8, 1]);
+            lives.note(address(n), Grouping::default().group_key(named_by));
+        }
+        assert_eq!((lives.by_address.len(), lives.by_group.len()), (most, most));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! here. What may be answered waits first until the upload limits let it pass (`answers.rs`).
 
 use super::action::Leaves;
+use super::answers::answer_bytes;
 use super::session::{PeerMisbehaved, idle};
 use super::torrent::Torrent;
 use super::*;
@@ -122,6 +123,9 @@ impl Engine {
                 Message::Hashes { request, hashes: &hashes }.encode(&mut peer.out.frames);
             }
             _ => {
+                if gives {
+                    self.egress.put_answer_back(conn, answer_bytes(&request));
+                }
                 self.rations.put_hashes_back(&self.config, peer.address, &request);
                 reject_hashes(peer, request)?;
             }
@@ -179,7 +183,7 @@ impl Engine {
     /// The leaves of a verified piece, in order, its chunks are pinned no longer.
     pub(super) fn leaves_came(&mut self, id: TorrentId, piece: u32, leaves: &[Hash]) {
         let Some(torrent) = self.torrents[id.0 as usize].as_ref() else { return };
-        let shared = Arc::clone(&torrent.shared);
+        let (shared, cost) = (Arc::clone(&torrent.shared), hashing_cost(torrent, piece));
         shared.meta.wanted_chunks(piece).for_each(|chunk| shared.chunks.unpin(chunk));
         let asks: Vec<LeafAsk> =
             self.leaf_asks.extract_if(.., |ask| ask.is_for(id, piece) && ask.hashing).collect();
@@ -193,6 +197,7 @@ impl Engine {
                 // The piece was lost meanwhile.
                 None => {
                     Message::HashReject(request).encode(&mut peer.out.frames);
+                    peer.asks.earn(cost);
                     self.put_hashes_back(conn, &request);
                 }
             }
@@ -220,7 +225,7 @@ impl Engine {
             let torrent = self.torrents[torrent.0 as usize].as_ref();
             if let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.is_open()) {
                 Message::HashReject(request).encode(&mut peer.out.frames);
-                peer.asks.put_back(torrent.map_or(0, |torrent| hashing_cost(torrent, piece)));
+                peer.asks.earn(torrent.map_or(0, |torrent| hashing_cost(torrent, piece)));
                 self.put_hashes_back(conn, &request);
                 self.make_ready(conn);
             }

@@ -177,7 +177,7 @@ impl Engine {
         peer.proof = Proof::Over;
         peer.account_key = key;
         peer.accounts = Some([own, group]);
-        self.egress.reseat(conn, Membership { own, balance: own, group });
+        self.egress.reseat(conn, Membership { own, balance: own, group }, &self.ledger);
         self.ledger.close(address);
         self.counters.identities.add(1);
         self.make_ready(conn);

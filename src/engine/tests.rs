@@ -4,6 +4,7 @@ mod allowed;
 mod answers;
 mod appetite;
 mod asleep;
+mod backlog;
 mod choking;
 mod exchange;
 mod flood;

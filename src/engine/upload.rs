@@ -156,7 +156,7 @@ impl Engine {
                 self.egress.refund(peer.conn, peer.out.left_payload_bytes, &self.ledger);
             }
         }
-        self.egress.leave(peer.conn);
+        self.egress.leave(peer.conn, &self.ledger);
         peer.accounts.take().into_iter().flatten().for_each(|account| self.ledger.close(account));
     }
 
@@ -223,7 +223,7 @@ impl Engine {
         peer.sent_bytes += payload;
         peer.drain.note_sent(payload);
         peer.cold_reads.note_sent(payload);
-        peer.asks.note_sent(payload);
+        peer.asks.earn(payload);
         self.choker.note_sent(payload);
         let whole = peer.out.left_bytes == 0;
         if whole && let Some(begun) = peer.out.begun.take() {

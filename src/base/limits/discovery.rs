@@ -100,3 +100,5 @@ pub const PUNCH_HASTES_INTERVAL: Span = Span::from_secs(900);
 pub const PEX_LIVES_MAX: u32 = 3;
 /// See above.
 pub const PEX_LIVES_SPAN: Span = Span::from_secs(3600);
+/// Addresses of which that is remembered. Of one more the oldest of the group that had most named is dropped.
+pub const PEX_LIVES_ADDRESSES_MAX: usize = super::PEX_CANDIDATES_MAX;

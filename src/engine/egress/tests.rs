@@ -95,7 +95,7 @@ fn a_torrent_that_all_have_left_makes_room_for_another() {
         }
         assert!(desk.egress.claim(conn(0), 1, START) && desk.next(START).is_some());
         for torrent in 0..3 {
-            desk.egress.leave(conn(torrent));
+            desk.egress.leave(conn(torrent), &desk.ledger);
             assert!(!desk.egress.holds(conn(torrent)));
         }
         assert_eq!((desk.egress.waiting_parties(), desk.next(START)), (0, None));

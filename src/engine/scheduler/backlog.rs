@@ -15,11 +15,11 @@ use crate::shared::ledger::Ledger;
 /// What stands in this machine's queue of one connection keeps others of its party waiting if our link
 /// takes longer for it. TCP leaves some there of whoever fills the link, a millisecond's worth and more; a
 /// link that is not full has sent it in a fraction of that.
-pub(super) const BACKLOG_SPAN: Span = Span(400_000);
+pub const BACKLOG_SPAN: Span = Span(400_000);
 
 /// The kernel is asked again when that should be gone, after so long at the soonest and at the latest: all
 /// parties that wait are asked about together, and each question is a system call.
-pub(super) const ASK_AGAIN: [Span; 2] = [Span::from_ms(1), Span::from_ms(4)];
+pub const ASK_AGAIN: [Span; 2] = [Span::from_ms(1), Span::from_ms(4)];
 
 impl Scheduler {
     /// Whether the others of a party wait until what one of them got has left our queue. Who has earned its
@@ -51,17 +51,15 @@ impl Scheduler {
             self.ask_at = Some(self.ask_at.map_or(at, |before| before.min(at)));
             return;
         }
-        for party in seat.parties() {
-            if self.parties.at_mut(party).end_turn(conn.index) {
-                self.try_anew(party, ledger);
-            }
-        }
+        self.end_turns(seat, ledger);
     }
 
-    /// A connection goes: nobody waits for what it got.
-    pub(super) fn end_turns(&mut self, seat: Seat) {
+    /// Nothing of what a connection got stands in our queue any more, or it goes: nobody waits for that.
+    pub(super) fn end_turns(&mut self, seat: Seat, ledger: &Ledger) {
         for party in seat.parties() {
-            self.parties.at_mut(party).end_turn(seat.conn.index);
+            if self.parties.at_mut(party).end_turn(seat.conn.index) {
+                self.try_anew(party, ledger);
+            }
         }
     }
 

@@ -31,11 +31,11 @@
 //! the slower one. Numbers of an account change on all cores at once, so the same party on two cores is paid
 //! once.
 
-mod backlog;
+pub(super) mod backlog;
 #[cfg(test)]
 mod check;
 pub mod class;
-mod flight;
+pub(super) mod flight;
 pub(super) mod lists;
 mod party;
 mod queue;
@@ -230,21 +230,21 @@ impl Scheduler {
     }
 
     /// A connection is gone.
-    pub fn leave(&mut self, conn: ConnId) {
+    pub fn leave(&mut self, conn: ConnId, ledger: &Ledger) {
         self.forget(conn);
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
-        self.end_turns(seat);
+        self.end_turns(seat, ledger);
         self.parties.leave(seat.identity);
         self.parties.leave(seat.group);
     }
 
     /// A connection belongs elsewhere from now on; it waits no longer. Charges go with it only from here on.
-    pub fn reseat(&mut self, conn: ConnId, membership: Membership) {
+    pub fn reseat(&mut self, conn: ConnId, membership: Membership, ledger: &Ledger) {
         self.forget(conn);
         let Some(seat) = self.seat(conn) else { return };
         self.seats[conn.index as usize] = None;
-        self.end_turns(seat);
+        self.end_turns(seat, ledger);
         // First the new parties: a group that it is alone in keeps its place in the ring.
         self.enter(conn, membership);
         self.parties.leave(seat.identity);

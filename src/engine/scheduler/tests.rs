@@ -237,7 +237,7 @@ fn who_leaves_or_is_forgotten_waits_no_more_and_a_refund_restores_the_account() 
     let mut rig = Rig::new();
     let (first, second, third) = (rig.enter(1), rig.enter(1), rig.enter(2));
     [first, second, third].into_iter().for_each(|conn| rig.wait(conn));
-    rig.scheduler.leave(first);
+    rig.scheduler.leave(first, &rig.ledger);
     rig.scheduler.forget(second);
     assert!(!rig.scheduler.holds(first) && !rig.scheduler.holds(second) && rig.scheduler.holds(third));
     let turn = rig.scheduler.pick(&rig.ledger).unwrap();
@@ -247,8 +247,8 @@ fn who_leaves_or_is_forgotten_waits_no_more_and_a_refund_restores_the_account() 
     let account = rig.ledger.open(2);
     assert_eq!((conn, rig.ledger.standing(account).sent_bytes), (third, 3 * BLOCK));
     assert!(rig.scheduler.is_idle());
-    rig.scheduler.leave(second);
-    rig.scheduler.leave(third);
+    rig.scheduler.leave(second, &rig.ledger);
+    rig.scheduler.leave(third, &rig.ledger);
     assert_eq!(rig.scheduler.parties.accounts(), 0);
 }
 
@@ -259,7 +259,7 @@ fn who_is_reseated_waits_anew_for_the_new_account_and_its_group_stands_where_it_
     rig.wait(moved);
     rig.serve(64 * BLOCK).unwrap();
     let (old, own, group) = (rig.ledger.open(1), rig.ledger.open(3), rig.ledger.open(10));
-    rig.scheduler.reseat(moved, Membership { own, balance: own, group });
+    rig.scheduler.reseat(moved, Membership { own, balance: own, group }, &rig.ledger);
     assert!(rig.scheduler.is_idle());
     [moved, other].into_iter().for_each(|conn| rig.wait(conn));
     for block in 0..32 {
@@ -269,7 +269,7 @@ fn who_is_reseated_waits_anew_for_the_new_account_and_its_group_stands_where_it_
     assert_eq!(rig.serve(BLOCK), Some((moved, Rest)));
     let sent = |account| rig.ledger.standing(account).sent_bytes / BLOCK;
     assert_eq!((sent(old), sent(own), sent(group)), (64, 1, 65));
-    [moved, other].into_iter().for_each(|conn| rig.scheduler.leave(conn));
+    [moved, other].into_iter().for_each(|conn| rig.scheduler.leave(conn, &rig.ledger));
     assert_eq!(rig.scheduler.parties.accounts(), 0);
 }
 
@@ -409,7 +409,7 @@ fn a_group_that_comes_back_begins_where_the_others_are() {
     rig.wait(gone);
     rig.shares(64);
     rig.scheduler.forget(gone);
-    rig.scheduler.leave(gone);
+    rig.scheduler.leave(gone, &rig.ledger);
     rig.wait(other);
     rig.serve(BLOCK).unwrap();
     let back = rig.enter(1);

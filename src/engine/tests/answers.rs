@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::limits::{
-    HASH_ASKS_WAITING_MAX, HASH_PATIENCE, HASHES_OF_GROUP_BYTES_MAX, METADATA_COPIES_MAX,
+    ASK_COST_BYTES, HASH_ASKS_WAITING_MAX, HASH_PATIENCE, HASHES_OF_GROUP_BYTES_MAX, METADATA_COPIES_MAX,
     METADATA_COPIES_OF_GROUP_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
@@ -258,4 +258,45 @@ fn p30_p32_what_waits_for_a_limit_when_its_peer_leaves_costs_the_group_nothing()
         rig.engine.handle_gone(conn);
         rig.perform();
     }
+}
+
+#[test]
+fn p32_leaves_that_turn_out_to_be_others_cost_nobody_anything() {
+    let (budget, upload) = trickle();
+    let (mut rig, request) = v2::limited_seed(upload);
+    let leaves = HashRequest { base_layer: 0, length: 2, proof_layers: 5, ..request };
+    let conn = stranger(&mut rig, "8.8.8.8:1");
+    leave_hashes(&mut rig, conn, 2 + 5, leaves);
+    let credit_bytes = |rig: &Rig| rig.engine.peer(conn).unwrap().asks.credit_bytes();
+    let before = credit_bytes(&rig);
+    rig.say(conn, Message::HashRequest(leaves)).unwrap();
+    rig.perform();
+    assert!(!budget.is_open_for_answers(rig.now), "it is charged");
+    let hash = rig.done.iter().find(|action| matches!(action, Action::Leaves { .. }));
+    let Some(&Action::Leaves { torrent, piece, of }) = hash else { panic!("{:?}", rig.done) };
+    rig.engine.handle_leaves(torrent, piece, of, &[[9; 32]; 64]);
+    assert_eq!(rejects(&mut rig, conn), 1);
+    assert!(budget.is_open_for_answers(rig.now), "nor the limit");
+    assert_eq!(before - credit_bytes(&rig), ASK_COST_BYTES, "nor the peer, but for its message");
+    let other = stranger(&mut rig, "8.8.8.9:1");
+    rig.say(other, Message::HashRequest(leaves)).unwrap();
+    assert_eq!(rejects(&mut rig, other), 0, "nor the group");
+}
+
+#[test]
+fn p32_a_limit_is_charged_for_what_is_answered_and_for_nothing_else() {
+    let all = |most: u32| move |at: u32| (0..most).map(move |next| (at, next));
+    let asks =
+        (0..8).flat_map(all(3)).flat_map(|(base, index)| (0..4).map(move |log| (base, 2 * index, 1 << log)));
+    let (mut told, mut rejected) = (0, 0);
+    for (base_layer, index, length) in asks {
+        let (budget, upload) = trickle();
+        let (mut rig, request) = v2::limited_seed(upload);
+        let conn = stranger(&mut rig, "8.8.8.8:1");
+        rig.say(conn, Message::HashRequest(HashRequest { base_layer, index, length, ..request })).unwrap();
+        let rejects = rejects(&mut rig, conn);
+        assert_eq!(budget.is_open_for_answers(rig.now), rejects == 1, "{base_layer} {index} {length}");
+        (told, rejected) = (told + 1 - rejects, rejected + rejects);
+    }
+    assert!(told > 10 && rejected > 10, "{told} and {rejected}");
 }

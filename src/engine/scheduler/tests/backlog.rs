@@ -104,6 +104,16 @@ fn s1_500_connections_of_a_group_have_no_more_in_the_queue_than_one() {
 }
 
 #[test]
+fn s1_beside_many_others_a_group_waits_for_a_longer_queue() {
+    let mut rig = Rig::new();
+    let mut conns: Vec<ConnId> = (0..20).map(|party| rig.enter(1 + party)).collect();
+    conns.extend((0..500).map(|party| rig.enter_group(1_000 + party, 100)));
+    let got = on_a_queue(&mut rig, &conns, Kernel::Says);
+    let of_one = got[20..].iter().sum::<u64>() as f64 * 20.0 / got[..20].iter().sum::<u64>() as f64;
+    assert!((0.8..=1.05).contains(&of_one), "{of_one}");
+}
+
+#[test]
 fn a_party_alone_is_asked_for_nothing_and_waits_for_nothing() {
     let mut rig = Rig::new();
     let conns: Vec<ConnId> = (0..8).map(|_| rig.enter(1)).collect();
@@ -157,7 +167,7 @@ fn the_kernel_is_asked_again_after_a_moment_and_not_before() {
     let little = SEND_WINDOW_BYTES_AT_FIRST * (BACKLOG_SPAN.0 + 1) / EPOCH.0 + 1;
     rig.scheduler.note_backlog(first, little, Instant(0), &rig.ledger);
     assert_eq!(rig.scheduler.due(), Instant(0) + soonest);
-    let (mut rig, [first, second]) = a_turn_is_over();
+    let (mut rig, [first, _]) = a_turn_is_over();
     assert_eq!(rig.scheduler.due(), Instant(0) + EPOCH, "nobody waits for the queue");
     assert_eq!(rig.scheduler.pick(&rig.ledger), None);
     assert_eq!(rig.scheduler.next_ask(), Some(first));
@@ -168,10 +178,23 @@ fn the_kernel_is_asked_again_after_a_moment_and_not_before() {
         assert_eq!(rig.scheduler.pick(&rig.ledger), None);
         assert_eq!(rig.scheduler.next_ask(), asks, "after {ns} ns");
     }
-    // A connection that is gone stands in nobody's way.
-    rig.scheduler.leave(first);
-    rig.scheduler.roll(Instant(0) + EPOCH, &rig.ledger);
-    assert_eq!(rig.scheduler.pick(&rig.ledger).map(|turn| turn.conn), Some(second));
+}
+
+#[test]
+fn who_leaves_or_belongs_elsewhere_holds_nobody_up() {
+    for moves in [false, true] {
+        let (mut rig, [first, second]) = a_turn_is_over();
+        assert_eq!(rig.scheduler.pick(&rig.ledger), None);
+        assert_eq!(rig.scheduler.next_ask(), Some(first));
+        if moves {
+            let [own, group] = [7, 1].map(|account| rig.ledger.open(account));
+            rig.scheduler.reseat(first, Membership { own, balance: own, group }, &rig.ledger);
+        } else {
+            rig.scheduler.leave(first, &rig.ledger);
+        }
+        rig.scheduler.check();
+        assert_eq!(rig.scheduler.pick(&rig.ledger).map(|turn| turn.conn), Some(second), "{moves}");
+    }
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl World {
     fn come_or_go(&mut self, index: u32) {
         let place = index as usize;
         if let Some((conn, membership)) = self.seats[place].take() {
-            self.scheduler.leave(conn);
+            self.scheduler.leave(conn, &self.ledger);
             self.waiting.remove(&index);
             self.close(membership);
             return;
@@ -79,7 +79,7 @@ impl World {
     fn reseat(&mut self, index: u32) {
         let Some((conn, before)) = self.seats[index as usize] else { return };
         let membership = self.membership();
-        self.scheduler.reseat(conn, membership);
+        self.scheduler.reseat(conn, membership, &self.ledger);
         self.seats[index as usize] = Some((conn, membership));
         self.waiting.remove(&index);
         self.close(before);
