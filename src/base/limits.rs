@@ -106,6 +106,11 @@ pub const APPETITE_SECS: u64 = 5;
 /// Blocks have to come in so many seconds before what came is a measure: until then nothing bounds them. The
 /// first second may be a short one.
 pub const APPETITE_FREE_SECS: u32 = 2;
+/// What is outstanding is the end of a torrent if it is so many chunks, or so many and an `ENDGAME_PART`th of
+/// all. In a small torrent with many peers everything is asked for from the start.
+pub const ENDGAME_CHUNKS: usize = 4;
+/// See `ENDGAME_CHUNKS`.
+pub const ENDGAME_PART: usize = 32;
 /// Peers that could be asked for more and are looked at when a block has made room: all are by the tick.
 pub const HUNGRY_LOOKS_MAX: usize = 32;
 /// Invalid requests after which a peer is dropped.

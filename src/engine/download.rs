@@ -2,7 +2,9 @@
 
 use crate::base::geometry::BlockRef;
 use crate::base::ids::SlotId;
-use crate::base::limits::{REQUEST_FRAMES_WAITING_MAX, SNUBBED_TIME, UNSOLICITED_BYTES_MAX};
+use crate::base::limits::{
+    ENDGAME_CHUNKS, ENDGAME_PART, REQUEST_FRAMES_WAITING_MAX, SNUBBED_TIME, UNSOLICITED_BYTES_MAX,
+};
 use crate::base::time::Span;
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::Message;
@@ -360,9 +362,10 @@ impl Engine {
             }
         }
         // Endgame: a peer with nothing to do races for a block that another is slow with. Not while only the
-        // disk keeps it from new chunks, nor while there are pieces that nobody has begun: others will have
-        // them, and a block that comes twice takes somebody's turn.
-        let is_end = torrent.missing.is_empty() && torrent.begun.is_empty();
+        // disk keeps it from new chunks, nor while there are pieces that nobody has begun, or many that have
+        // only just been: others will have them, and a block that comes twice takes somebody's turn.
+        let few = ENDGAME_CHUNKS + geometry.chunk_count() as usize / ENDGAME_PART;
+        let is_end = torrent.missing.is_empty() && torrent.begun.is_empty() && torrent.claims.len() <= few;
         if !peer.asked.is_empty() || !is_end || self.is_disk_behind() {
             return None;
         }

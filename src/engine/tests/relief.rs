@@ -1,7 +1,8 @@
 //! Peers that fall silent while others have nothing to do (P37), and peers that are only slow.
 
 use super::*;
-use crate::base::limits::{CHUNKS_WRITING_MAX, COMEBACKS_MAX, SNUBBED_TIME};
+use crate::base::limits::{CHUNKS_WRITING_MAX, COMEBACKS_MAX, ENDGAME_CHUNKS, SNUBBED_TIME};
+use crate::base::units::BLOCK_BYTES;
 use crate::engine::relief::RELIEF_LOOKS;
 
 /// A source that gave one block quickly, and what else it was asked for.
@@ -97,6 +98,21 @@ fn nobody_races_while_it_is_the_disk_that_keeps_it_from_more() {
         let idle = rig.seed();
         rig.engine.chunks_writing = writing;
         assert_eq!(rig.asked(idle).len(), races, "{writing} chunks");
+    }
+}
+
+#[test]
+fn nobody_races_while_more_is_outstanding_than_the_end_of_a_torrent() {
+    let few = ENDGAME_CHUNKS as u32;
+    for (pieces, races) in [(few - 1, 1), (few, 1), (few + 1, 0)] {
+        let meta = TorrentMeta::plain(HASH, u64::from(pieces * 2 * BLOCK_BYTES), 2 * BLOCK_BYTES);
+        let shared = SharedTorrent::new(meta, &Bitfield::new(pieces), 1);
+        let mut rig = Rig::of(shared, false, Default::default());
+        let busy = rig.seed();
+        assert_eq!(rig.asked(busy).len() as u32, 2 * pieces, "all of it");
+        let idle = rig.seed();
+        assert_eq!(rig.asked(idle).len(), races, "{pieces} pieces");
+        rig.engine.check_invariants();
     }
 }
 
