@@ -12,6 +12,7 @@ use super::config::{Identity, LanLimit, NodeConfig, RateLimits};
 use super::control::{CacheMemory, Control, Shared};
 use super::discovery::BoundDht;
 use super::error::NodeError;
+use super::magnet;
 use super::metrics::{Endpoint, Sources};
 use super::mse::{self, Mse};
 use super::remembering;
@@ -80,9 +81,11 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     let parts = (Arc::clone(&arena), Arc::clone(&cache));
     let memory = CacheMemory::new(parts, shared_regions.clone(), least(&config), cpus.len());
     let encrypted = (config.encryption != Encryption::Off).then(Mse::new);
+    let (seeker, callers) = magnet::callers();
     let crew = Crew {
         encryption: config.encryption,
         decrypter: encrypted.as_ref().map(|(mse, _)| mse.decrypter()),
+        seeker,
         arena,
         regions: shared_regions,
         zero_copy: config.zero_copy,
@@ -100,7 +103,7 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     let mse = start_mse(encrypted, &config, &mailbox, &workers)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
-    let control = control.with_encryption(mse);
+    let control = control.with_encryption(mse).with_callers(callers);
     let control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
     let mut control = control.with_tracker(tracker).with_dht(dht);
     let outcome = runtime.block_on(control.run());
