@@ -1,6 +1,6 @@
 //! From a configuration to a running node and back.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -50,9 +50,7 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     state.check_outside(&config.dir)?;
     recall_links(&state, &mut config)?;
     let cpus = cpus(&config);
-    let listeners = config.listen.map(|address| sockets::listen(address, cpus.len()));
-    let listeners = listeners.transpose()?.unwrap_or_default();
-    let listen = listeners.first().and_then(|listener| listener.local_addr().ok());
+    let (listeners, listen) = bind_listeners(&config, cpus.len())?;
     let cache_size = cache_size(&config);
     let arena = Arc::new(Arena::new(cache_size.bytes)?);
     let cache = Arc::new(Cache::with_regions(arena.slot_count(), arena.slots_per_region()));
@@ -112,6 +110,17 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
         workers.join();
     }
     outcome
+}
+
+/// One listener for each core, if peers are accepted, and where.
+fn bind_listeners(
+    config: &NodeConfig,
+    cores: usize,
+) -> Result<(Vec<TcpListener>, Option<SocketAddr>), NodeError> {
+    let listeners = config.listen.map(|address| sockets::listen(address, cores));
+    let listeners = listeners.transpose()?.unwrap_or_default();
+    let listen = listeners.first().and_then(|listener| listener.local_addr().ok());
+    Ok((listeners, listen))
 }
 
 /// The smallest cache that will do.

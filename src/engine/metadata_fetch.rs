@@ -5,9 +5,9 @@
 //! own, of the size that it announced, and whoever gave a wrong one is known: nobody is blamed for others,
 //! and no lie about a size can spoil what somebody else gives. `METADATA_GIVERS_MAX` give at a time. One that
 //! takes longer than its turn gives way to others that wait and begins anew later, with a turn twice as long;
-//! after `METADATA_TURNS_MAX` turns, while all places are taken, or all that are for who comes to us and it did,
-//! it is parted from: as many that drip or lie only cost their turns. The first whole copy with the right hash
-//! is the one.
+//! after `METADATA_TURNS_MAX` turns, while all places are taken that are for its like, whom we dial or who
+//! comes to us, it is parted from: as many that drip or lie only cost their turns. The first whole copy with
+//! the right hash is the one.
 
 use std::collections::{BTreeMap, VecDeque};
 
