@@ -1,9 +1,13 @@
 //! Magnet links with the real program: found by what the link names, by a tracker alone, by what was kept,
-//! and among peers that lie.
+//! by peers that connect to us, and among peers that lie.
 
 #![allow(clippy::disallowed_methods, reason = "a liar on the wire has a thread")]
 
+#[path = "magnet/called.rs"]
+mod called;
 mod support;
+#[path = "hostile/wire.rs"]
+mod wire;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -11,6 +11,7 @@ mod cache;
 mod discovery;
 mod layers;
 mod leaves;
+mod metadata;
 mod mse;
 mod web_seed;
 
@@ -20,6 +21,7 @@ pub use cache::*;
 pub use discovery::*;
 pub use layers::*;
 pub use leaves::*;
+pub use metadata::*;
 pub use mse::*;
 pub use web_seed::*;
 
@@ -57,7 +59,7 @@ pub const URL_BYTES_MAX: usize = 2048;
 /// Longest magnet link.
 pub const MAGNET_BYTES_MAX: usize = 8 << 10;
 
-// ---- Metadata of magnet links (BEP 9; threat P30) ----
+// ---- Metadata that is given to others (BEP 9; threat P30); of what is looked for see metadata.rs ----
 
 /// Requests for pieces of the metadata that wait to be answered, of one peer; more are rejected.
 pub const METADATA_REQUESTS_QUEUED_MAX: usize = 512;
@@ -67,24 +69,6 @@ pub const METADATA_COPIES_MAX: u64 = 2;
 pub const METADATA_COPIES_SPAN: Span = Span::from_secs(600);
 /// Rejects of such requests that wait for the next send; who asks on without reading them is in error.
 pub const METADATA_REJECTS_WAITING_MAX: u32 = 64;
-/// Peers that are connected at a time to find the metadata of one link.
-pub const METADATA_PEERS_MAX: usize = 8;
-/// The same over all links.
-pub const METADATA_CONNECTIONS_MAX: usize = 128;
-/// Peers that give the metadata of one link at a time, each a copy of its own, in memory until it is whole.
-pub const METADATA_GIVERS_MAX: usize = 2;
-/// Requests outstanding at a giver.
-pub const METADATA_REQUESTS_OUT: usize = 8;
-/// Silence after which a giver is parted from.
-pub const METADATA_SILENCE: Span = Span::from_secs(10);
-/// First turn of a giver while others wait for its place; each later one is twice as long.
-pub const METADATA_TURN: Span = Span::from_secs(10);
-/// Turns after which a giver that comes to no end is parted from, if `METADATA_PEERS_MAX` peers have
-/// metadata.
-pub const METADATA_TURNS_MAX: u32 = 4;
-/// Bytes of other messages that are taken from a peer while the metadata is looked for: a bit field, and a
-/// have for each of `PIECES_MAX` pieces.
-pub const METADATA_OTHER_BYTES_MAX: u64 = 32 << 20;
 
 // ---- Peer wire (threats P1 to P45) ----
 

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, Semaphore};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -29,7 +29,7 @@ use super::config::{NodeConfig, Role};
 use super::discovery::News as Discovered;
 use super::error::NodeError;
 use super::keeping::{News, Order, keep};
-use super::magnet::Said;
+use super::magnet::{Called, Said, callers};
 use super::metrics::{Asked, Endpoint};
 use super::mse::Mse;
 use super::start::{Gates, StartConfig, Started, start};
@@ -135,7 +135,9 @@ pub struct Control<'a> {
     web_seeds: Bridge,
     finding: Finding,
     /// Connections for the metadata of links.
-    seek_places: Rc<Semaphore>,
+    seek_places: Rc<magnet::Places>,
+    /// Those of them that peers opened.
+    callers: Receiver<Called>,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     memory: CacheMemory,
@@ -194,7 +196,8 @@ impl<'a> Control<'a> {
             trackers: Rc::new(TrackerClient::new(TrackerSettings::default())),
             web_seeds,
             finding: Finding::default(),
-            seek_places: magnet::places(),
+            seek_places: Rc::new(magnet::Places::new()),
+            callers: callers().1,
             events,
             tell,
             memory,
@@ -246,6 +249,7 @@ impl<'a> Control<'a> {
             tokio::select! {
                 () = self.bell.notified() => {}
                 Some(event) = self.events.recv() => self.handle_events(event),
+                Some(called) = self.callers.recv() => self.called(called),
                 () = stop_asked(&mut interrupt, &mut terminate) => {
                     if self.asked_twice() {
                         return Err(NodeError::Killed);

@@ -118,6 +118,7 @@ mod tests {
     use crate::base::units::BLOCK_BYTES;
     use crate::engine::action::Farewell;
     use crate::engine::candidates::Source;
+    use crate::engine::peer::Origin;
     use crate::hash::merkle::{Shape, Tree, leaf};
     use crate::proto::metainfo::WantedLayer;
     use crate::proto::wire::hashes::HashRequest;
@@ -144,7 +145,8 @@ mod tests {
     fn asks(late: &mut LateLayers, candidates: &Candidates, now: Instant) -> Vec<SocketAddr> {
         let asked = std::iter::from_fn(|| {
             let address = late.poll_peer(candidates, now)?;
-            let line = Line { address, name: late.name(), requests: unbounded_channel().0, ready: false };
+            let (name, requests) = (late.name(), unbounded_channel().0);
+            let line = Line { address, origin: Origin::Outgoing, name, requests, ready: false };
             let number = late.begin(line).unwrap();
             late.note(number, Said::Gone(Farewell::Gone), now);
             Some(address)
@@ -186,12 +188,8 @@ mod tests {
         let silent = |late: &mut LateLayers, now| {
             let asked = std::iter::from_fn(|| {
                 let address = late.poll_peer(&candidates, now)?;
-                late.begin(Line {
-                    address,
-                    name: late.name(),
-                    requests: unbounded_channel().0,
-                    ready: false,
-                });
+                let (name, requests) = (late.name(), unbounded_channel().0);
+                late.begin(Line { address, origin: Origin::Outgoing, name, requests, ready: false });
                 Some(address)
             });
             asked.collect::<Vec<_>>()
@@ -211,7 +209,9 @@ mod tests {
         let (mut late, candidates) = (late(&layer), candidates(1));
         let address = late.poll_peer(&candidates, NOW).unwrap();
         let (requests, mut inbox) = unbounded_channel();
-        let number = late.begin(Line { address, name: late.name(), requests, ready: false }).unwrap();
+        let name = late.name();
+        let line = Line { address, origin: Origin::Outgoing, name, requests, ready: false };
+        let number = late.begin(line).unwrap();
         late.note(number, Said::Ready(None), NOW);
         assert_eq!(late.poll_found(NOW), None);
         let Ok(super::super::magnet::Ask::Hashes(request)) = inbox.try_recv() else {

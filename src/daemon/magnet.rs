@@ -1,20 +1,23 @@
 //! One connection that is made to find the metadata of a magnet link (BEP 9), and its piece layers (BEP 52),
-//! on the control thread: there is no torrent yet that a worker could speak about. It asks for what it is
-//! told to ask for and tells what comes; `engine::metadata_fetch` and `engine::layers_fetch` decide.
+//! on the control thread: there is no torrent yet that a worker could speak about. Either side may have
+//! opened it. It asks for what it is told to ask for and tells what comes; `engine::metadata_fetch` and
+//! `engine::layers_fetch` decide.
 
 mod line;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, channel};
 
-use crate::base::ids::{InfoHash, PeerId};
-use crate::base::limits::{HANDSHAKE_TIMEOUT, METADATA_OTHER_BYTES_MAX};
+use crate::base::ids::{InfoHash, PeerId, TorrentId};
+use crate::base::limits::{HANDSHAKE_TIMEOUT, METADATA_CALLERS_QUEUED_MAX, METADATA_OTHER_BYTES_MAX};
 use crate::daemon::clock;
 use crate::engine::action::Farewell;
 use crate::engine::encryption::Manner;
 use crate::hash::merkle::Hash;
+use crate::io::uring::{Uring, UringSocket};
 use crate::proto::mse::Methods;
 use crate::proto::wire::WireError;
 use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, ExtensionIds};
@@ -22,6 +25,8 @@ use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
 use crate::proto::wire::hashes::HashRequest;
 use crate::proto::wire::message::Message;
 use crate::proto::wire::metadata::{MetadataMessage, UT_METADATA, next_message};
+use crate::worker::Seeker;
+use crate::worker::mesh::Caller;
 
 use line::Line;
 
@@ -58,24 +63,52 @@ pub enum Ask {
     Hashes(HashRequest),
 }
 
-/// Whom to ask for what.
+/// How a connection begins.
+#[derive(Debug)]
+pub enum Opening {
+    /// We dial, like this, and an encrypted handshake may come to that.
+    Dial(SocketAddr, (Manner, Methods)),
+    /// A peer came. What was heard of it begins with its handshake.
+    Called(Caller<UringSocket>),
+}
+
+/// What is said first.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// The peer.
-    pub address: SocketAddr,
-    /// How the connection begins, and what an encrypted handshake may come to.
-    pub manner: (Manner, Methods),
-    /// The torrent.
+    /// The torrent, in our handshake.
     pub info_hash: InfoHash,
+    /// In theirs.
+    pub their_hash: InfoHash,
     /// Our name.
     pub peer_id: PeerId,
     /// The port on which we take connections.
     pub port: Option<u16>,
 }
 
-/// Speaks with a peer until it or its caller, by dropping the other end of `requests`, has enough.
-pub async fn converse(call: Call, requests: UnboundedReceiver<Ask>, mut say: impl FnMut(Said)) {
-    let why = match Line::open(call.address, call.info_hash, call.manner).await {
+/// A connection that a peer opened, and for which torrent.
+pub type Called = (TorrentId, Caller<UringSocket>);
+
+/// Where cores give connections that peers opened, and where they are taken. Who comes while too many wait
+/// is hung up on.
+pub fn callers() -> (Seeker<Uring>, Receiver<Called>) {
+    let (give, take) = channel(METADATA_CALLERS_QUEUED_MAX);
+    (Arc::new(move |torrent, caller| drop(give.try_send((torrent, caller)))), take)
+}
+
+/// Speaks with a peer until it has enough, or whoever asks has, who then drops the other end of `requests`.
+pub async fn converse(
+    opening: Opening,
+    call: Call,
+    requests: UnboundedReceiver<Ask>,
+    mut say: impl FnMut(Said),
+) {
+    let opened = match opening {
+        Opening::Dial(address, manner) => Line::open(address, call.info_hash, manner).await,
+        Opening::Called(Caller { socket, heard, .. }) => {
+            Line::adopt(socket).map(|line| (line, BytesMut::from(&heard[..])))
+        }
+    };
+    let why = match opened {
         Ok((line, heard)) => {
             let talk = Talk { line, heard, id: None, outstanding: 0, other_bytes: 0, say: &mut say };
             talk.run(call, requests).await
@@ -141,7 +174,7 @@ impl Talk<'_> {
             self.line.read(&mut self.heard).await?;
         };
         self.heard.advance(HANDSHAKE_BYTES);
-        if theirs.info_hash != call.info_hash || theirs.peer_id == call.peer_id || !theirs.has_extension() {
+        if theirs.info_hash != call.their_hash || theirs.peer_id == call.peer_id || !theirs.has_extension() {
             return Err(Farewell::Useless);
         }
         self.line.write(our_extensions(call.port)).await?;
@@ -252,3 +285,6 @@ fn our_extensions(port: Option<u16>) -> Vec<u8> {
 fn broken(_: WireError) -> Farewell {
     Farewell::Misbehaved
 }
+
+#[cfg(test)]
+mod tests;

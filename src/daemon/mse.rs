@@ -34,13 +34,13 @@ use crate::engine::versions::Name;
 use crate::io::uring::{Uring, UringSocket};
 use crate::proto::mse::{Cipher, Entropy, Established, Handshaker, Method, Methods, torrent_tag};
 use crate::worker::Decrypter;
-use crate::worker::mesh::{Encrypted, Mailbox, Opened, ToControl, ToWorker};
+use crate::worker::mesh::{Caller, Mailbox, Opened, ToControl, ToWorker};
 
 /// What is read at once of a connection under RC4.
 const CARRIED_BYTES: usize = 64 << 10;
 
 enum Order {
-    Accept(Encrypted<UringSocket>),
+    Accept(Caller<UringSocket>),
     Dial { dialled: (TorrentId, Name), info_hash: InfoHash, address: SocketAddr, core: usize },
     Know(InfoHash),
 }
@@ -155,8 +155,8 @@ impl Drop for Coming {
     }
 }
 
-async fn accept(desk: Rc<Desk>, encrypted: Encrypted<UringSocket>, place: Coming) {
-    let Encrypted { socket, address, heard } = encrypted;
+async fn accept(desk: Rc<Desk>, encrypted: Caller<UringSocket>, place: Coming) {
+    let Caller { socket, address, heard } = encrypted;
     let stream = std::net::TcpStream::from(OwnedFd::from(socket));
     let Ok(mut stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else {
         return;

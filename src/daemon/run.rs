@@ -1,6 +1,6 @@
 //! From a configuration to a running node and back.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -12,6 +12,7 @@ use super::config::{Identity, LanLimit, NodeConfig, RateLimits};
 use super::control::{CacheMemory, Control, Shared};
 use super::discovery::BoundDht;
 use super::error::NodeError;
+use super::magnet;
 use super::metrics::{Endpoint, Sources};
 use super::mse::{self, Mse};
 use super::remembering;
@@ -49,9 +50,7 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     state.check_outside(&config.dir)?;
     recall_links(&state, &mut config)?;
     let cpus = cpus(&config);
-    let listeners = config.listen.map(|address| sockets::listen(address, cpus.len()));
-    let listeners = listeners.transpose()?.unwrap_or_default();
-    let listen = listeners.first().and_then(|listener| listener.local_addr().ok());
+    let (listeners, listen) = bind_listeners(&config, cpus.len())?;
     let cache_size = cache_size(&config);
     let arena = Arc::new(Arena::new(cache_size.bytes)?);
     let cache = Arc::new(Cache::with_regions(arena.slot_count(), arena.slots_per_region()));
@@ -80,9 +79,11 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     let parts = (Arc::clone(&arena), Arc::clone(&cache));
     let memory = CacheMemory::new(parts, shared_regions.clone(), least(&config), cpus.len());
     let encrypted = (config.encryption != Encryption::Off).then(Mse::new);
+    let (seeker, callers) = magnet::callers();
     let crew = Crew {
         encryption: config.encryption,
         decrypter: encrypted.as_ref().map(|(mse, _)| mse.decrypter()),
+        seeker,
         arena,
         regions: shared_regions,
         zero_copy: config.zero_copy,
@@ -100,7 +101,7 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
     let mse = start_mse(encrypted, &config, &mailbox, &workers)?;
     let control =
         Control::new(config, shared, state, (mailbox, memory, sleepers), &workers.mailboxes, on_status);
-    let control = control.with_encryption(mse);
+    let control = control.with_encryption(mse).with_callers(callers);
     let control = control.with_metrics(metrics).with_accounts(accounts).with_socket(socket, ledger);
     let mut control = control.with_tracker(tracker).with_dht(dht);
     let outcome = runtime.block_on(control.run());
@@ -109,6 +110,17 @@ pub fn run(mut config: NodeConfig, on_status: &mut dyn FnMut(&NodeStatus)) -> Re
         workers.join();
     }
     outcome
+}
+
+/// One listener for each core, if peers are accepted, and where.
+fn bind_listeners(
+    config: &NodeConfig,
+    cores: usize,
+) -> Result<(Vec<TcpListener>, Option<SocketAddr>), NodeError> {
+    let listeners = config.listen.map(|address| sockets::listen(address, cores));
+    let listeners = listeners.transpose()?.unwrap_or_default();
+    let listen = listeners.first().and_then(|listener| listener.local_addr().ok());
+    Ok((listeners, listen))
 }
 
 /// The smallest cache that will do.

@@ -1,22 +1,25 @@
 //! A torrent of which only a magnet link is known, or whose piece layers are missing: who is connected to for
-//! them.
+//! them, and who of those that come is taken.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::magnet::{Ask, Said};
 use crate::base::ids::InfoHash;
-use crate::base::limits::METADATA_PEERS_MAX;
+use crate::base::limits::{METADATA_CALLERS_MAX, METADATA_CALLERS_OF_GROUP_MAX, METADATA_PEERS_MAX};
+use crate::base::network::Grouping;
 use crate::base::time::Instant;
 use crate::engine::action::Farewell;
 use crate::engine::fetch::{Fault, FetchAction, PeerNumber};
 use crate::engine::layers_fetch::{Layers, LayersFetch, Need};
 use crate::engine::metadata_fetch::{Found, MetadataFetch};
+use crate::engine::peer::Origin;
 use crate::proto::magnet::Topics;
 use crate::proto::metainfo::Bare;
+use crate::proto::wire::handshake::Handshake;
 
 /// The metadata of a link that is being looked for.
 ///
@@ -29,7 +32,8 @@ pub struct Seeking {
     fetch: MetadataFetch,
     /// Once that was found without its piece layers.
     lacking: Option<Lacking>,
-    /// Connections, those that are being made included; at most `METADATA_PEERS_MAX`.
+    /// Connections, those that are being made included; at most `METADATA_PEERS_MAX`, of which peers opened
+    /// `METADATA_CALLERS_MAX` at most.
     lines: BTreeMap<PeerNumber, Line>,
     /// What was wrong with the peer that was parted from last.
     fault: Option<Fault>,
@@ -49,9 +53,11 @@ struct Lacking {
 /// A connection, which ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// The other end.
+    /// The other end: who came is most likely not at home there.
     pub(super) address: SocketAddr,
-    /// The name of the torrent that it was dialled by.
+    /// Who opened it.
+    pub(super) origin: Origin,
+    /// The name of the torrent in our handshake.
     pub(super) name: InfoHash,
     /// What to ask it for.
     pub(super) requests: UnboundedSender<Ask>,
@@ -62,10 +68,12 @@ pub(super) struct Line {
 /// What is to be done beside asking.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SeekAction {
-    /// A peer is gone, or was parted from.
+    /// A peer that we dialled is gone, or was parted from.
     Gone(SocketAddr, Farewell),
     /// The same, of one that `part` names in the end: until then it is not dialled again.
     SetAside(SocketAddr),
+    /// A peer that came to us was parted from for what it gave, and is to be kept out.
+    Ban(SocketAddr),
     /// The info dictionary was found.
     Info(Vec<u8>),
     /// The link's hashes are those of two dictionaries.
@@ -105,6 +113,23 @@ impl Seeking {
             .map_or_else(|| self.fetch.poll_timeout(), |lacking| lacking.fetch.poll_timeout())
     }
 
+    /// By which name of the torrent a peer that came to us is answered; `None` if it may not stay. Of a group
+    /// of strangers one may, and all who come leave half of the places to those whom we dial.
+    pub(super) fn admit(&self, from: IpAddr, theirs: &Handshake, grouping: &Grouping) -> Option<InfoHash> {
+        let callers = || self.lines.values().filter(|line| line.origin == Origin::Incoming);
+        let group = grouping.group_key(from);
+        let of_group = callers().filter(|line| grouping.group_key(line.address.ip()) == group).count();
+        let crowded = grouping.is_stranger(from) && of_group >= METADATA_CALLERS_OF_GROUP_MAX;
+        if !self.has_room() || crowded || callers().count() >= METADATA_CALLERS_MAX {
+            return None;
+        }
+        match self.layers_name {
+            None => Some(theirs.info_hash),
+            // Who knows a hybrid by v1 alone has none; whoever offers v2 goes on with it (BEP 52).
+            Some(v2) => (theirs.info_hash == v2 || theirs.has_v2()).then_some(v2),
+        }
+    }
+
     /// Whether one more peer may be dialled.
     pub fn has_room(&self) -> bool {
         let done = match &self.lacking {
@@ -129,21 +154,21 @@ impl Seeking {
         self.numbers
     }
 
-    /// The info dictionary was found without its layers: they are asked for. Returns whom we part from, since
-    /// by its v2 name we have to be connected anew; the others are asked on the connections that there are,
-    /// unless `knows` says that we must not.
+    /// The info dictionary was found without its layers: they are asked for. Returns whom we dialled and part
+    /// from, since by its v2 name we have to be connected anew; the others are asked on the connections that
+    /// there are, unless `may_stay` says that they must not.
     pub(super) fn begin_layers(
         &mut self,
         bare: Arc<Bare>,
-        knows: impl Fn(SocketAddr) -> bool,
+        may_stay: impl Fn(&Line) -> bool,
         now: Instant,
     ) -> Vec<SocketAddr> {
         let need = if bare.has_v1 { Need::May } else { Need::Must };
         let mut fetch = LayersFetch::new(&bare.layers, need, now);
         let mut parted = Vec::new();
         self.lines.retain(|_, line| {
-            let stays = line.name == bare.v2_name && knows(line.address);
-            if !stays {
+            let stays = line.name == bare.v2_name && may_stay(line);
+            if !stays && line.origin != Origin::Incoming {
                 parted.push(line.address);
             }
             stays
@@ -165,7 +190,7 @@ impl Seeking {
                 line.ready = true;
                 match lacking {
                     Some(lacking) => lacking.fetch.handle_ready(number, now),
-                    None => fetch.handle_ready(number, total_bytes, now),
+                    None => fetch.handle_ready((number, line.origin), total_bytes, now),
                 }
             }
             (Said::Data { piece, total_bytes, bytes }, _) => {
@@ -213,10 +238,11 @@ impl Seeking {
                 FetchAction::End(action) => return Some(action),
             };
             self.fault = Some(fault);
-            if let Some(line) = self.lines.get(&number) {
-                tracing::debug!("{} {fault}", line.address);
-            }
-            if let Some(action) = self.end(number, farewell(fault)) {
+            let Some(line) = self.lines.get(&number) else { continue };
+            tracing::debug!("{} {fault}", line.address);
+            let liar = line.origin == Origin::Incoming && fault == Fault::Lied;
+            let banned = liar.then_some(SeekAction::Ban(line.address));
+            if let Some(action) = self.end(number, farewell(fault)).or(banned) {
                 return Some(action);
             }
         }
@@ -237,8 +263,10 @@ impl Seeking {
 
     /// Ends a line, if it has not ended.
     fn end(&mut self, number: PeerNumber, why: Farewell) -> Option<SeekAction> {
-        let address = self.lines.remove(&number)?.address;
+        let Line { address, origin, .. } = self.lines.remove(&number)?;
         match &mut self.lacking {
+            // Nobody dials it there, and what it did is not held against whoever listens there.
+            _ if origin == Origin::Incoming => None,
             // Who knows v1 alone hangs up on the other name, and is dialled once more by its own.
             Some(lacking) if lacking.bare.has_v1 && !is_bad(why) => {
                 lacking.others.push(address);
@@ -248,10 +276,11 @@ impl Seeking {
         }
     }
 
-    /// All is over: whom we part from, with nothing against them.
+    /// All is over: whom of those that we dialled we part from, with nothing against them.
     pub(super) fn part(self) -> Vec<SocketAddr> {
         let others = self.lacking.into_iter().flat_map(|lacking| lacking.others);
-        self.lines.into_values().map(|line| line.address).chain(others).collect()
+        let dialled = self.lines.into_values().filter(|line| line.origin != Origin::Incoming);
+        dialled.map(|line| line.address).chain(others).collect()
     }
 }
 
@@ -276,6 +305,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
+    use crate::base::ids::PeerId;
     use crate::base::units::BLOCK_BYTES;
     use crate::hash::merkle::Shape;
     use crate::proto::metainfo::WantedLayer;
@@ -312,7 +342,8 @@ mod tests {
         ready: bool,
     ) -> (PeerNumber, UnboundedReceiver<Ask>) {
         let (requests, inbox) = unbounded_channel();
-        let number = seeking.begin(Line { address: address(port), name, requests, ready: false });
+        let (address, origin) = (address(port), Origin::Outgoing);
+        let number = seeking.begin(Line { address, origin, name, requests, ready: false });
         if ready {
             seeking.note(number, Said::Ready(None), NOW);
         }
@@ -359,6 +390,84 @@ mod tests {
             assert!(seeking.why().contains("piece layers") && seeking.why().contains("refused"));
             let kept = if hybrid { vec![address(4), address(1), address(3)] } else { vec![address(4)] };
             assert_eq!(seeking.part(), kept);
+        }
+    }
+
+    fn caller(seeking: &mut Seeking, from: SocketAddr) -> (PeerNumber, UnboundedReceiver<Ask>) {
+        let (requests, inbox) = unbounded_channel();
+        let line = Line { address: from, origin: Origin::Incoming, name: V2, requests, ready: false };
+        (seeking.begin(line), inbox)
+    }
+
+    fn admits(seeking: &Seeking, from: SocketAddr) -> bool {
+        let theirs = Handshake::new(V1, PeerId([7; 20]));
+        seeking.admit(from.ip(), &theirs, &Grouping::default()) == Some(V1)
+    }
+
+    #[test]
+    fn p30_so_many_who_came_have_places_and_whom_we_dial_the_others_in_any_order() {
+        for came in [METADATA_CALLERS_MAX - 1, METADATA_CALLERS_MAX, METADATA_CALLERS_MAX + 1] {
+            let mut seeking = seeking(V1);
+            for n in 0..came {
+                let taken = admits(&seeking, address(n as u16));
+                assert_eq!(taken, n < METADATA_CALLERS_MAX, "{n}");
+                taken.then(|| caller(&mut seeking, address(n as u16)));
+            }
+            let callers = came.min(METADATA_CALLERS_MAX);
+            for n in callers..METADATA_PEERS_MAX {
+                assert!(seeking.has_room(), "{n}");
+                connect(&mut seeking, n as u16, false);
+            }
+            assert!(!seeking.has_room() && !admits(&seeking, address(99)), "all places are taken");
+            // Who came goes, and somebody else may come.
+            seeking.note(1, Said::Gone(Farewell::TimedOut), NOW);
+            assert!(admits(&seeking, address(99)) && seeking.has_room());
+        }
+    }
+
+    #[test]
+    fn p30_a_group_of_strangers_has_so_many_places_and_neighbours_any() {
+        let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let mut seeking = seeking(V1);
+        for n in 0..METADATA_CALLERS_OF_GROUP_MAX {
+            assert!(admits(&seeking, at("8.8.8.8:1")), "{n}");
+            caller(&mut seeking, at("8.8.8.8:1"));
+        }
+        assert!(!admits(&seeking, at("8.8.8.9:2")) && !admits(&seeking, at("[::ffff:8.8.8.8]:3")));
+        assert!(admits(&seeking, at("8.8.9.8:1")), "another group");
+        caller(&mut seeking, at("10.0.0.1:1"));
+        assert!(admits(&seeking, at("10.0.0.1:2")) && admits(&seeking, at("127.0.0.1:2")));
+    }
+
+    #[test]
+    fn p30_who_came_and_lied_is_banned_and_who_left_is_no_candidate() {
+        let mut seeking = seeking(V1);
+        let (left, _a) = caller(&mut seeking, address(1));
+        let (liar, _b) = caller(&mut seeking, address(2));
+        let (poor, _c) = caller(&mut seeking, address(3));
+        assert_eq!(seeking.note(left, Said::Gone(Farewell::Misbehaved), NOW), None);
+        seeking.note(liar, Said::Ready(Some(1)), NOW);
+        seeking.note(poor, Said::Ready(None), NOW);
+        assert!(seeking.poll_action().is_none(), "who has none is parted from, and that is all");
+        seeking.note(liar, Said::Data { piece: 0, total_bytes: 1, bytes: vec![7] }, NOW);
+        assert_eq!(seeking.poll_action(), Some(SeekAction::Ban(address(2))));
+        assert!(seeking.poll_action().is_none() && seeking.lines.is_empty());
+        caller(&mut seeking, address(4));
+        assert_eq!(seeking.part(), [], "nobody dials it");
+    }
+
+    #[test]
+    fn once_layers_are_looked_for_who_comes_has_to_speak_v2_and_who_came_by_it_stays() {
+        let mut seeking = seeking(V2);
+        let (stays, mut asked) = caller(&mut seeking, address(1));
+        seeking.note(stays, Said::Ready(Some(1)), NOW);
+        assert_eq!(seeking.begin_layers(bare(true), |_| true, NOW), []);
+        assert!(seeking.poll_action().is_none());
+        let hashes = std::iter::from_fn(|| asked.try_recv().ok()).any(|ask| matches!(ask, Ask::Hashes(_)));
+        assert!(hashes, "it is asked on");
+        let (by_v1, by_v2) = (Handshake::new(V1, PeerId([7; 20])), Handshake::new(V2, PeerId([7; 20])));
+        for (theirs, answer) in [(by_v1, None), (by_v1.with_v2(), Some(V2)), (by_v2, Some(V2))] {
+            assert_eq!(seeking.admit(address(2).ip(), &theirs, &Grouping::default()), answer);
         }
     }
 

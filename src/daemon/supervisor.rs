@@ -21,7 +21,7 @@ use crate::shared::counters::CoreCounters;
 use crate::shared::ledger::Ledger;
 use crate::shared::sleepers::Sleepers;
 use crate::worker::mesh::{Mailbox, Sender, ToControl, ToWorker};
-use crate::worker::{Decrypter, Links, Running, Worker};
+use crate::worker::{Decrypter, Links, Running, Seeker, Worker};
 
 /// Submission entries of a worker's ring.
 const RING_ENTRIES: u32 = 1024;
@@ -52,6 +52,8 @@ pub struct Crew {
     pub encryption: Encryption,
     /// Who has those that are encrypted.
     pub decrypter: Option<Decrypter<Uring>>,
+    /// Who looks for the metadata of links.
+    pub seeker: Seeker<Uring>,
     /// Into the control thread.
     pub control: Arc<Mailbox<ToControl>>,
 }
@@ -153,6 +155,7 @@ fn run_turns(
         cores: mailboxes.iter().map(|mailbox| Sender::new(Arc::clone(mailbox))).collect(),
         control: Sender::new(Arc::clone(&crew.control)),
         decrypter: crew.decrypter.clone(),
+        seeker: Some(Arc::clone(&crew.seeker)),
     };
     let mut worker = Worker::new(core, io, Arc::clone(&crew.arena), engine, links, crew.fingerprint);
     while worker.turn() == Running::Yes {}

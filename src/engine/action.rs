@@ -42,6 +42,14 @@ pub enum Action {
     /// The connection may begin with an encrypted handshake: give it to who has that, nothing was sent on it
     /// yet. It comes back by `handle_decrypted`, on any core.
     Decrypt(ConnId),
+    /// The torrent is a link whose metadata is looked for: give the connection to who does, nothing was sent
+    /// on it yet. It does not come back.
+    Seek {
+        /// The connection.
+        conn: ConnId,
+        /// The torrent.
+        torrent: TorrentId,
+    },
     /// Run the piece's hash, by each version of its torrent, over a chunk, then call `handle_hashed`.
     Hash {
         /// The torrent.

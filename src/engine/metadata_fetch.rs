@@ -5,15 +5,17 @@
 //! own, of the size that it announced, and whoever gave a wrong one is known: nobody is blamed for others,
 //! and no lie about a size can spoil what somebody else gives. `METADATA_GIVERS_MAX` give at a time. One that
 //! takes longer than its turn gives way to others that wait and begins anew later, with a turn twice as long;
-//! after `METADATA_TURNS_MAX` turns, while all places are taken, it is parted from: as many that drip or lie
-//! only cost their turns. The first whole copy with the right hash is the one.
+//! after `METADATA_TURNS_MAX` turns, while all places are taken that are for its like, whom we dial or who
+//! comes to us, it is parted from: as many that drip or lie only cost their turns. The first whole copy with
+//! the right hash is the one.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::fetch::{Fault, FetchAction, PeerNumber, Wishes};
+use super::peer::Origin;
 use crate::base::limits::{
-    METADATA_GIVERS_MAX, METADATA_PEERS_MAX, METADATA_REQUESTS_OUT, METADATA_SILENCE, METADATA_TURN,
-    METADATA_TURNS_MAX, METAINFO_BYTES_MAX,
+    METADATA_CALLERS_MAX, METADATA_GIVERS_MAX, METADATA_PEERS_MAX, METADATA_REQUESTS_OUT, METADATA_SILENCE,
+    METADATA_TURN, METADATA_TURNS_MAX, METAINFO_BYTES_MAX,
 };
 use crate::base::time::{Instant, Span};
 use crate::proto::magnet::{Match, Topics};
@@ -47,6 +49,8 @@ pub struct MetadataFetch {
 
 #[derive(Debug)]
 struct Peer {
+    /// Who opened the connection.
+    origin: Origin,
     /// Of the whole metadata, by its own word: the first that it gave.
     total_bytes: u32,
     /// Turns that were over before it was done.
@@ -122,7 +126,12 @@ impl MetadataFetch {
 
     /// A peer's extension handshake came: it has metadata of `total_bytes`, or none. What it says again
     /// changes nothing.
-    pub fn handle_ready(&mut self, peer: PeerNumber, total_bytes: Option<u32>, now: Instant) {
+    pub fn handle_ready(
+        &mut self,
+        (peer, origin): (PeerNumber, Origin),
+        total_bytes: Option<u32>,
+        now: Instant,
+    ) {
         if self.is_done() || self.peers.contains_key(&peer) {
             return;
         }
@@ -131,7 +140,7 @@ impl MetadataFetch {
             self.wishes.part(peer, Fault::HasNone);
             return;
         };
-        self.peers.insert(peer, Peer { total_bytes, turns: 0, copy: None });
+        self.peers.insert(peer, Peer { origin, total_bytes, turns: 0, copy: None });
         self.waiting.push_back(peer);
         self.fill_places(now);
     }
@@ -182,7 +191,8 @@ impl MetadataFetch {
         let others = self.waiting.len();
         for peer in self.givers(|giver, copy| now.since(copy.since) >= giver.turn()).into_iter().take(others)
         {
-            let crowded = self.peers.len() >= METADATA_PEERS_MAX;
+            let Some(origin) = self.peers.get(&peer).map(|giver| giver.origin) else { continue };
+            let crowded = self.is_crowded(origin);
             let Some(giver) = self.peers.get_mut(&peer) else { continue };
             giver.copy = None;
             giver.turns += 1;
@@ -224,6 +234,13 @@ impl MetadataFetch {
     fn givers(&self, pick: impl Fn(&Peer, &Copy) -> bool) -> Vec<PeerNumber> {
         let picked = |peer: &Peer| peer.copy.as_ref().is_some_and(|copy| pick(peer, copy));
         self.peers.iter().filter(|(_, peer)| picked(peer)).map(|(&number, _)| number).collect()
+    }
+
+    /// Whether all places are taken that one more peer of this origin could have.
+    fn is_crowded(&self, origin: Origin) -> bool {
+        let callers = self.peers.values().filter(|peer| peer.origin == Origin::Incoming).count();
+        let full = origin == Origin::Incoming && callers >= METADATA_CALLERS_MAX;
+        full || self.peers.len() >= METADATA_PEERS_MAX
     }
 
     /// Has those that wait begin, as far as there are places.

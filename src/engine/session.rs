@@ -12,6 +12,7 @@ use crate::proto::wire::extension::{EXTENSION_HANDSHAKE_ID, ExtensionHandshake, 
 use crate::proto::wire::handshake::Handshake;
 use crate::proto::wire::message::Message;
 use crate::proto::wire::metadata::UT_METADATA;
+use crate::shared::sleepers::Absence;
 use crate::shared::sync::Ordering;
 
 use super::admission::Counted;
@@ -31,7 +32,8 @@ const NO_NAME: PeerId = PeerId([0; 20]);
 pub enum Admission {
     /// It stays on this core; messages may be read.
     Here,
-    /// `Action::HandOver` was given: read nothing more, keep what has been read for the other core.
+    /// `Action::HandOver` or `Action::Seek` was given: read nothing more, keep what has been read for who
+    /// gets it.
     Elsewhere,
     /// Its torrent is being opened: read nothing more, keep what has been read, and shake again when
     /// `take_parked` names it.
@@ -105,8 +107,12 @@ impl Engine {
         let (origin, dialled_for) = (peer.origin, peer.torrent);
         let known = self.by_hash.get(&theirs.info_hash).copied();
         let named = ![NO_NAME, self.config.peer_id].contains(&theirs.peer_id);
-        if known.is_none() && origin == Origin::Incoming && named && self.park(conn, theirs) {
-            return Admission::Later;
+        if known.is_none()
+            && origin == Origin::Incoming
+            && named
+            && let Some(elsewhere) = self.admit_absent(conn, theirs)
+        {
+            return elsewhere;
         }
         let torrent = match origin {
             Origin::Incoming => known,
@@ -132,10 +138,21 @@ impl Engine {
         Admission::Here
     }
 
-    /// Lets a connection wait for its torrent to be opened, if that is asleep and there is room.
-    fn park(&mut self, conn: ConnId, theirs: &Handshake) -> bool {
-        let Some(torrent) = self.sleepers.find(&theirs.info_hash) else { return false };
-        if self.stopping || self.parked.len() >= CONNECTIONS_PARKED_MAX {
+    /// What becomes of a connection for a torrent that is not open; `None` if it is of no use.
+    fn admit_absent(&mut self, conn: ConnId, theirs: &Handshake) -> Option<Admission> {
+        let (torrent, absence) = self.sleepers.find(&theirs.info_hash).filter(|_| !self.stopping)?;
+        match absence {
+            Absence::Closed => self.park(conn, torrent).then_some(Admission::Later),
+            Absence::Sought => {
+                self.actions.push_back(Action::Seek { conn, torrent });
+                Some(Admission::Elsewhere)
+            }
+        }
+    }
+
+    /// Lets a connection wait for its torrent to be opened, if there is room.
+    fn park(&mut self, conn: ConnId, torrent: TorrentId) -> bool {
+        if self.parked.len() >= CONNECTIONS_PARKED_MAX {
             return false;
         }
         if !self.parked.iter().any(|&(other, _)| other == torrent) {

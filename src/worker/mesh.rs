@@ -123,9 +123,9 @@ pub enum Opened {
     ByUs(TorrentId, Name),
 }
 
-/// A connection that may begin with an encrypted handshake, on its way to who has that.
+/// A connection that a peer opened, on its way out of the cores; nothing was sent on it.
 #[derive(Debug)]
-pub struct Encrypted<S> {
+pub struct Caller<S> {
     /// The connection.
     pub socket: S,
     /// Its other end.

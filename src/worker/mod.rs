@@ -38,7 +38,7 @@ use disk::{Direction, Disk, Finished, Place};
 use hashing::{HashJob, HashQueue, PieceHash};
 use inbound::{Flow, Inbound, Target};
 use leaves::LeafJobs;
-use mesh::{Encrypted, Files, Mailbox, Sender, ToControl, ToWorker};
+use mesh::{Caller, Files, Mailbox, Sender, ToControl, ToWorker};
 
 /// Messages taken from the mailbox in one turn.
 const MAIL_PER_TURN: usize = 256;
@@ -56,10 +56,15 @@ pub struct Links<I: Io> {
     pub control: Sender<ToControl>,
     /// Who has encrypted handshakes, if anybody.
     pub decrypter: Option<Decrypter<I>>,
+    /// Who looks for the metadata of links, if anybody.
+    pub seeker: Option<Seeker<I>>,
 }
 
 /// Takes connections that may begin with an encrypted handshake. Never waits.
-pub type Decrypter<I> = Arc<dyn Fn(Encrypted<<I as Io>::Socket>) + Send + Sync>;
+pub type Decrypter<I> = Arc<dyn Fn(Caller<<I as Io>::Socket>) + Send + Sync>;
+
+/// Takes connections whose handshake names a link that is looked for. Never waits.
+pub type Seeker<I> = Arc<dyn Fn(TorrentId, Caller<<I as Io>::Socket>) + Send + Sync>;
 
 /// How a worker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -389,6 +394,7 @@ impl<I: Io> Worker<I> {
             }
             Action::HandOver { conn, to, handshake } => self.hand_over(conn, to, handshake),
             Action::Decrypt(conn) => self.decrypt(conn),
+            Action::Seek { conn, torrent } => self.give_to_seeker(conn, torrent),
             Action::Hash { torrent, chunk, first, last } => {
                 self.hashes.push(HashJob { torrent, chunk, first, last, since: now });
             }

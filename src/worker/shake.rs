@@ -19,7 +19,7 @@ impl<I: Io> Worker<I> {
                     inbound.begin_messages(inbox, crate::proto::wire::handshake::HANDSHAKE_BYTES);
                     inbound.parse_inbox(conn, inbox, &mut self.engine, &self.arena, now);
                 }
-                // No receive until the hand-over is performed, in this very turn, or the torrent is there.
+                // No receive until it is given away, in this very turn, or the torrent is there.
                 Admission::Elsewhere | Admission::Later => inbound.in_flight = true,
                 Admission::Refused => {}
             },
@@ -40,17 +40,30 @@ impl<I: Io> Worker<I> {
 
     /// Gives a connection to who has encrypted handshakes.
     pub(super) fn decrypt(&mut self, conn: ConnId) {
+        if let (Some(caller), Some(decrypter)) = (self.take_out(conn), &self.links.decrypter) {
+            decrypter(caller);
+        }
+    }
+
+    /// Gives a connection to who looks for the metadata of its torrent.
+    pub(super) fn give_to_seeker(&mut self, conn: ConnId, torrent: TorrentId) {
+        if let (Some(caller), Some(seeker)) = (self.take_out(conn), &self.links.seeker) {
+            seeker(torrent, caller);
+        }
+    }
+
+    /// Takes a connection out of this core, on which nothing was said to the peer.
+    fn take_out(&mut self, conn: ConnId) -> Option<Caller<I::Socket>> {
         // It may have ended since the engine decided so.
-        let Some(peer) = self.engine.peer(conn) else { return };
-        let address = peer.address;
-        let Some(inbound) = self.inbound.get_mut(conn.index as usize).and_then(Option::take) else { return };
+        let address = self.engine.peer(conn)?.address;
+        let inbound = self.inbound.get_mut(conn.index as usize).and_then(Option::take)?;
         let heard = self.io.inbox(conn)[..inbound.rest()].to_vec();
-        let (Some(socket), Some(decrypter)) = (self.io.detach(conn), &self.links.decrypter) else {
+        let Some(socket) = self.io.detach(conn) else {
             self.engine.handle_gone(conn);
-            return;
+            return None;
         };
         self.engine.forget(conn);
-        decrypter(Encrypted { socket, address, heard });
+        Some(Caller { socket, address, heard })
     }
 
     /// Goes on with a connection whose encrypted handshake is over: BitTorrent's own is to come.

@@ -168,6 +168,51 @@ fn libtorrent_gives_the_layers_of_a_hybrid_by_both_of_its_hashes() {
     from_libtorrent_by_link("--hybrid", By::Both);
 }
 
+/// `troc get` has a link and knows nobody: it waits for peers to connect.
+fn get_that_waits(scene: &Scene, by: By) -> (Node, SocketAddr) {
+    let mut command = scene.get_link(&scene.link(by, ""));
+    command.args(["--listen", "127.0.0.1:0", "--no-dht", "--no-lsd"]);
+    let mut node = Node::spawn("get", &mut command, scene.temp.path());
+    let address = node.wait_listening();
+    (node, address)
+}
+
+/// Metadata and layers come by connections that others open.
+#[test]
+fn a_v2_link_is_enough_where_who_has_its_metadata_can_only_dial_us() {
+    let scene = Scene::new("--v2");
+    let (mut node, address) = get_that_waits(&scene, By::V2);
+    let mut command = relay(&scene.file, &scene.path("source"), &scene.path("relay"));
+    command.arg("--peer").arg(address.to_string());
+    let _relay = Node::spawn("relay", &mut command, scene.temp.path());
+    node.expect_done();
+    scene.assert_fetched("get");
+    assert_eq!(scene.kept(By::V2).v2, scene.metainfo().v2);
+}
+
+/// libtorrent seeds, and dials.
+fn from_libtorrent_that_dials(format: &str, by: By) {
+    if !Kind::Libtorrent.available() {
+        return;
+    }
+    let scene = Scene::new(format);
+    let (mut node, address) = get_that_waits(&scene, by);
+    let (mut libtorrent, _) = scene.libtorrent(Job::Seed);
+    libtorrent.say(&format!("peer {} {}", address.ip(), address.port()));
+    node.expect_done();
+    scene.assert_fetched("get");
+}
+
+#[test]
+fn libtorrent_that_can_only_dial_us_gives_the_layers_of_a_v2_link() {
+    from_libtorrent_that_dials("--v2", By::V2);
+}
+
+#[test]
+fn libtorrent_that_can_only_dial_us_gives_a_hybrid_by_its_v1_hash() {
+    from_libtorrent_that_dials("--hybrid", By::V1);
+}
+
 /// `troc relay` seeds, libtorrent has a link.
 fn to_libtorrent_by_link(format: &str, by: By) {
     if !Kind::Libtorrent.available() {

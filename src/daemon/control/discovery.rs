@@ -72,9 +72,8 @@ impl Control<'_> {
             return;
         }
         let swarm = &self.swarms[id.0 as usize];
-        // Before it is open, who comes would be refused, and come again much later. Of a link we hear by
-        // being heard: neighbours answer an announcement by theirs (BEP 14), and it is we who connect to
-        // them.
+        // Before it is open, who comes would be refused, and come again much later. Who comes for a link is
+        // asked for its metadata, and neighbours answer an announcement by theirs (BEP 14).
         let accepts = swarm.live.is_some() || swarm.is_asleep() || swarm.seeking.is_some();
         let need = self.need(swarm);
         for info_hash in swarm.metainfo.names() {

@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::daemon::late_layers::LateLayers;
-use crate::daemon::magnet::{Call, converse};
+use crate::daemon::magnet::{Call, Opening, converse};
 use crate::daemon::mse::methods;
 use crate::daemon::random::random;
 use crate::daemon::seeking::Line;
 use crate::engine::action::Farewell;
+use crate::engine::peer::Origin;
 use crate::proto::wire::peer_id::peer_id;
 
 impl Control<'_> {
@@ -26,12 +27,14 @@ impl Control<'_> {
         let candidates = &swarm.roster.candidates;
         while let Some(address) = late.poll_peer(candidates, now) {
             let (requests, inbox) = unbounded_channel();
-            let line = Line { address, name: late.name(), requests, ready: false };
+            let origin = Origin::Outgoing;
+            let line = Line { address, origin, name: late.name(), requests, ready: false };
             let (Some(number), Ok(name)) = (late.begin(line), random()) else { return };
+            let opening =
+                Opening::Dial(address, (candidates.manner(address), methods(self.config.encryption)));
             let call = Call {
-                address,
-                manner: (candidates.manner(address), methods(self.config.encryption)),
                 info_hash: late.name(),
+                their_hash: late.name(),
                 // By our own name it would take us for a second connection, and close one of the two.
                 peer_id: peer_id(name),
                 port: None,
@@ -40,8 +43,8 @@ impl Control<'_> {
             tokio_uring::spawn(async move {
                 let say = |said| drop(tell.send(Event::SaidLate(id, number, said)));
                 // Links come first.
-                match places.try_acquire() {
-                    Ok(_place) => converse(call, inbox, say).await,
+                match places.take() {
+                    Ok(_place) => converse(opening, call, inbox, say).await,
                     Err(_) => say(Said::Gone(Farewell::Gone)),
                 }
             });

@@ -1,31 +1,63 @@
 //! Torrents of which only a magnet link is known. They stand among the others from the beginning: trackers
 //! are asked and peers are named for them by the same ways (`Swarm::note_peers`). Peers that come up are
-//! connected to for their metadata alone; once it is there the torrent starts like any other.
+//! connected to for their metadata alone, and those that connect to us are asked for it, too: the cores pass
+//! them on. Once it is there the torrent starts like any other.
 
 use std::path::Path;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{SemaphorePermit, TryAcquireError};
 
 use super::*;
 use crate::base::human::format_size;
 use crate::base::ids::InfoHash;
-use crate::base::limits::METADATA_CONNECTIONS_MAX;
+use crate::base::limits::{METADATA_CALLERS_OF_ALL_MAX, METADATA_CONNECTIONS_MAX};
 use crate::daemon::cache_size::least_bytes;
-use crate::daemon::magnet::{Call, Said, converse};
+use crate::daemon::magnet::{Call, Called, Opening, Said, converse};
 use crate::daemon::mse::methods;
 use crate::daemon::remembering;
 use crate::daemon::seeking::{Line, SeekAction, Seeking};
+use crate::engine::action::{Farewell, Note};
 use crate::engine::fetch::PeerNumber;
+use crate::engine::identity::Identity;
+use crate::engine::peer::Origin;
 use crate::engine::versions::Name;
 use crate::proto::metainfo::{self, Bare, Metainfo, MetainfoError};
 use crate::proto::text;
+use crate::proto::wire::handshake::Handshake;
 
 /// What became of a link.
 pub(super) type Found = Result<metainfo::Found, String>;
 
 /// Connections for metadata, over all links.
-pub(super) fn places() -> Rc<Semaphore> {
-    Rc::new(Semaphore::new(METADATA_CONNECTIONS_MAX))
+#[derive(Debug)]
+pub(super) struct Places {
+    all: Semaphore,
+    /// Those of `all` that peers may take who came to us.
+    callers: Semaphore,
+}
+
+impl Places {
+    /// All are free.
+    pub(super) const fn new() -> Self {
+        let (all, callers) = (METADATA_CONNECTIONS_MAX, METADATA_CALLERS_OF_ALL_MAX);
+        Self { all: Semaphore::const_new(all), callers: Semaphore::const_new(callers) }
+    }
+
+    /// Waits for a place.
+    async fn wait(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.all.acquire().await.ok()
+    }
+
+    /// A place, if nobody waits for one.
+    pub(super) fn take(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
+        self.all.try_acquire()
+    }
+
+    /// The same for who came.
+    fn enter(&self) -> Result<[SemaphorePermit<'_>; 2], TryAcquireError> {
+        Ok([self.callers.try_acquire()?, self.take()?])
+    }
 }
 
 /// Keeps what the link of this first hash names for later starts.
@@ -44,6 +76,12 @@ pub(super) fn keep(state: &StateDir, (dir, role): (&Path, Role), link: InfoHash,
 }
 
 impl Control<'_> {
+    /// The same with peers that come for links.
+    pub fn with_callers(mut self, callers: Receiver<Called>) -> Self {
+        self.callers = callers;
+        self
+    }
+
     /// Starts a torrent, or begins to look for the metadata of a link.
     pub(super) fn begin_torrent(&mut self, id: TorrentId, now: Instant) {
         let swarm = &mut self.swarms[id.0 as usize];
@@ -52,7 +90,10 @@ impl Control<'_> {
         let named = self.config.link_peers.iter().filter(|(of, _)| names.names().any(|name| name == *of));
         swarm.note_peers(Source::Operator, named.map(|&(_, peer)| peer), now);
         match swarm.metainfo.is_awaited() {
-            true => swarm.seeking = Some(Box::new(Seeking::new(swarm.metainfo.topics()))),
+            true => {
+                swarm.seeking = Some(Box::new(Seeking::new(swarm.metainfo.topics())));
+                self.note_sought(id);
+            }
             false => self.begin_start(id, true),
         }
     }
@@ -73,23 +114,55 @@ impl Control<'_> {
                 Name::First => first,
                 Name::Second => second,
             });
-            let number = seeking.begin(Line { address, name, requests, ready: false });
-            let call = Call {
-                address,
-                manner: (swarm.roster.candidates.manner(address), methods(self.config.encryption)),
-                info_hash: name,
-                peer_id: self.shared.peer_id,
-                port: listens_at,
-            };
+            let origin = Origin::Outgoing;
+            let number = seeking.begin(Line { address, origin, name, requests, ready: false });
+            let manner = (swarm.roster.candidates.manner(address), methods(self.config.encryption));
+            let peer_id = self.shared.peer_id;
+            let call = Call { info_hash: name, their_hash: name, peer_id, port: listens_at };
             let (places, tell) = (Rc::clone(&self.seek_places), self.tell.clone());
             tokio_uring::spawn(async move {
-                // Never closed.
-                let _place = places.acquire().await.ok();
-                converse(call, inbox, |said| drop(tell.send(Event::Said(id, number, said)))).await;
+                let _place = places.wait().await;
+                let say = |said| drop(tell.send(Event::Said(id, number, said)));
+                converse(Opening::Dial(address, manner), call, inbox, say).await;
             });
         }
         seeking.handle_tick(now);
         self.carry_out(id, now);
+    }
+
+    /// A peer came for a link: it is asked as one that we dial, if there is a place. Who is not taken is hung
+    /// up on.
+    pub(super) fn called(&mut self, (id, caller): Called) {
+        let swarm = &mut self.swarms[id.0 as usize];
+        let seeking = swarm.seeking.as_mut().filter(|_| self.phase == Phase::Running);
+        let (Some(seeking), Ok(Some(theirs))) = (seeking, Handshake::parse(&caller.heard)) else { return };
+        let address = caller.address;
+        let Some(name) = seeking.admit(address.ip(), &theirs, &self.config.grouping) else { return };
+        let (requests, inbox) = unbounded_channel();
+        let origin = Origin::Incoming;
+        let number = seeking.begin(Line { address, origin, name, requests, ready: false });
+        let call = Call {
+            info_hash: name,
+            their_hash: theirs.info_hash,
+            peer_id: self.shared.peer_id,
+            port: self.shared.listen.map(|address| address.port()),
+        };
+        let (places, tell) = (Rc::clone(&self.seek_places), self.tell.clone());
+        tokio_uring::spawn(async move {
+            let say = |said| drop(tell.send(Event::Said(id, number, said)));
+            match places.enter() {
+                Ok(_places) => converse(Opening::Called(caller), call, inbox, say).await,
+                Err(_) => say(Said::Gone(Farewell::Gone)),
+            }
+        });
+    }
+
+    /// Has all cores keep out whoever is at an address, as if it had given wrong blocks.
+    fn ban(&mut self, address: SocketAddr) {
+        let key = Identity::of(address, &self.config.grouping, self.state.party_secret()).key;
+        for worker in &mut self.workers {
+            worker.send(ToWorker::Note(Note::Ban { key }));
+        }
     }
 
     /// A peer told something.
@@ -107,10 +180,12 @@ impl Control<'_> {
     }
 
     fn carry_out(&mut self, id: TorrentId, now: Instant) {
-        let swarm = &mut self.swarms[id.0 as usize];
-        let Some(seeking) = &mut swarm.seeking else { return };
-        while let Some(action) = seeking.poll_action() {
+        loop {
+            let swarm = &mut self.swarms[id.0 as usize];
+            let next = swarm.seeking.as_mut().and_then(|seeking| seeking.poll_action());
+            let Some(action) = next else { return };
             match action {
+                SeekAction::Ban(address) => self.ban(address),
                 SeekAction::Gone(address, why) => swarm.roster.handle_gone(None, address, why, now),
                 SeekAction::SetAside(address) => swarm.roster.candidates.handle_connected(address),
                 SeekAction::Info(info) => return self.settle(id, move |link| link.found(&info)),
@@ -184,6 +259,7 @@ impl Control<'_> {
                 swarm.roster.candidates.handle_metadata(now);
                 swarm.begin_found(Arc::clone(&metainfo), now);
                 self.track(id, &metainfo);
+                self.note_found(id);
                 if self.phase == Phase::Running {
                     self.begin_start(id, true);
                 }
@@ -207,7 +283,12 @@ impl Control<'_> {
             candidates.forget_public();
             swarm.metainfo = Arc::new(Metainfo { private: true, ..Metainfo::clone(&swarm.metainfo) });
         }
-        for address in seeking.begin_layers(Arc::from(bare), |address| candidates.knows(address), now) {
+        let private = bare.private;
+        let may_stay = |line: &Line| match line.origin {
+            Origin::Incoming => !private,
+            _ => candidates.knows(line.address),
+        };
+        for address in seeking.begin_layers(Arc::from(bare), may_stay, now) {
             candidates.handle_parted(address, now);
         }
         swarm.peer_at = now;
@@ -225,5 +306,26 @@ impl Control<'_> {
             "its pieces of {piece} need a cache of {least}: start again, now that they are known the cache \
              will have room for them"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p30_who_came_for_any_link_leaves_places_to_those_whom_we_dial() {
+        let places = Places::new();
+        let mut came: Vec<_> = (0..METADATA_CALLERS_OF_ALL_MAX).map(|_| places.enter().unwrap()).collect();
+        assert!(places.enter().is_err());
+        let dialled = METADATA_CONNECTIONS_MAX - METADATA_CALLERS_OF_ALL_MAX;
+        let taken: Vec<_> = (0..dialled).map(|_| places.take().unwrap()).collect();
+        assert!(places.take().is_err() && places.enter().is_err(), "all are taken");
+        drop(came.pop());
+        assert!(places.enter().is_ok(), "one left, one may come");
+        came.clear();
+        let more: Vec<_> = (0..METADATA_CALLERS_OF_ALL_MAX).map(|_| places.take().unwrap()).collect();
+        assert!(places.enter().is_err(), "nobody pushes out whom we dialled");
+        drop((taken, more));
     }
 }

@@ -87,7 +87,7 @@ impl Control<'_> {
         let swarm = &mut self.swarms[id.0 as usize];
         swarm.begin_complete();
         swarm.sleep = Sleep::Asleep;
-        self.bedroom.sleepers.fell_asleep(id);
+        self.bedroom.sleepers.note_closed(id);
     }
 
     /// A peer asks for a torrent that is asleep.
@@ -108,6 +108,16 @@ impl Control<'_> {
         if std::mem::replace(&mut swarm.sleep, Sleep::Awake) != Sleep::Waking {
             self.bedroom.descriptors += descriptors_of(&swarm.metainfo);
         }
+    }
+
+    /// A link is looked for: whoever asks for it is passed on to `called`.
+    pub(super) fn note_sought(&self, id: TorrentId) {
+        self.bedroom.sleepers.note_sought(id);
+    }
+
+    /// What a link names was found: connections for it wait until it is open.
+    pub(super) fn note_found(&self, id: TorrentId) {
+        self.bedroom.sleepers.note_closed(id);
     }
 
     /// Notes that a torrent could not be opened: connections for it are refused from now on.
@@ -134,7 +144,7 @@ mod tests {
         let hash = |id: u32| InfoHash([id as u8; 20]);
         for (descriptors_max, woken) in [(29, 2), (30, 3), (31, 3)] {
             let sleepers = Arc::new(Sleepers::new((0..8).map(|at| [hash(at)])));
-            (0..8).for_each(|id| sleepers.fell_asleep(TorrentId(id)));
+            (0..8).for_each(|id| sleepers.note_closed(TorrentId(id)));
             let sleepers_seen = Arc::clone(&sleepers);
             let mut bedroom = Bedroom { sleepers, descriptors: 0, descriptors_max, refused: 0 };
             for id in 0..8 {

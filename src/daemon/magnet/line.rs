@@ -1,7 +1,8 @@
 //! The bytes of a connection that the control thread has itself: plain, or with an encrypted handshake (MSE)
-//! before, as the policy says.
+//! before, as the policy says. One that a peer opened comes from a core and is plain here.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +13,7 @@ use crate::base::ids::InfoHash;
 use crate::daemon::mse;
 use crate::engine::action::Farewell;
 use crate::engine::encryption::Manner;
+use crate::io::uring::UringSocket;
 use crate::proto::mse::{Cipher, Handshaker, Method, Methods};
 use crate::proto::wire::metadata::METADATA_PIECE_BYTES;
 
@@ -20,6 +22,7 @@ const READ_BYTES: usize = METADATA_PIECE_BYTES as usize;
 
 /// A connection.
 pub(super) struct Line {
+    /// Of who came under RC4 it is one of a pair of Unix sockets, which is read and written alike.
     stream: TcpStream,
     /// For what we send and for what we receive, under RC4.
     ciphers: Option<(Cipher, Cipher)>,
@@ -47,6 +50,13 @@ impl Line {
             Method::Rc4 => Some((established.sealing, established.opening)),
         };
         Ok((Self { stream, ciphers }, BytesMut::from(&established.heard[..])))
+    }
+
+    /// Takes over a connection that a peer opened, on which nothing was sent.
+    pub(super) fn adopt(socket: UringSocket) -> Result<Self, Farewell> {
+        let stream = std::net::TcpStream::from(OwnedFd::from(socket));
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        Ok(Self { stream: stream.map_err(|_| Farewell::Gone)?, ciphers: None })
     }
 
     /// Sends all of `bytes`.

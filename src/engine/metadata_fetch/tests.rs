@@ -18,6 +18,8 @@ enum Kind {
     Silent,
     /// One piece at every so many rounds.
     Drips(u32),
+    /// The same, always of what it was asked for last.
+    Trickles(u32),
     /// Pieces that do not exist.
     Beyond,
     /// Pieces that are too short.
@@ -59,12 +61,16 @@ impl Rig {
     }
 
     fn join(&mut self, number: PeerNumber, kind: Kind) {
+        self.join_by(number, Origin::Outgoing, kind);
+    }
+
+    fn join_by(&mut self, number: PeerNumber, origin: Origin, kind: Kind) {
         let size = match kind {
             Kind::OtherSize(size) => size,
             _ => self.metadata.len() as u32,
         };
         self.peers.insert(number, (kind, VecDeque::new()));
-        self.fetch.handle_ready(number, Some(size), self.now);
+        self.fetch.handle_ready((number, origin), Some(size), self.now);
         self.carry_out();
     }
 
@@ -90,10 +96,14 @@ impl Rig {
             let kind = *kind;
             let waits = match kind {
                 Kind::Silent => true,
-                Kind::Drips(rounds) => !self.rounds.is_multiple_of(rounds),
+                Kind::Drips(rounds) | Kind::Trickles(rounds) => !self.rounds.is_multiple_of(rounds),
                 _ => false,
             };
-            let piece = if waits { None } else { asked.pop_front() };
+            let piece = match kind {
+                _ if waits => None,
+                Kind::Trickles(_) => asked.pop_back(),
+                _ => asked.pop_front(),
+            };
             if let Some(piece) = piece {
                 self.answer(number, kind, piece);
             }
@@ -122,7 +132,7 @@ impl Rig {
             Kind::ChangesSize => said += 1,
             Kind::Beyond => piece = total.div_ceil(METADATA_PIECE_BYTES),
             Kind::Short => drop(bytes.pop()),
-            Kind::Honest | Kind::Silent | Kind::Drips(_) => {}
+            Kind::Honest | Kind::Silent | Kind::Drips(_) | Kind::Trickles(_) => {}
         }
         self.fetch.handle_data(number, piece, (said, &bytes), self.now);
     }
@@ -235,7 +245,7 @@ fn p30_metadata_has_so_many_bytes_and_no_more() {
         (None, false),
     ] {
         let mut fetch = MetadataFetch::new(Topics { v1: Some(InfoHash([0; 20])), v2: None });
-        fetch.handle_ready(1, size, Instant(0));
+        fetch.handle_ready((1, Origin::Outgoing), size, Instant(0));
         let action = fetch.poll_action();
         match taken {
             true => assert_eq!(action, Some(FetchAction::Ask(1, 0)), "{size:?}"),
@@ -297,6 +307,35 @@ fn p30_those_that_drip_give_way_and_have_twice_as_long_the_next_time() {
 }
 
 #[test]
+fn p30_who_came_and_drips_leaves_its_place_to_others_who_come() {
+    // A piece every eight seconds: none is ever silent for long enough, and none is done.
+    let trickles = Kind::Trickles(80);
+    let (callers, all) = (METADATA_CALLERS_MAX, METADATA_PEERS_MAX);
+    for (came, dialled, parted) in
+        [(callers - 1, 0, 0), (callers, 0, 1), (callers, all - callers - 1, 1), (0, all - 1, 0), (0, all, 1)]
+    {
+        let mut rig = Rig::new(2000 * PIECE);
+        let origins = [Origin::Incoming].repeat(came).into_iter().chain([Origin::Outgoing].repeat(dialled));
+        (1..).zip(origins).for_each(|(number, origin)| rig.join_by(number, origin, trickles));
+        rig.run(10 * 1000);
+        // Once there is a place nobody is parted from.
+        let dropped: Vec<_> = rig.dropped.keys().map(|&number| number as usize).collect();
+        assert_eq!(dropped.len(), parted, "{came} came, {dialled} were dialled");
+        assert!(came == 0 || dropped.iter().all(|&number| number <= came), "who came makes room");
+    }
+}
+
+#[test]
+fn p30_whom_we_dial_has_a_turn_soon_however_many_came_and_drip() {
+    let mut rig = Rig::new(50 * PIECE);
+    (1..=METADATA_CALLERS_MAX as u32)
+        .for_each(|number| rig.join_by(number, Origin::Incoming, Kind::Trickles(80)));
+    rig.join(99, Kind::Honest);
+    // Two turns of those that came, and five seconds for its pieces.
+    rig.run(10 * 26).assert_found();
+}
+
+#[test]
 fn a_late_answer_of_an_earlier_turn_is_no_offence() {
     let mut rig = Rig::with(2 * PIECE, &[Kind::Silent; METADATA_GIVERS_MAX + 1]);
     let piece = rig.metadata[..PIECE].to_vec();
@@ -323,10 +362,10 @@ fn a_late_answer_of_an_earlier_turn_is_no_offence() {
 #[test]
 fn what_a_peer_says_again_of_its_metadata_changes_nothing() {
     let mut rig = Rig::with(3 * PIECE, &[Kind::Honest]);
-    rig.fetch.handle_ready(1, Some(7), rig.now);
-    rig.fetch.handle_ready(1, None, rig.now);
+    rig.fetch.handle_ready((1, Origin::Outgoing), Some(7), rig.now);
+    rig.fetch.handle_ready((1, Origin::Outgoing), None, rig.now);
     rig.run(10).assert_found();
-    rig.fetch.handle_ready(2, Some(7), rig.now);
+    rig.fetch.handle_ready((2, Origin::Outgoing), Some(7), rig.now);
     rig.fetch.handle_data(2, 0, (7, &[0; 7]), rig.now);
     rig.fetch.handle_tick(rig.now + Span::from_secs(1000));
     assert_eq!(rig.fetch.poll_action(), None, "it is over");

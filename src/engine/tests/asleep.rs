@@ -1,4 +1,5 @@
-//! Torrents that are not open: connections wait until they are, so many and so long and no more.
+//! Torrents that are not open: connections wait until they are, so many and so long and no more. Those for
+//! links whose metadata is looked for are given away.
 
 use super::*;
 use crate::base::limits::{CONNECTIONS_PARKED_MAX, HANDSHAKE_TIMEOUT};
@@ -11,7 +12,7 @@ const WANTED: Action = Action::Report(Report::Wanted { torrent: ID });
 fn rig() -> Rig {
     let mut rig = Rig::new(3, true);
     let sleepers = Sleepers::new([[HASH], [SLEEPING]].into_iter());
-    sleepers.fell_asleep(ID);
+    sleepers.note_closed(ID);
     rig.engine.set_sleepers(Arc::new(sleepers));
     rig
 }
@@ -64,4 +65,28 @@ fn a_torrent_that_never_comes_does_not_keep_its_connections() {
     rig.pass(HANDSHAKE_TIMEOUT);
     assert!(rig.was_closed(conn));
     assert_eq!(wake(&mut rig), []);
+}
+
+#[test]
+fn connections_for_a_link_are_given_to_who_looks_for_its_metadata_and_wait_once_it_is_found() {
+    let mut rig = Rig::new(3, true);
+    let sleepers = Arc::new(Sleepers::new([[HASH], [SLEEPING]].into_iter()));
+    rig.engine.set_sleepers(Arc::clone(&sleepers));
+    assert_eq!(ask(&mut rig, SLEEPING).1, Admission::Refused, "nobody has begun to look for it");
+    sleepers.note_sought(ID);
+    let (conn, admission) = ask(&mut rig, SLEEPING);
+    assert_eq!(admission, Admission::Elsewhere);
+    let seek = Action::Seek { conn, torrent: ID };
+    assert!(std::iter::from_fn(|| rig.engine.poll_action(rig.now)).any(|action| action == seek));
+    rig.engine.forget(conn);
+    let nameless = rig.accept("127.0.0.1:9");
+    for named in [PeerId([0; 20]), OURS] {
+        let theirs = Handshake::new(SLEEPING, named);
+        assert_eq!(rig.engine.handle_handshake(nameless, &theirs, rig.now), Admission::Refused);
+    }
+    sleepers.note_closed(ID);
+    assert_eq!(ask(&mut rig, SLEEPING).1, Admission::Later);
+    rig.engine.handle_stop();
+    sleepers.note_sought(ID);
+    assert_eq!(ask(&mut rig, SLEEPING).1, Admission::Refused);
 }

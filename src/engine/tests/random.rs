@@ -296,6 +296,7 @@ impl World {
         let found = |conn: ConnId| move |remote: &Remote| remote.node == node && remote.conn == conn;
         match action {
             Action::Decrypt(_) => unreachable!("nobody speaks in ciphers here"),
+            Action::Seek { .. } => unreachable!("no link is looked for"),
             Action::Send(conn) => self.send(node, conn),
             Action::Backlog(conn) => {
                 let bytes = if self.rng.below(2) == 0 { 0 } else { u64::MAX };

@@ -210,7 +210,8 @@ impl Node {
             let mailbox = Arc::clone(&mailboxes[core.0 as usize]);
             let cores = mailboxes.iter().map(|mailbox| Sender::new(Arc::clone(mailbox))).collect();
             let control = Sender::new(Arc::clone(&control_box));
-            let links = Links { mailbox: Arc::clone(&mailbox), cores, control, decrypter: None };
+            let links =
+                Links { mailbox: Arc::clone(&mailbox), cores, control, decrypter: None, seeker: None };
             let worker = Worker::new(core, io, Arc::clone(&arena), engine, links, fingerprint());
             let control = Sender::new(Arc::clone(&control_box));
             let actor = Rc::new(RefCell::new(Core { id, core, worker, mailbox, control, stopped: false }));

@@ -294,6 +294,7 @@ impl TrocNode {
                 self.perform_all(net, to);
             }
             Action::Decrypt(_) => unreachable!("no simulated peer speaks in ciphers"),
+            Action::Seek { .. } => unreachable!("no simulated node has a link alone"),
             Action::Hash { chunk, last, .. } => {
                 let digest = last.then(|| self.digest(chunk));
                 if digest.is_some_and(|digest| digest != Content::DIGEST) {
