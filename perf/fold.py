@@ -77,7 +77,7 @@ def waits(lines, threads):
     return folded
 
 
-def table(folded, count):
+def table(folded, count, unit):
     """The functions on top of the stacks, and the share of all that each is anywhere in a stack."""
     own, whole, total = Counter(), Counter(), sum(folded.values())
     for stack, weight in folded.items():
@@ -85,7 +85,7 @@ def table(folded, count):
         own[frames[-1]] += weight
         for frame in set(frames):
             whole[frame] += weight
-    yield f"{total} in all; [k] kernel, [l] library"
+    yield f"{total} {unit} in all; [k] kernel, [l] library"
     yield f"{'itself':>7} {'with calls':>11}  function"
     for frame, weight in own.most_common(count):
         yield f"{weight / total:7.1%} {whole[frame] / total:11.1%}  {frame}"
@@ -159,7 +159,7 @@ def main():
         file.writelines(f"{stack} {weight}\n" for stack, weight in sorted(folded.items()))
     with open(args.svg, "w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in draw(folded, args.title))
-    print("\n".join(table(folded, args.top)))
+    print("\n".join(table(folded, args.top, "microseconds" if args.off_cpu else "samples")))
 
 
 main()

@@ -321,10 +321,13 @@ class Rqbit:
         return process.wait()
 
 
+# Whom troc is measured beside.
+RIVALS = (Libtorrent, Rqbit, Transmission, Aria2, Nginx)
+
+
 def rivals(only):
     """Those that are installed, and wanted by name if any are named."""
-    everyone = [Libtorrent(), Rqbit(), Transmission(), Aria2(), Nginx()]
-    wanted = [client for client in everyone if not only or client.name in only]
+    wanted = [client for client in (kind() for kind in RIVALS) if not only or client.name in only]
     for client in wanted:
         if not client.available():
             say(f"not installed, left out: {client.name} (scripts/setup --rivals)")

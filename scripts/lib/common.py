@@ -32,13 +32,15 @@ SECONDS_MAX, PAIRS_MAX = 600, 100
 
 
 def parser(doc, seconds=5, pairs=3, size_default=1 << 30):
-    """The options that all have; `doc` is the script's own text."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--size", type=size, default=size_default, help="payload, as in 512MiB (default: %(default)s)")
+    """The options that all have; `doc` is the script's own text. Without a default there is no --seconds."""
+    made = argparse.ArgumentParser(description=described(doc), formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = written(size_default) if size_default else "the scenario's"
+    made.add_argument("--size", type=size, default=size_default, help=f"payload, as in 512MiB (default: {default})")
     made.add_argument("--pairs", type=bounded(PAIRS_MAX), default=pairs, help="turns (default: %(default)s)")
-    made.add_argument(
-        "--seconds", type=bounded(SECONDS_MAX), default=seconds, help="length of one run (default: %(default)s)"
-    )
+    if seconds:
+        made.add_argument(
+            "--seconds", type=bounded(SECONDS_MAX), default=seconds, help="length of one run (default: %(default)s)"
+        )
     made.add_argument("--troc", type=pathlib.Path, help="measure this program instead of building one")
     made.add_argument("--profile", default="bench", help="cargo profile of troc (default: bench)")
     made.add_argument("--no-build", action="store_true", help="take the build that is there")
@@ -50,21 +52,35 @@ def parser(doc, seconds=5, pairs=3, size_default=1 << 30):
     return made
 
 
+def described(doc):
+    """What --help says above the options: all but the line that leads to them."""
+    return "\n".join(line for line in doc.splitlines() if "--help lists" not in line)
+
+
 def bounded(most):
     def read(text):
-        value = int(text)
-        if not 1 <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text}: from 1 to {most}")
-        return value
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to {most}")
+        return int(text)
 
     return read
 
 
+SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1))
+
+
 def size(text):
-    for suffix, factor in (("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)):
-        if text.endswith(suffix):
-            return int(text[: -len(suffix)]) * factor
-    return int(text)
+    suffix, factor = next(pair for pair in SIZES if text.endswith(pair[0]))
+    number = text.removesuffix(suffix)
+    if not number.isdecimal() or int(number) == 0:
+        raise argparse.ArgumentTypeError(f"{text}: write a whole number with KiB, MiB or GiB, such as 512MiB")
+    return int(number) * factor
+
+
+def written(count):
+    """Bytes as `size` reads them."""
+    suffix, factor = next(pair for pair in SIZES if count % pair[1] == 0)
+    return f"{count // factor}{suffix}"
 
 
 def say(text):
@@ -98,14 +114,16 @@ def prepare(args):
     """Builds, raises the limit on descriptors, makes the scratch directory: the binary and the directory."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    home = args.scratch or TARGET / "load"
-    home.mkdir(parents=True, exist_ok=True)
-    if args.troc:
-        return args.troc.resolve(), home
-    if not args.no_build:
+    if not args.troc and not args.no_build:
         subprocess.run(["cargo", "build", "--locked", "--profile", args.profile], cwd=ROOT, check=True)
     # Cargo puts the profile `bench` beside `release`.
-    return TARGET / {"bench": "release", "dev": "debug"}.get(args.profile, args.profile) / "troc", home
+    built = TARGET / {"bench": "release", "dev": "debug"}.get(args.profile, args.profile) / "troc"
+    troc = (args.troc or built).resolve()
+    if not troc.is_file():
+        raise SystemExit(f"no such program, {troc}: leave out --no-build, or give --troc another")
+    home = args.scratch or TARGET / "load"
+    home.mkdir(parents=True, exist_ok=True)
+    return troc, home
 
 
 @contextlib.contextmanager
