@@ -3,11 +3,11 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::base::human::{format_eta, format_percent, format_rate, format_size, format_took};
 
-use super::out;
+use super::{bar, out};
 
 /// Between two lines of `--json`.
 const JSON_INTERVAL: Duration = Duration::from_secs(1);
@@ -15,6 +15,8 @@ const JSON_INTERVAL: Duration = Duration::from_secs(1);
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks of the bar.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
+/// Columns of the bar between its brackets.
+const BAR_WIDTH: usize = 30;
 
 /// How far along the reading of a known number of bytes is.
 pub struct HashProgress {
@@ -37,7 +39,10 @@ impl HashProgress {
     pub fn new(verb: &'static str, total_bytes: u64, json: bool) -> Self {
         let form = match json {
             true => Form::Json,
-            false if io::stderr().is_terminal() => Form::Bar(bar(verb, total_bytes)),
+            false if io::stderr().is_terminal() => {
+                let target = ProgressDrawTarget::stderr();
+                Form::Bar(bar::plain(ProgressBar::with_draw_target(Some(total_bytes), target)))
+            }
             false => Form::Lines,
         };
         let now = now();
@@ -90,10 +95,7 @@ impl HashProgress {
             Form::Lines => {
                 out::complain(&format!("{}: {}%  {}", self.verb, format_percent(done, total), text()));
             }
-            Form::Bar(bar) => {
-                bar.set_position(done);
-                bar.set_message(text());
-            }
+            Form::Bar(shown) => shown.set_message(bar::text(self.verb, done, total, BAR_WIDTH, &text())),
         }
     }
 }
@@ -101,16 +103,6 @@ impl HashProgress {
 #[expect(clippy::disallowed_methods, reason = "the shell of the program may read the clock")]
 fn now() -> Instant {
     Instant::now()
-}
-
-fn bar(verb: &'static str, total_bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr());
-    // The template is ours; if it were unsound the default one would do.
-    if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}%  {msg}") {
-        bar.set_style(style.progress_chars("=> "));
-    }
-    bar.set_prefix(verb);
-    bar
 }
 
 /// Bytes per second.

@@ -1,6 +1,6 @@
 //! Standard output and error that may go away: `troc show x | head` is no failure and never panics.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use crate::base::human::escape_for_terminal;
 
@@ -23,9 +23,26 @@ pub fn raw(parts: &[&[u8]]) -> Result<(), CliError> {
     }
 }
 
-/// Writes one line to standard error; there is nowhere to report that this failed.
+/// Writes one line to standard error, whole, so that two nodes on one terminal do not write into each
+/// other's; there is nowhere to report that this failed.
 pub fn complain(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Where the log goes: standard error. On a terminal each event takes the place of the bar that stands in its
+/// line, which is drawn again below.
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let clear = if io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
+        io::stderr().lock().write_all(&[clear.as_bytes(), event].concat())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A warning about what goes on nevertheless.

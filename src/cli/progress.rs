@@ -4,7 +4,7 @@
 
 use std::io::{self, IsTerminal};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 
 use crate::base::human::{
@@ -17,7 +17,7 @@ use crate::daemon::status::{CacheStatus, DhtStatus, NodeStatus, TorrentState, To
 
 use super::error::CliError;
 use super::file_progress::{self, FilesLine};
-use super::out;
+use super::{bar, out};
 
 const NS_PER_MS: u64 = 1_000_000;
 const NS_PER_SEC: u64 = 1_000_000_000;
@@ -25,6 +25,8 @@ const NS_PER_SEC: u64 = 1_000_000_000;
 const LINE_INTERVAL_NS: u64 = 5 * NS_PER_SEC;
 /// More torrents than this share one bar.
 const BARS_MAX: usize = 8;
+/// Columns of a bar between its brackets.
+const BAR_WIDTH: usize = 25;
 
 /// Renders each status of a node as the command line asked.
 pub struct NodeProgress {
@@ -230,19 +232,10 @@ const fn state_name(state: &TorrentState) -> &'static str {
 
 fn draw(all: &MultiProgress, bars: &mut Vec<ProgressBar>, rows: &[Row]) {
     while bars.len() < rows.len() {
-        let bar = all.add(ProgressBar::new(1));
-        // The template is ours; if it were unsound the default one would do.
-        if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:25}] {percent:>3}%  {msg}") {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bars.push(bar);
+        bars.push(all.add(bar::plain(ProgressBar::new(1))));
     }
-    for (bar, row) in bars.iter().zip(rows) {
-        let (done, total) = if row.total == 0 { (1, 1) } else { (row.done, row.total) };
-        bar.set_length(total);
-        bar.set_position(done);
-        bar.set_prefix(row.name.clone());
-        bar.set_message(row.text.clone());
+    for (shown, row) in bars.iter().zip(rows) {
+        shown.set_message(bar::text(&row.name, row.done, row.total, BAR_WIDTH, &row.text));
     }
 }
 
