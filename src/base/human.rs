@@ -5,6 +5,7 @@
 //! factor of eight: `Bps` is bytes, `bps` is bits, and `Mb/s` is refused with the two ways to mend it.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use thiserror::Error;
 
@@ -47,6 +48,11 @@ const RATE_EXAMPLE: &str = "100MiB/s, 20MB/s or 1Gbit/s";
 const DIGITS_MAX: usize = 18;
 
 const NS_PER_S: u128 = 1_000_000_000;
+
+/// Reads where to listen: an IP address and a port. A host name is none: what it means may change.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, like 0.0.0.0:6881 or [::]:6881".to_owned())
+}
 
 /// Reads a size in bytes: `65536`, `64KiB`, `64K`, `1.5 GB`. Fractions of a byte are dropped.
 pub fn parse_size(text: &str) -> Result<u64, ParseError> {

@@ -129,7 +129,8 @@ pub struct VerifyArgs {
     /// Compare with the fingerprints of what get or relay verified here; hash only what they do not settle
     #[arg(long)]
     pub fast: bool,
-    /// Where get or relay keep their journals [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]
+    /// Where get or relay keep their journals [default: $TROC_STATE, $XDG_STATE_HOME/troc, or
+    /// ~/.local/state/troc]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
     /// See [`FilterArgs`].
@@ -143,8 +144,8 @@ pub struct VerifyArgs {
 /// What `get` and `relay` have in common.
 #[derive(Debug, Args)]
 pub struct NodeArgs {
-    /// Where to accept peers; port 0 takes any free one
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Where to accept peers; port 0 takes any free one [default: 0.0.0.0:6881, and any free port for get]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = human::parse_address)]
     pub listen: Option<SocketAddr>,
     /// A peer to connect to, an address or a host name; may be repeated
     #[arg(long = "peer", value_name = "ADDR:PORT")]
@@ -153,7 +154,7 @@ pub struct NodeArgs {
     #[arg(long = "web-seed", value_name = "URL", value_hint = ValueHint::Url)]
     pub web_seeds: Vec<String>,
     /// Serve metrics for Prometheus over HTTP, without authentication; port 0 takes any free one
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = human::parse_address)]
     pub metrics: Option<SocketAddr>,
     /// Number of worker threads [default: one per allowed CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -161,8 +162,8 @@ pub struct NodeArgs {
     /// Memory for chunks, within what the host allows [default: a quarter of what is available]
     #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
     pub cache: Option<u64>,
-    /// Journals, part files, locks and keys, outside the payload [default: $XDG_STATE_HOME/troc or
-    /// ~/.local/state/troc]
+    /// Journals, part files, locks and keys, outside the payload [default: $TROC_STATE,
+    /// $XDG_STATE_HOME/troc, or ~/.local/state/troc]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
     /// See [`LimitArgs`].
@@ -193,7 +194,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub dht_bootstrap: Vec<String>,
     /// Where datagrams of the table come in [default: the address and port of --listen, by UDP]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = human::parse_address)]
     pub dht_listen: Option<SocketAddr>,
     /// Do not look for peers on the local network, where that is the default: on a private --listen address
     #[arg(long, overrides_with = "lsd")]
@@ -342,7 +343,7 @@ pub struct RelayArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Be a tracker of these torrents too, by HTTP and UDP; port 0 takes any free one
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = human::parse_address)]
     pub tracker: Option<SocketAddr>,
     /// See [`NodeArgs`].
     #[command(flatten)]
@@ -353,12 +354,13 @@ pub struct RelayArgs {
 #[derive(Debug, Args)]
 pub struct TrackerArgs {
     /// Where to serve HTTP and UDP; port 0 takes any free one
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6969")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6969",
+          value_parser = human::parse_address)]
     pub listen: SocketAddr,
     /// How often peers are to announce, from 5s to 24h [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = human::parse_duration)]
     pub interval: Option<Span>,
-    /// Only these torrents: an info-hash, a .torrent file, or a file with a hash a line; may be repeated
+    /// Only these torrents: an info hash, a .torrent file, or a file with a hash a line; may be repeated
     #[arg(long, value_name = "HASH|FILE", value_hint = ValueHint::FilePath)]
     pub allow: Vec<String>,
     /// A network of your own machines, each of which counts for itself; may be repeated
@@ -372,7 +374,8 @@ pub struct TrackerArgs {
 /// `troc peers` and `troc ledger`.
 #[derive(Debug, Args)]
 pub struct AskArgs {
-    /// State directory of the nodes to ask [default: $XDG_STATE_HOME/troc or ~/.local/state/troc]
+    /// State directory of the nodes to ask [default: $TROC_STATE, $XDG_STATE_HOME/troc, or
+    /// ~/.local/state/troc]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
     /// Print one JSON object
@@ -386,21 +389,37 @@ pub struct AskArgs {
 
 /// What `troc peers` prints, the fastest connections first.
 const PEERS_COLUMNS: &str = "\
-Columns: DIR in (it came to us), out, or web (a web seed); HAS of the torrent; DOWN and UP of the last
-seconds; GAVE what came from it, GOT what went to it; ASKED requests of ours that wait for their
-blocks, QUEUED requests of its that wait to be served, SENDING what is under way to it; CLASS in the order
-of service, with its place while it waits (#0 is first); WHY it stands there.
-FLAGS: D we take from it, d we would but it chokes us, K it would give but we want nothing; U it
-takes from us, u it would but we choke it, ? we would give but it wants nothing; S it fell silent; I
-it came to us.";
+Columns:
+  DIR      in (it came to us), out, or web (a web seed)
+  HAS      how much of the torrent it has
+  DOWN UP  rates of the last seconds
+  GAVE     what came from it
+  GOT      what went to it
+  ASKED    requests of ours that wait for their blocks
+  QUEUED   requests of its that wait to be served
+  SENDING  what is under way to it
+  CLASS    its class in the order of service, with its place while it waits (#0 is first)
+  WHY      why it stands there
+
+FLAGS:
+  D U      we take from it; it takes from us
+  d u      we would take but it chokes us; it would take but we choke it
+  K ?      it would give but we want nothing; we would give but it wants nothing
+  S I      it fell silent; it came to us";
 
 /// What `troc ledger` prints, who gave most first.
 const LEDGER_COLUMNS: &str = "\
-Columns: PARTY an address, or the begin of its hash when it is not connected; KIND peer, key (of a
-node that proved it), or group of addresses (who is alone in its group is a group); GROUP of a peer;
-CONNS now; GAVE verified bytes, GOT bytes sent to it, BALANCE the difference; CLASS in the order of
-service; WHY it stands there. Classes: grant (newcomers, a tenth of what is sent), owed, excess, rest,
-again.";
+Columns:
+  PARTY    an address, or the begin of its hash when it is not connected
+  KIND     peer, key (of a node that proved it), or group of addresses (who is alone in one, too)
+  GROUP    of a peer
+  CONNS    its connections now
+  GAVE     verified bytes that came from it
+  GOT      bytes sent to it
+  BALANCE  the difference
+  CLASS    its class in the order of service: grant (newcomers, a tenth of what is sent), owed, excess,
+           rest, or again
+  WHY      why it stands there";
 
 /// `troc doctor`.
 #[derive(Debug, Args)]

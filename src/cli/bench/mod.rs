@@ -53,7 +53,7 @@ pub enum BenchKind {
 #[derive(Debug, Args)]
 pub struct LeechArgs {
     /// The seeder's address
-    #[arg(value_name = "ADDR:PORT")]
+    #[arg(value_name = "ADDR:PORT", value_parser = human::parse_address)]
     pub seeder: SocketAddr,
     /// The torrent that it seeds
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -103,7 +103,7 @@ pub struct SeedArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data: PathBuf,
     /// Where to accept fetchers; port 0 takes any free one, which is then printed; may be repeated
-    #[arg(long, value_name = "ADDR:PORT", required = true)]
+    #[arg(long, value_name = "ADDR:PORT", required = true, value_parser = human::parse_address)]
     pub listen: Vec<SocketAddr>,
     /// Most bytes a second on each connection, such as 20MB/s
     #[arg(long, value_name = "RATE", value_parser = human::parse_rate)]
@@ -126,7 +126,7 @@ pub struct SeedArgs {
 #[derive(Debug, Args)]
 pub struct StormArgs {
     /// The seeder's address
-    #[arg(value_name = "ADDR:PORT")]
+    #[arg(value_name = "ADDR:PORT", value_parser = human::parse_address)]
     pub seeder: SocketAddr,
     /// The torrent that it seeds
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
