@@ -200,7 +200,7 @@ fn what_was_fetched_is_kept_and_served_whatever_is_wanted_later() {
 fn everything_selected_and_nothing() {
     let scene = Scene::new(FILES, PIECE_BYTES, 3);
     for (more, what) in [
-        (&["--files", "*.mkv"][..], "*.mkv matches no file of t: there is 0 a.bin"),
+        (&["--files", "*.mkv"][..], "*.mkv matches no file of t: its files by number are 0 a.bin"),
         (&["--exclude", "**"], "no file of t is wanted"),
         (&["--files", "sub"], "write 'sub/**'"),
         (&["--priority", "a.bin"], "bad priority"),

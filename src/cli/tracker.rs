@@ -85,10 +85,10 @@ fn allowed(given: &[String]) -> Result<Option<HashSet<InfoHash>>, CliError> {
     Ok((!given.is_empty()).then_some(all))
 }
 
-/// One info-hash a line; empty lines and what follows a `#` are comments.
+/// One info hash a line; empty lines and what follows a `#` are comments.
 fn read_list(path: &str) -> Result<Vec<InfoHash>, CliError> {
     let failed = |error: std::io::Error| {
-        CliError::Failed(format!("cannot read list, {path}: {error}: give --allow a file or an info-hash"))
+        CliError::Failed(format!("cannot read list, {path}: {error}: give --allow a file or an info hash"))
     };
     let mut text = String::new();
     let file = File::open(path).map_err(failed)?;
@@ -100,7 +100,7 @@ fn read_list(path: &str) -> Result<Vec<InfoHash>, CliError> {
     let hashes = lines.filter(|(_, line)| !line.is_empty()).map(|(at, line)| {
         InfoHash::from_hex(&line.to_ascii_lowercase()).ok_or_else(|| {
             CliError::Failed(format!(
-                "bad info-hash, {path} line {}: write 40 hexadecimal digits, one torrent a line",
+                "bad info hash, {path} line {}: write 40 hexadecimal digits, one torrent a line",
                 at + 1
             ))
         })
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(allowed(&[]).unwrap(), None);
         std::fs::write(&path, format!("{a}\nxyz\n")).unwrap();
         let error = read_list(&path).unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.starts_with("bad info-hash"), "{error}");
+        assert!(error.contains("line 2") && error.starts_with("bad info hash"), "{error}");
         assert!(allowed(&["nowhere".to_owned()]).unwrap_err().to_string().starts_with("cannot read list"));
     }
 

@@ -99,7 +99,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
             PieceOutcome::Absent { .. } => troubles.push((piece, Trouble::Unchecked)),
             PieceOutcome::Failed(error) => {
                 troubles.push((piece, Trouble::Unreadable));
-                reason.get_or_insert_with(|| error.to_string());
+                reason.get_or_insert_with(|| format!("{error}: check its permissions, or its disk"));
             }
         }
         progress.advance(u64::from(geometry.piece_len(piece)));

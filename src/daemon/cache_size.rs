@@ -116,7 +116,8 @@ impl CacheSize {
     pub fn warning(&self, host: &Host) -> Option<String> {
         let remedy = self.remedy(host)?;
         let [has, wanted] = [self.bytes, self.wanted_bytes].map(format_size);
-        Some(format!("the cache has {has}, not {wanted}, {}: {remedy}", self.why(host)))
+        let instead = if self.is_raised { String::new() } else { format!(", not {wanted}") };
+        Some(format!("the cache has {has}{instead}, {}: {remedy}", self.why(host)))
     }
 }
 

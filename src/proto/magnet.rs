@@ -98,7 +98,7 @@ pub enum MagnetError {
     NoHash,
     /// A hash that is no hash.
     #[error(
-        "the info-hash of the magnet link is malformed: a `btih` has 40 hexadecimal or \
+        "the info hash of the magnet link is malformed: a `btih` has 40 hexadecimal or \
              32 base32 digits, a `btmh` is 1220 and 64 hexadecimal digits"
     )]
     BadHash,

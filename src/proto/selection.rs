@@ -220,7 +220,7 @@ fn no_match(pattern: &Pattern, torrents: &[&Metainfo]) -> SelectionError {
             names.map(|(index, file)| format!("{index} {}", shown(&path_below(file)))).collect();
         let more = files().count().saturating_sub(names.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("there is {}{more} (troc show --files lists all)", names.join(", "))
+        format!("its files by number are {}{more} (troc show --files lists all)", names.join(", "))
     };
     SelectionError::NoMatch { pattern: shown(&pattern.text), name, hint }
 }

@@ -85,7 +85,9 @@ impl Plan {
                     problem = source.files().get(file).map(|f| walk::changed(&f.path));
                 }
                 PieceOutcome::Failed(error) => {
-                    problem = Some(CliError::Failed(format!("cannot read, {error}: mend it and try again")));
+                    problem = Some(CliError::Failed(format!(
+                        "cannot read, {error}: check its permissions, or its disk"
+                    )));
                 }
                 PieceOutcome::Fingerprinted { .. } => {}
             }

@@ -59,7 +59,7 @@ fn no_limit_leaves_less_than_the_least() {
         for asked in [None, Some(100 * REGION)] {
             assert_eq!(choose(asked, &host), (1, "minimum"), "{host:?}");
             let warning = CacheSize::choose(asked, REGION, &host).warning(&host).unwrap();
-            assert!(warning.contains("the least that works"), "{warning}");
+            assert!(warning.starts_with("the cache has 64.0 MiB, the least that works ("), "{warning}");
         }
     }
     for (asked, by) in [(REGION - 1, "minimum"), (REGION, "asked"), (REGION + 1, "asked")] {

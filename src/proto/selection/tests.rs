@@ -82,8 +82,8 @@ fn errors_are_one_line_and_say_what_there_is() {
     };
     assert_eq!(
         text(&["*.mkv"], &[], &[]),
-        "*.mkv matches no file of t: there is 0 a.txt, 1 sub/b.txt, 3 sub/deep/c.bin, 4 sub/e (troc show \
-         --files lists all)"
+        "*.mkv matches no file of t: its files by number are 0 a.txt, 1 sub/b.txt, 3 sub/deep/c.bin, 4 sub/e \
+         (troc show --files lists all)"
     );
     for name in ["sub", "sub/", "sub/deep"] {
         assert!(text(&[name], &[], &[]).contains("is a directory; write 'sub/"), "{name}");
