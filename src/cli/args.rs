@@ -354,7 +354,8 @@ pub struct RelayArgs {
 #[derive(Debug, Args)]
 pub struct TrackerArgs {
     /// Where to serve HTTP and UDP; port 0 takes any free one
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6969", value_parser = human::parse_address)]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6969",
+          value_parser = human::parse_address)]
     pub listen: SocketAddr,
     /// How often peers are to announce, from 5s to 24h [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = human::parse_duration)]
@@ -399,6 +400,7 @@ Columns:
   SENDING  what is under way to it
   CLASS    its class in the order of service, with its place while it waits (#0 is first)
   WHY      why it stands there
+
 FLAGS:
   D U      we take from it; it takes from us
   d u      we would take but it chokes us; it would take but we choke it

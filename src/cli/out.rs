@@ -23,8 +23,8 @@ pub fn raw(parts: &[&[u8]]) -> Result<(), CliError> {
     }
 }
 
-/// Writes one line to standard error, whole, so that two nodes on one terminal do not write into each other's;
-/// there is nowhere to report that this failed.
+/// Writes one line to standard error, whole, so that two nodes on one terminal do not write into each
+/// other's; there is nowhere to report that this failed.
 pub fn complain(line: &str) {
     let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
