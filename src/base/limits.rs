@@ -95,6 +95,8 @@ pub const APPETITE_FREE_SECS: u32 = 2;
 pub const ENDGAME_CHUNKS: usize = 4;
 /// See `ENDGAME_CHUNKS`.
 pub const ENDGAME_PART: usize = 32;
+/// A chunk that was claimed so long ago is raced for all the same: its giver is slow.
+pub const ENDGAME_AGE: Span = Span::from_secs(5);
 /// Peers that could be asked for more and are looked at when a block has made room: all are by the tick.
 pub const HUNGRY_LOOKS_MAX: usize = 32;
 /// Invalid requests after which a peer is dropped.

@@ -73,20 +73,15 @@ fn check_peer_sources(args: &GetArgs, named: &Named) -> Result<(), CliError> {
         return Ok(());
     }
     if let Some(address) = args.node.listen {
-        // What a link names is asked only of peers that are dialled.
-        let more = if metainfo.is_awaited() { " and name others" } else { "" };
         out::warn(&format!(
-            "no tracker in {}, no --peer and no --dht: waiting for peers to connect to {address}{more}",
+            "no tracker in {}, no --peer and no --dht: waiting for peers to connect to {address}",
             args.source
         ));
         return Ok(());
     }
-    let listen = match metainfo.is_awaited() {
-        true => "",
-        false => ", or --listen ADDR:PORT and have peers connect",
-    };
     Err(CliError::Usage(format!(
-        "nobody to fetch from, {}: it names no tracker; leave out --no-dht, or give --peer ADDR:PORT{listen}",
+        "nobody to fetch from, {}: it names no tracker; leave out --no-dht, give --peer ADDR:PORT, or \
+         --listen ADDR:PORT and have peers connect",
         args.source
     )))
 }

@@ -32,8 +32,8 @@ pub struct Seeking {
     fetch: MetadataFetch,
     /// Once that was found without its piece layers.
     lacking: Option<Lacking>,
-    /// Connections, those that are being made included; at most `METADATA_PEERS_MAX`, of which peers opened
-    /// `METADATA_CALLERS_MAX` at most.
+    /// Connections, those that are being made included: at most `METADATA_PEERS_MAX` that we dialled, and
+    /// `METADATA_CALLERS_MAX` that peers opened.
     lines: BTreeMap<PeerNumber, Line>,
     /// What was wrong with the peer that was parted from last.
     fault: Option<Fault>,
@@ -120,7 +120,7 @@ impl Seeking {
         let group = grouping.group_key(from);
         let of_group = callers().filter(|line| grouping.group_key(line.address.ip()) == group).count();
         let crowded = grouping.is_stranger(from) && of_group >= METADATA_CALLERS_OF_GROUP_MAX;
-        if !self.has_room() || crowded || callers().count() >= METADATA_CALLERS_MAX {
+        if !self.is_sought() || crowded || callers().count() >= METADATA_CALLERS_MAX {
             return None;
         }
         match self.layers_name {
@@ -132,11 +132,16 @@ impl Seeking {
 
     /// Whether one more peer may be dialled.
     pub fn has_room(&self) -> bool {
-        let done = match &self.lacking {
-            Some(lacking) => lacking.fetch.is_done(),
-            None => self.fetch.is_done(),
-        };
-        !done && self.lines.len() < METADATA_PEERS_MAX
+        let dialled = self.lines.values().filter(|line| line.origin != Origin::Incoming).count();
+        self.is_sought() && dialled < METADATA_PEERS_MAX
+    }
+
+    /// Whether more peers are of use.
+    fn is_sought(&self) -> bool {
+        match &self.lacking {
+            Some(lacking) => !lacking.fetch.is_done(),
+            None => !self.fetch.is_done(),
+        }
     }
 
     /// What to add to an error that says that nothing was found.
@@ -405,23 +410,24 @@ mod tests {
     }
 
     #[test]
-    fn p30_so_many_who_came_have_places_and_whom_we_dial_the_others_in_any_order() {
+    fn p30_who_came_and_whom_we_dial_have_places_of_their_own() {
         for came in [METADATA_CALLERS_MAX - 1, METADATA_CALLERS_MAX, METADATA_CALLERS_MAX + 1] {
             let mut seeking = seeking(V1);
-            for n in 0..came {
-                let taken = admits(&seeking, address(n as u16));
-                assert_eq!(taken, n < METADATA_CALLERS_MAX, "{n}");
-                taken.then(|| caller(&mut seeking, address(n as u16)));
-            }
-            let callers = came.min(METADATA_CALLERS_MAX);
-            for n in callers..METADATA_PEERS_MAX {
+            // Addresses where nobody answers hold all places of whom we dial.
+            for n in 0..METADATA_PEERS_MAX {
                 assert!(seeking.has_room(), "{n}");
                 connect(&mut seeking, n as u16, false);
             }
-            assert!(!seeking.has_room() && !admits(&seeking, address(99)), "all places are taken");
-            // Who came goes, and somebody else may come.
-            seeking.note(1, Said::Gone(Farewell::TimedOut), NOW);
-            assert!(admits(&seeking, address(99)) && seeking.has_room());
+            assert!(!seeking.has_room());
+            for n in 0..came {
+                let taken = admits(&seeking, address(100 + n as u16));
+                assert_eq!(taken, n < METADATA_CALLERS_MAX, "{n}");
+                taken.then(|| caller(&mut seeking, address(100 + n as u16)));
+            }
+            assert!(!seeking.has_room());
+            let first_caller = METADATA_PEERS_MAX as PeerNumber + 1;
+            seeking.note(first_caller, Said::Gone(Farewell::TimedOut), NOW);
+            assert!(admits(&seeking, address(99)) && !seeking.has_room(), "its place is for who comes");
         }
     }
 

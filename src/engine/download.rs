@@ -3,7 +3,8 @@
 use crate::base::geometry::BlockRef;
 use crate::base::ids::SlotId;
 use crate::base::limits::{
-    ENDGAME_CHUNKS, ENDGAME_PART, REQUEST_FRAMES_WAITING_MAX, SNUBBED_TIME, UNSOLICITED_BYTES_MAX,
+    ENDGAME_AGE, ENDGAME_CHUNKS, ENDGAME_PART, REQUEST_FRAMES_WAITING_MAX, SNUBBED_TIME,
+    UNSOLICITED_BYTES_MAX,
 };
 use crate::base::time::Span;
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
@@ -361,21 +362,21 @@ impl Engine {
                 return Some((chunk, index));
             }
         }
-        // Endgame: a peer with nothing to do races for a block that another is slow with. Not while only the
-        // disk keeps it from new chunks, nor while there are pieces that nobody has begun, or many that have
-        // only just been: others will have them, and a block that comes twice takes somebody's turn.
+        // Endgame: who has nothing to do races for a block that another is slow with. Not while only the disk
+        // keeps it from new chunks, nor while pieces are left that nobody has begun, or many just were.
         let few = ENDGAME_CHUNKS + geometry.chunk_count() as usize / ENDGAME_PART;
-        let is_end = torrent.missing.is_empty() && torrent.begun.is_empty() && torrent.claims.len() <= few;
+        let is_end = torrent.missing.is_empty() && torrent.begun.is_empty();
+        let is_late = |claim: &Claim| self.ticked_at.since(claim.since) >= ENDGAME_AGE;
+        let races = |at: &(&u32, &Claim)| open(at) && (torrent.claims.len() <= few || is_late(at.1));
         if !peer.asked.is_empty() || !is_end || self.is_disk_behind() {
             return None;
         }
-        let (chunk, index) = torrent.claims.iter().filter(open).find_map(|(&chunk, claim)| {
+        let (chunk, index) = torrent.claims.iter().filter(races).find_map(|(&chunk, claim)| {
             let contested = |&index: &u32| claim.asked[index as usize] < ENDGAME_COPIES;
             claim.outstanding().find(contested).map(|index| (chunk, index))
         })?;
         // Whoever planned a receive for it plans again: the first whole copy counts.
-        let lander = torrent.claims.get(&chunk)?.landing(index);
-        self.actions.extend(lander.map(Action::Interrupt));
+        self.actions.extend(torrent.claims.get(&chunk)?.landing(index).map(Action::Interrupt));
         Some((chunk, index))
     }
 

@@ -238,9 +238,9 @@ impl MetadataFetch {
 
     /// Whether all places are taken that one more peer of this origin could have.
     fn is_crowded(&self, origin: Origin) -> bool {
-        let callers = self.peers.values().filter(|peer| peer.origin == Origin::Incoming).count();
-        let full = origin == Origin::Incoming && callers >= METADATA_CALLERS_MAX;
-        full || self.peers.len() >= METADATA_PEERS_MAX
+        let is_caller = |origin| origin == Origin::Incoming;
+        let alike = self.peers.values().filter(|peer| is_caller(peer.origin) == is_caller(origin)).count();
+        alike >= if is_caller(origin) { METADATA_CALLERS_MAX } else { METADATA_PEERS_MAX }
     }
 
     /// Has those that wait begin, as far as there are places.

@@ -2,18 +2,18 @@
 
 use crate::base::time::Span;
 
-/// Peers that are connected at a time to find the metadata of one link.
+/// Peers that we dial at a time to find the metadata of one link.
 pub const METADATA_PEERS_MAX: usize = 8;
 /// The same over all links.
 pub const METADATA_CONNECTIONS_MAX: usize = 128;
-/// Of the places of one link, those that peers may take who came to us; more are closed. The others are for
-/// whom we dial, whatever comes.
-pub const METADATA_CALLERS_MAX: usize = METADATA_PEERS_MAX / 2;
+/// Peers that came to us and are asked for it besides; more are closed. Neither takes places of the others,
+/// whatever comes, and however many addresses answer nobody.
+pub const METADATA_CALLERS_MAX: usize = 4;
 /// Of those, what one group of strangers may take: whoever has as many groups as there are places keeps out
 /// others who come, and nobody whom we dial.
 pub const METADATA_CALLERS_OF_GROUP_MAX: usize = 1;
 /// The same over all links.
-pub const METADATA_CALLERS_OF_ALL_MAX: usize = METADATA_CONNECTIONS_MAX / 2;
+pub const METADATA_CALLERS_OF_ALL_MAX: usize = 64;
 /// Connections on their way from the cores to who looks for metadata; more are closed.
 pub const METADATA_CALLERS_QUEUED_MAX: usize = 64;
 /// Peers that give the metadata of one link at a time, each a copy of its own, in memory until it is whole.
@@ -24,8 +24,8 @@ pub const METADATA_REQUESTS_OUT: usize = 8;
 pub const METADATA_SILENCE: Span = Span::from_secs(10);
 /// First turn of a giver while others wait for its place; each later one is twice as long.
 pub const METADATA_TURN: Span = Span::from_secs(10);
-/// Turns after which a giver that comes to no end is parted from, if `METADATA_PEERS_MAX` peers have
-/// metadata; one that came to us if `METADATA_CALLERS_MAX` of those have.
+/// Turns after which a giver that comes to no end is parted from, if `METADATA_PEERS_MAX` of those whom
+/// we dialled have metadata, or `METADATA_CALLERS_MAX` of those who came.
 pub const METADATA_TURNS_MAX: u32 = 4;
 /// Bytes of other messages that are taken from a peer while the metadata is looked for: a bit field, and a
 /// have for each of `PIECES_MAX` pieces.
