@@ -90,10 +90,10 @@ pub const APPETITE_SECS: u64 = 5;
 /// Blocks have to come in so many seconds before what came is a measure: until then nothing bounds them. The
 /// first second may be a short one.
 pub const APPETITE_FREE_SECS: u32 = 2;
-/// What is outstanding is the end of a torrent if it is so many chunks, or so many and an `ENDGAME_PART`th of
-/// all. In a small torrent with many peers everything is asked for from the start.
+/// What is outstanding on a core is the end of a torrent if it is so many chunks and one of each
+/// `ENDGAME_PART` of all, at most. In a small torrent with many peers everything is asked for from the start.
 pub const ENDGAME_CHUNKS: usize = 4;
-/// See `ENDGAME_CHUNKS`.
+/// See above.
 pub const ENDGAME_PART: usize = 32;
 /// A chunk that was claimed so long ago is raced for all the same: its giver is slow.
 pub const ENDGAME_AGE: Span = Span::from_secs(5);

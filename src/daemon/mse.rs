@@ -155,12 +155,16 @@ impl Drop for Coming {
     }
 }
 
+/// A connection that a core gives away.
+pub(super) fn adopt(socket: UringSocket) -> io::Result<TcpStream> {
+    let stream = std::net::TcpStream::from(OwnedFd::from(socket));
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
+}
+
 async fn accept(desk: Rc<Desk>, encrypted: Caller<UringSocket>, place: Coming) {
     let Caller { socket, address, heard } = encrypted;
-    let stream = std::net::TcpStream::from(OwnedFd::from(socket));
-    let Ok(mut stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else {
-        return;
-    };
+    let Ok(mut stream) = adopt(socket) else { return };
     let Ok(entropy) = entropy() else { return };
     let find = |tag: &[u8; 20]| desk.torrents.borrow().get(tag).copied();
     let handshake = shake(&mut stream, Handshaker::accept(desk.methods, entropy), heard, find);

@@ -65,6 +65,13 @@ pub(super) struct Line {
     pub(super) ready: bool,
 }
 
+impl Line {
+    /// Whether a peer opened it, and not we.
+    fn came(&self) -> bool {
+        self.origin == Origin::Incoming
+    }
+}
+
 /// What is to be done beside asking.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SeekAction {
@@ -113,10 +120,10 @@ impl Seeking {
             .map_or_else(|| self.fetch.poll_timeout(), |lacking| lacking.fetch.poll_timeout())
     }
 
-    /// By which name of the torrent a peer that came to us is answered; `None` if it may not stay. Of a group
-    /// of strangers one may, and all who come leave half of the places to those whom we dial.
+    /// By which name of the torrent a peer that came to us is answered; `None` if it may not stay. So many may,
+    /// and of a group of strangers `METADATA_CALLERS_OF_GROUP_MAX`.
     pub(super) fn admit(&self, from: IpAddr, theirs: &Handshake, grouping: &Grouping) -> Option<InfoHash> {
-        let callers = || self.lines.values().filter(|line| line.origin == Origin::Incoming);
+        let callers = || self.lines.values().filter(|line| line.came());
         let group = grouping.group_key(from);
         let of_group = callers().filter(|line| grouping.group_key(line.address.ip()) == group).count();
         let crowded = grouping.is_stranger(from) && of_group >= METADATA_CALLERS_OF_GROUP_MAX;
@@ -132,7 +139,7 @@ impl Seeking {
 
     /// Whether one more peer may be dialled.
     pub fn has_room(&self) -> bool {
-        let dialled = self.lines.values().filter(|line| line.origin != Origin::Incoming).count();
+        let dialled = self.lines.values().filter(|line| !line.came()).count();
         self.is_sought() && dialled < METADATA_PEERS_MAX
     }
 
@@ -173,7 +180,7 @@ impl Seeking {
         let mut parted = Vec::new();
         self.lines.retain(|_, line| {
             let stays = line.name == bare.v2_name && may_stay(line);
-            if !stays && line.origin != Origin::Incoming {
+            if !stays && !line.came() {
                 parted.push(line.address);
             }
             stays
@@ -245,7 +252,7 @@ impl Seeking {
             self.fault = Some(fault);
             let Some(line) = self.lines.get(&number) else { continue };
             tracing::debug!("{} {fault}", line.address);
-            let liar = line.origin == Origin::Incoming && fault == Fault::Lied;
+            let liar = line.came() && fault == Fault::Lied;
             let banned = liar.then_some(SeekAction::Ban(line.address));
             if let Some(action) = self.end(number, farewell(fault)).or(banned) {
                 return Some(action);
@@ -268,10 +275,11 @@ impl Seeking {
 
     /// Ends a line, if it has not ended.
     fn end(&mut self, number: PeerNumber, why: Farewell) -> Option<SeekAction> {
-        let Line { address, origin, .. } = self.lines.remove(&number)?;
+        let line = self.lines.remove(&number)?;
+        let (address, came) = (line.address, line.came());
         match &mut self.lacking {
             // Nobody dials it there, and what it did is not held against whoever listens there.
-            _ if origin == Origin::Incoming => None,
+            _ if came => None,
             // Who knows v1 alone hangs up on the other name, and is dialled once more by its own.
             Some(lacking) if lacking.bare.has_v1 && !is_bad(why) => {
                 lacking.others.push(address);
@@ -284,7 +292,7 @@ impl Seeking {
     /// All is over: whom of those that we dialled we part from, with nothing against them.
     pub(super) fn part(self) -> Vec<SocketAddr> {
         let others = self.lacking.into_iter().flat_map(|lacking| lacking.others);
-        let dialled = self.lines.into_values().filter(|line| line.origin != Origin::Incoming);
+        let dialled = self.lines.into_values().filter(|line| !line.came());
         dialled.map(|line| line.address).chain(others).collect()
     }
 }

@@ -210,6 +210,7 @@ impl Engine {
         let of_it = |ask: &mut LeafAsk| ask.conn == conn && !ask.hashing;
         for ask in self.leaf_asks.extract_if(.., of_it) {
             self.rations.put_hashes_back(&self.config, address, &ask.request);
+            self.egress.put_answer_back(conn, answer_bytes(&ask.request));
         }
     }
 

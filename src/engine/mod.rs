@@ -467,8 +467,9 @@ impl Engine {
         self.parked.retain(|&(_, parked)| parked != conn);
         let Some(mut peer) = self.peers.remove(conn) else { return };
         self.strangers.leave(conn, peer.address.ip(), peer.counted);
-        self.settle_account(&mut peer);
+        // First what it is given back, while it has a place among those that limits hold.
         self.forget_asks(&mut peer);
+        self.settle_account(&mut peer);
         if let Some(Some(torrent)) = peer.torrent.map(|id| self.torrents[id.0 as usize].as_mut()) {
             for pin in peer.out.take_pins() {
                 torrent.shared.chunks.unpin(pin.chunk);

@@ -152,7 +152,7 @@ impl Control<'_> {
         tokio_uring::spawn(async move {
             let say = |said| drop(tell.send(Event::Said(id, number, said)));
             match places.enter() {
-                Ok(_places) => converse(Opening::Called(caller), call, inbox, say).await,
+                Ok(_place) => converse(Opening::Called(caller), call, inbox, say).await,
                 Err(_) => say(Said::Gone(Farewell::Gone)),
             }
         });

@@ -2,7 +2,6 @@
 //! before, as the policy says. One that a peer opened comes from a core and is plain here.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -54,9 +53,8 @@ impl Line {
 
     /// Takes over a connection that a peer opened, on which nothing was sent.
     pub(super) fn adopt(socket: UringSocket) -> Result<Self, Farewell> {
-        let stream = std::net::TcpStream::from(OwnedFd::from(socket));
-        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        Ok(Self { stream: stream.map_err(|_| Farewell::Gone)?, ciphers: None })
+        let stream = mse::adopt(socket).map_err(|_| Farewell::Gone)?;
+        Ok(Self { stream, ciphers: None })
     }
 
     /// Sends all of `bytes`.

@@ -62,11 +62,9 @@ pub struct Begun {
 /// See the module.
 #[derive(Debug)]
 pub struct Window {
-    /// In flight.
-    all: Flight,
-    /// The same, by class.
+    /// In flight, by class.
     flights: [Flight; CLASSES],
-    /// The same, by class, of prompt readers only.
+    /// The same, of prompt readers only.
     prompt: [Flight; CLASSES],
     epoch: u64,
     since: Instant,
@@ -99,7 +97,6 @@ impl Window {
     /// Nothing is in flight.
     pub fn new(now: Instant) -> Self {
         Self {
-            all: Flight::default(),
             flights: [Flight::default(); CLASSES],
             prompt: [Flight::default(); CLASSES],
             epoch: 0,
@@ -132,7 +129,7 @@ impl Window {
     /// Whether another send of a class may begin, if none of a better one does.
     pub fn is_open_to(&self, class: Class) -> bool {
         let windows = if class <= Class::Excess { WINDOWS_OF_GIVERS } else { 1 };
-        self.all.counted_bytes() < windows * self.limit_bytes()
+        self.flights.iter().map(Flight::counted_bytes).sum::<u64>() < windows * self.limit_bytes()
     }
 
     /// The worst class of which a send may begin, while the window is open to any.
@@ -174,7 +171,6 @@ impl Window {
     /// A send begins.
     pub fn begin(&mut self, class: Class, reader: Reader, bytes: u64) -> Begun {
         let epoch = self.epoch;
-        self.all.begin(epoch, bytes);
         self.flights[class as usize].begin(epoch, bytes);
         if reader == Reader::Prompt {
             self.prompt[class as usize].begin(epoch, bytes);
@@ -186,7 +182,6 @@ impl Window {
     pub fn end(&mut self, begun: Begun) -> Reader {
         self.ended_bytes += begun.bytes;
         let class = begun.class as usize;
-        self.all.end(self.epoch, begun.epoch, begun.bytes);
         self.flights[class].end(self.epoch, begun.epoch, begun.bytes);
         if begun.reader == Reader::Prompt {
             self.prompt[class].end(self.epoch, begun.epoch, begun.bytes);
@@ -206,7 +201,6 @@ impl Window {
         self.since = now;
         self.epoch += span.0 / epoch_span.0;
         self.turn_gate();
-        self.all.roll_to(self.epoch);
         let mut stuck_bytes = 0;
         for (class, flight) in self.flights.iter_mut().enumerate() {
             let stuck = flight.roll_to(self.epoch);

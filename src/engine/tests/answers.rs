@@ -233,6 +233,19 @@ fn p32_a_piece_that_is_not_read_in_time_costs_neither_the_limit_nor_the_peer() {
 }
 
 #[test]
+fn p32_a_piece_that_is_not_read_before_its_peer_leaves_costs_the_limit_nothing() {
+    let (budget, upload) = trickle();
+    let (mut rig, request) = v2::limited_seed(upload);
+    let leaves = HashRequest { base_layer: 0, length: 2, proof_layers: 5, ..request };
+    let conn = stranger(&mut rig, "8.8.8.8:1");
+    rig.say(conn, Message::HashRequest(leaves)).unwrap();
+    assert!(!budget.is_open_for_answers(rig.now), "it is charged");
+    rig.engine.handle_gone(conn);
+    rig.engine.handle_closed(conn);
+    assert!(budget.is_open_for_answers(rig.now));
+}
+
+#[test]
 fn p30_p32_what_waits_for_a_limit_when_its_peer_leaves_costs_the_group_nothing() {
     let (_, upload) = trickle();
     let (mut rig, request) = v2::limited_seed(upload);
