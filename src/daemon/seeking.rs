@@ -120,8 +120,8 @@ impl Seeking {
             .map_or_else(|| self.fetch.poll_timeout(), |lacking| lacking.fetch.poll_timeout())
     }
 
-    /// By which name of the torrent a peer that came to us is answered; `None` if it may not stay. So many may,
-    /// and of a group of strangers `METADATA_CALLERS_OF_GROUP_MAX`.
+    /// By which name of the torrent a peer that came to us is answered; `None` if it may not stay: so many
+    /// may, and so many of a group of strangers.
     pub(super) fn admit(&self, from: IpAddr, theirs: &Handshake, grouping: &Grouping) -> Option<InfoHash> {
         let callers = || self.lines.values().filter(|line| line.came());
         let group = grouping.group_key(from);
