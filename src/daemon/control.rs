@@ -249,7 +249,7 @@ impl<'a> Control<'a> {
             tokio::select! {
                 () = self.bell.notified() => {}
                 Some(event) = self.events.recv() => self.handle_events(event),
-                Some(called) = self.callers.recv() => self.called(called),
+                Some(called) = self.callers.recv() => self.handle_callers(called),
                 () = stop_asked(&mut interrupt, &mut terminate) => {
                     if self.asked_twice() {
                         return Err(NodeError::Killed);

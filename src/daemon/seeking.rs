@@ -9,13 +9,16 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::magnet::{Ask, Said};
 use crate::base::ids::InfoHash;
-use crate::base::limits::{METADATA_CALLERS_MAX, METADATA_CALLERS_OF_GROUP_MAX, METADATA_PEERS_MAX};
+use crate::base::limits::{
+    METADATA_CALLERS_MAX, METADATA_CALLERS_OF_GROUP_MAX, METADATA_CALLERS_OF_GROUP_OF_ALL_MAX,
+    METADATA_PEERS_MAX,
+};
 use crate::base::network::Grouping;
 use crate::base::time::Instant;
 use crate::engine::action::Farewell;
 use crate::engine::fetch::{Fault, FetchAction, PeerNumber};
 use crate::engine::layers_fetch::{Layers, LayersFetch, Need};
-use crate::engine::metadata_fetch::{Found, MetadataFetch};
+use crate::engine::metadata_fetch::{Found, Hoard, MetadataFetch};
 use crate::engine::peer::Origin;
 use crate::proto::magnet::Topics;
 use crate::proto::metainfo::Bare;
@@ -91,14 +94,14 @@ pub(super) enum SeekAction {
 
 impl Seeking {
     /// Nobody is known yet.
-    pub fn new(wanted: Topics) -> Self {
-        let fetch = MetadataFetch::new(wanted);
+    pub fn new(wanted: Topics, hoard: Hoard) -> Self {
+        let fetch = MetadataFetch::new(wanted, hoard);
         Self { layers_name: None, fetch, lacking: None, lines: BTreeMap::new(), numbers: 0, fault: None }
     }
 
     /// The same of piece layers alone, which a hybrid goes on without; peers have numbers beyond `numbers`.
     pub(super) fn of_layers(bare: Arc<Bare>, numbers: PeerNumber, now: Instant) -> Self {
-        let mut seeking = Self { numbers, ..Self::new(Topics { v1: None, v2: None }) };
+        let mut seeking = Self { numbers, ..Self::new(Topics { v1: None, v2: None }, Hoard::default()) };
         seeking.begin_layers(bare, |_| true, now);
         seeking
     }
@@ -123,11 +126,10 @@ impl Seeking {
     /// By which name of the torrent a peer that came to us is answered; `None` if it may not stay: so many
     /// may, and so many of a group of strangers.
     pub(super) fn admit(&self, from: IpAddr, theirs: &Handshake, grouping: &Grouping) -> Option<InfoHash> {
-        let callers = || self.lines.values().filter(|line| line.came());
-        let group = grouping.group_key(from);
-        let of_group = callers().filter(|line| grouping.group_key(line.address.ip()) == group).count();
+        let came = self.lines.values().filter(|line| line.came()).count();
+        let of_group = self.callers_of_group(from, grouping);
         let crowded = grouping.is_stranger(from) && of_group >= METADATA_CALLERS_OF_GROUP_MAX;
-        if !self.is_sought() || crowded || callers().count() >= METADATA_CALLERS_MAX {
+        if !self.is_sought() || crowded || came >= METADATA_CALLERS_MAX {
             return None;
         }
         match self.layers_name {
@@ -135,6 +137,13 @@ impl Seeking {
             // Who knows a hybrid by v1 alone has none; whoever offers v2 goes on with it (BEP 52).
             Some(v2) => (theirs.info_hash == v2 || theirs.has_v2()).then_some(v2),
         }
+    }
+
+    /// Peers that came and are of the group of an address.
+    fn callers_of_group(&self, address: IpAddr, grouping: &Grouping) -> usize {
+        let group = grouping.group_key(address);
+        let of_group = |line: &&Line| line.came() && grouping.group_key(line.address.ip()) == group;
+        self.lines.values().filter(of_group).count()
     }
 
     /// Whether one more peer may be dialled.
@@ -297,6 +306,16 @@ impl Seeking {
     }
 }
 
+/// Whether the group of an address, if it is of strangers, has all the places of all links that it may have.
+pub(super) fn has_its_places<'a>(
+    links: impl Iterator<Item = &'a Seeking>,
+    from: IpAddr,
+    grouping: &Grouping,
+) -> bool {
+    let of_group = || links.map(|seeking| seeking.callers_of_group(from, grouping)).sum::<usize>();
+    grouping.is_stranger(from) && of_group() >= METADATA_CALLERS_OF_GROUP_OF_ALL_MAX
+}
+
 /// Whether it is held against a peer of whom something else might be wanted.
 const fn is_bad(why: Farewell) -> bool {
     matches!(why, Farewell::DialFailed | Farewell::Misbehaved)
@@ -306,7 +325,7 @@ const fn is_bad(why: Farewell) -> bool {
 const fn farewell(fault: Fault) -> Farewell {
     match fault {
         // It may have some soon, or want to be asked again later.
-        Fault::HasNone | Fault::Refused => Farewell::Gone,
+        Fault::HasNone | Fault::Refused | Fault::Long => Farewell::Gone,
         Fault::Silent => Farewell::TimedOut,
         Fault::Lied => Farewell::Misbehaved,
     }
@@ -340,7 +359,7 @@ mod tests {
     }
 
     fn seeking(name: InfoHash) -> Seeking {
-        Seeking::new(Topics { v1: Some(name), v2: None })
+        Seeking::new(Topics { v1: Some(name), v2: None }, Hoard::default())
     }
 
     /// Begins a connection to that port; ready, if it is to be.
@@ -451,6 +470,26 @@ mod tests {
         assert!(admits(&seeking, at("8.8.9.8:1")), "another group");
         caller(&mut seeking, at("10.0.0.1:1"));
         assert!(admits(&seeking, at("10.0.0.1:2")) && admits(&seeking, at("127.0.0.1:2")));
+    }
+
+    #[test]
+    fn p30_a_group_of_strangers_has_so_many_places_of_all_links() {
+        let from = |text: &str| SocketAddr::new(text.parse().unwrap(), 1);
+        let max = METADATA_CALLERS_OF_GROUP_OF_ALL_MAX;
+        for (links, crowded) in [(max - 1, false), (max, true), (max + 1, true)] {
+            let of_links = |stranger: &str, friend: &str| {
+                let link = |_| {
+                    let mut seeking = seeking(V1);
+                    caller(&mut seeking, from(stranger));
+                    caller(&mut seeking, from(friend));
+                    seeking
+                };
+                (0..links).map(link).collect::<Vec<_>>()
+            };
+            let all = of_links("8.8.8.8", "10.0.0.1");
+            let has = |address: &str| has_its_places(all.iter(), from(address).ip(), &Grouping::default());
+            assert_eq!((has("8.8.8.9"), has("8.8.9.8"), has("10.0.0.1")), (crowded, false, false), "{links}");
+        }
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub enum Fault {
     /// What it gave is not what the link names, or cannot be.
     #[error("gave wrong metadata")]
     Lied,
+    /// What it has is long, and too much of that is being fetched. Perhaps later.
+    #[error("has more metadata than there is room for now")]
+    Long,
 }
 
 /// What is wanted and not done yet. Invariant: behind the end there is nothing.

@@ -3,26 +3,33 @@
 //!
 //! Pieces of the metadata have no hashes of their own, only the whole has. So each peer gives a copy of its
 //! own, of the size that it announced, and whoever gave a wrong one is known: nobody is blamed for others,
-//! and no lie about a size can spoil what somebody else gives. `METADATA_GIVERS_MAX` give at a time. One that
-//! takes longer than its turn gives way to others that wait and begins anew later, with a turn twice as long;
-//! after `METADATA_TURNS_MAX` turns, while all places are taken that are for its like, whom we dial or who
-//! comes to us, it is parted from: as many that drip or lie only cost their turns. The first whole copy with
-//! the right hash is the one.
+//! and no lie about a size can spoil what somebody else gives. The first whole copy with the right hash ends
+//! the fetch.
+//!
+//! `METADATA_GIVERS_MAX` give at a time. Those whom we dial and those who come to us have a place each, lent
+//! to the others while nobody waits for it. Who takes longer than its turn gives way to its like that waits
+//! and begins anew later, with a turn twice as long; after `METADATA_TURNS_MAX` turns it is parted from. Who
+//! had fewer turns goes first and waits for one first turn at most, unless somebody as fresh is giving. So
+//! those that drip, however many, keep nobody from his turn.
+//!
+//! Copies of all fetches together are bounded by a `Hoard`.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use super::fetch::{Fault, FetchAction, PeerNumber, Wishes};
 use super::peer::Origin;
 use crate::base::limits::{
-    METADATA_CALLERS_MAX, METADATA_GIVERS_MAX, METADATA_PEERS_MAX, METADATA_REQUESTS_OUT, METADATA_SILENCE,
-    METADATA_TURN, METADATA_TURNS_MAX, METAINFO_BYTES_MAX,
+    METADATA_COPIES_BYTES_MAX, METADATA_COPY_BYTES_SURE, METADATA_GIVERS_MAX, METADATA_REQUESTS_OUT,
+    METADATA_SILENCE, METADATA_TURN, METADATA_TURNS_MAX, METAINFO_BYTES_MAX,
 };
 use crate::base::time::{Instant, Span};
 use crate::proto::magnet::{Match, Topics};
 use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, piece_range};
 
-/// Turns are not doubled more often than that.
-const DOUBLINGS_MAX: u32 = 8;
+/// Turns are not doubled more often than that: nobody has more of them while another waits.
+const DOUBLINGS_MAX: u32 = METADATA_TURNS_MAX - 1;
 
 /// What a fetch wants done; a peer is asked for a piece.
 pub type MetadataAction = FetchAction<u32, Found>;
@@ -37,12 +44,46 @@ pub enum Found {
     Torn,
 }
 
+/// Bytes of the copies that are not whole yet, over all fetches that share it.
+#[derive(Clone, Debug, Default)]
+pub struct Hoard(Rc<Cell<usize>>);
+
+impl Hoard {
+    /// Whether a copy of `own_bytes` may have one more piece. From half of `METADATA_COPIES_BYTES_MAX` on
+    /// only short ones may: so many long ones, whoever they are from, leave room for them.
+    fn has_room(&self, own_bytes: usize) -> bool {
+        self.0.get() < METADATA_COPIES_BYTES_MAX / 2 || own_bytes < METADATA_COPY_BYTES_SURE
+    }
+}
+
+/// What a copy takes of a hoard, until it is dropped.
+#[derive(Debug)]
+struct Held {
+    of: Hoard,
+    bytes: usize,
+}
+
+impl Held {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.of.0.set(self.of.0.get() + bytes);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.0.set(self.of.0.get() - self.bytes);
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct MetadataFetch {
     wanted: Topics,
+    hoard: Hoard,
     peers: BTreeMap<PeerNumber, Peer>,
-    /// Those that wait to give, in the order of their turns.
+    /// Those that wait to give, in the order in which they began to wait. Invariant: they are in `peers` and
+    /// have no copy.
     waiting: VecDeque<PeerNumber>,
     wishes: Wishes<u32, Found>,
 }
@@ -65,15 +106,17 @@ struct Copy {
     left: usize,
     next: u32,
     asked: Vec<u32>,
+    held: Held,
     since: Instant,
     heard_at: Instant,
 }
 
 impl Copy {
-    fn new(total_bytes: u32, now: Instant) -> Self {
+    fn new(total_bytes: u32, of: Hoard, now: Instant) -> Self {
         let count = total_bytes.div_ceil(METADATA_PIECE_BYTES) as usize;
         let (pieces, asked) = (vec![None; count], Vec::with_capacity(METADATA_REQUESTS_OUT));
-        Self { pieces, left: count, next: 0, asked, since: now, heard_at: now }
+        let held = Held { of, bytes: 0 };
+        Self { pieces, left: count, next: 0, asked, held, since: now, heard_at: now }
     }
 
     /// The next piece to ask for, if more may be outstanding.
@@ -87,7 +130,12 @@ impl Copy {
 }
 
 impl Peer {
-    /// How long it may give while others wait.
+    /// Whether it came to us.
+    fn is_caller(&self) -> bool {
+        self.origin == Origin::Incoming
+    }
+
+    /// How long it may give while its like waits.
     fn turn(&self) -> Span {
         Span(METADATA_TURN.0 << self.turns.min(DOUBLINGS_MAX))
     }
@@ -101,6 +149,10 @@ impl Peer {
         }
         let Some(copy) = &mut self.copy else { return Ok(()) };
         if let Some(at) = copy.asked.iter().position(|&asked| asked == piece) {
+            if !copy.held.of.has_room(copy.held.bytes) {
+                return Err(Fault::Long);
+            }
+            copy.held.add(bytes.len());
             copy.asked.swap_remove(at);
             copy.pieces[piece as usize] = Some(bytes.into());
             copy.left -= 1;
@@ -119,9 +171,9 @@ impl Peer {
 }
 
 impl MetadataFetch {
-    /// A fetch of the info dictionary with these hashes, from nobody yet.
-    pub fn new(wanted: Topics) -> Self {
-        Self { wanted, peers: BTreeMap::new(), waiting: VecDeque::new(), wishes: Wishes::new() }
+    /// A fetch of the info dictionary with these hashes, from nobody yet. Its copies count in `hoard`.
+    pub const fn new(wanted: Topics, hoard: Hoard) -> Self {
+        Self { wanted, hoard, peers: BTreeMap::new(), waiting: VecDeque::new(), wishes: Wishes::new() }
     }
 
     /// A peer's extension handshake came: it has metadata of `total_bytes`, or none. What it says again
@@ -187,21 +239,8 @@ impl MetadataFetch {
         for peer in self.givers(|_, copy| silent(copy)) {
             self.part(peer, Fault::Silent, now);
         }
-        // As many give way as there are others for their places.
-        let others = self.waiting.len();
-        for peer in self.givers(|giver, copy| now.since(copy.since) >= giver.turn()).into_iter().take(others)
-        {
-            let Some(origin) = self.peers.get(&peer).map(|giver| giver.origin) else { continue };
-            let crowded = self.is_crowded(origin);
-            let Some(giver) = self.peers.get_mut(&peer) else { continue };
-            giver.copy = None;
-            giver.turns += 1;
-            if crowded && giver.turns >= METADATA_TURNS_MAX {
-                // There is no place for anybody else, and it had its chances.
-                self.part(peer, Fault::Silent, now);
-            } else {
-                self.waiting.push_back(peer);
-            }
+        while let Some(peer) = self.over(now) {
+            self.give_way(peer, now);
         }
         self.fill_places(now);
     }
@@ -210,7 +249,7 @@ impl MetadataFetch {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = |peer: &Peer| {
             let copy = peer.copy.as_ref()?;
-            let over = (!self.waiting.is_empty()).then(|| copy.since + peer.turn());
+            let over = self.patience(peer).map(|patience| copy.since + patience);
             over.into_iter().chain([copy.heard_at + METADATA_SILENCE]).min()
         };
         self.peers.values().filter_map(due).min()
@@ -236,22 +275,67 @@ impl MetadataFetch {
         self.peers.iter().filter(|(_, peer)| picked(peer)).map(|(&number, _)| number).collect()
     }
 
-    /// Whether all places are taken that one more peer of this origin could have.
-    fn is_crowded(&self, origin: Origin) -> bool {
-        let is_caller = |origin| origin == Origin::Incoming;
-        let alike = self.peers.values().filter(|peer| is_caller(peer.origin) == is_caller(origin)).count();
-        alike >= if is_caller(origin) { METADATA_CALLERS_MAX } else { METADATA_PEERS_MAX }
+    /// How long a giver may take for its copy; `None` while nobody waits for its place.
+    fn patience(&self, giver: &Peer) -> Option<Span> {
+        let giving = || self.peers.values().filter(|peer| peer.copy.is_some());
+        let waits = |other: &Peer| {
+            let alike = other.is_caller() == giver.is_caller();
+            // It has a place to itself that is lent, or comes before whoever gives.
+            let first = match alike {
+                false => !giving().any(|peer| peer.is_caller() == other.is_caller()),
+                true => !giving().any(|peer| peer.turns <= other.turns),
+            };
+            first.then_some(METADATA_TURN).or_else(|| alike.then(|| giver.turn()))
+        };
+        self.waiting.iter().filter_map(|other| waits(self.peers.get(other)?)).min()
+    }
+
+    /// The giver that has been at it for longest, of those that have to give way.
+    fn over(&self, now: Instant) -> Option<PeerNumber> {
+        let since = |peer: &Peer| peer.copy.as_ref().map(|copy| copy.since);
+        let is_over = |peer: &Peer, since| self.patience(peer).is_some_and(|max| now.since(since) >= max);
+        let over = |(&number, peer): (&PeerNumber, &Peer)| {
+            since(peer).filter(|&since| is_over(peer, since)).map(|since| (since, number))
+        };
+        self.peers.iter().filter_map(over).min().map(|(_, number)| number)
+    }
+
+    /// Ends a giver's turn: who waits for its place has it.
+    fn give_way(&mut self, peer: PeerNumber, now: Instant) {
+        let Some(giver) = self.peers.get_mut(&peer) else { return };
+        giver.copy = None;
+        giver.turns += 1;
+        let had_its_turns = giver.turns >= METADATA_TURNS_MAX;
+        self.fill_places(now);
+        match had_its_turns {
+            true => self.part(peer, Fault::Silent, now),
+            false => self.waiting.push_back(peer),
+        }
     }
 
     /// Has those that wait begin, as far as there are places.
     fn fill_places(&mut self, now: Instant) {
         while self.givers(|_, _| true).len() < METADATA_GIVERS_MAX {
-            let Some(peer) = self.waiting.pop_front() else { return };
+            let Some(peer) = self.next() else { return };
+            self.waiting.retain(|&other| other != peer);
             if let Some(giver) = self.peers.get_mut(&peer) {
-                giver.copy = Some(Copy::new(giver.total_bytes, now));
+                giver.copy = Some(Copy::new(giver.total_bytes, self.hoard.clone(), now));
                 self.ask(peer);
             }
         }
+    }
+
+    /// Who of those that wait goes first: for whose like nobody gives, then who had fewest turns, then who
+    /// has waited for longest.
+    fn next(&self) -> Option<PeerNumber> {
+        let giving = |peer: &Peer| peer.copy.is_some();
+        let rank = |peer: &PeerNumber| {
+            let peer = self.peers.get(peer)?;
+            let lent =
+                self.peers.values().any(|other| giving(other) && other.is_caller() == peer.is_caller());
+            Some((lent, peer.turns))
+        };
+        self.waiting.iter().copied().min_by_key(rank)
     }
 
     fn ask(&mut self, peer: PeerNumber) {

@@ -12,7 +12,9 @@ pub const METADATA_CALLERS_MAX: usize = 4;
 /// Of those, what one group of strangers may take: whoever has as many groups as there are places keeps out
 /// others who come, and nobody whom we dial.
 pub const METADATA_CALLERS_OF_GROUP_MAX: usize = 1;
-/// The same over all links.
+/// The same of all links.
+pub const METADATA_CALLERS_OF_GROUP_OF_ALL_MAX: usize = 8;
+/// Peers that came to us, over all links.
 pub const METADATA_CALLERS_OF_ALL_MAX: usize = 64;
 /// Connections on their way from the cores to who looks for metadata; more are closed.
 pub const METADATA_CALLERS_QUEUED_MAX: usize = 64;
@@ -24,9 +26,14 @@ pub const METADATA_REQUESTS_OUT: usize = 8;
 pub const METADATA_SILENCE: Span = Span::from_secs(10);
 /// First turn of a giver while others wait for its place; each later one is twice as long.
 pub const METADATA_TURN: Span = Span::from_secs(10);
-/// Turns after which a giver that comes to no end is parted from, if `METADATA_PEERS_MAX` of those whom
-/// we dialled have metadata, or `METADATA_CALLERS_MAX` of those who came.
+/// Turns after which a giver that comes to no end is parted from.
 pub const METADATA_TURNS_MAX: u32 = 4;
+/// Copies that are not whole yet, over all links. From half of it on long ones have to wait.
+pub const METADATA_COPIES_BYTES_MAX: usize = 256 << 20;
+/// Of a copy, however much of others there is: that much of all that can be given at a time is the other
+/// half.
+pub const METADATA_COPY_BYTES_SURE: usize =
+    METADATA_COPIES_BYTES_MAX / 2 / (METADATA_CONNECTIONS_MAX + METADATA_CALLERS_OF_ALL_MAX);
 /// Bytes of other messages that are taken from a peer while the metadata is looked for: a bit field, and a
 /// have for each of `PIECES_MAX` pieces.
 pub const METADATA_OTHER_BYTES_MAX: u64 = 32 << 20;

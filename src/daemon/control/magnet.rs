@@ -10,15 +10,18 @@ use tokio::sync::{SemaphorePermit, TryAcquireError};
 use super::*;
 use crate::base::human::format_size;
 use crate::base::ids::InfoHash;
-use crate::base::limits::{METADATA_CALLERS_OF_ALL_MAX, METADATA_CONNECTIONS_MAX};
+use crate::base::limits::{
+    METADATA_CALLERS_OF_ALL_MAX, METADATA_CALLERS_QUEUED_MAX, METADATA_CONNECTIONS_MAX,
+};
 use crate::daemon::cache_size::least_bytes;
 use crate::daemon::magnet::{Call, Called, Opening, Said, converse};
 use crate::daemon::mse::methods;
 use crate::daemon::remembering;
-use crate::daemon::seeking::{Line, SeekAction, Seeking};
+use crate::daemon::seeking::{Line, SeekAction, Seeking, has_its_places};
 use crate::engine::action::{Farewell, Note};
 use crate::engine::fetch::PeerNumber;
 use crate::engine::identity::Identity;
+use crate::engine::metadata_fetch::Hoard;
 use crate::engine::peer::Origin;
 use crate::engine::versions::Name;
 use crate::proto::metainfo::{self, Bare, Metainfo, MetainfoError};
@@ -35,13 +38,16 @@ pub(super) struct Places {
     dialled: Semaphore,
     /// Of those who came to us.
     callers: Semaphore,
+    /// What they gave.
+    hoard: Hoard,
 }
 
 impl Places {
     /// All are free.
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (dialled, callers) = (METADATA_CONNECTIONS_MAX, METADATA_CALLERS_OF_ALL_MAX);
-        Self { dialled: Semaphore::const_new(dialled), callers: Semaphore::const_new(callers) }
+        let (dialled, callers) = (Semaphore::new(dialled), Semaphore::new(callers));
+        Self { dialled, callers, hoard: Hoard::default() }
     }
 
     /// Waits for a place.
@@ -92,7 +98,8 @@ impl Control<'_> {
         swarm.note_peers(Source::Operator, named.map(|&(_, peer)| peer), now);
         match swarm.metainfo.is_awaited() {
             true => {
-                swarm.seeking = Some(Box::new(Seeking::new(swarm.metainfo.topics())));
+                swarm.seeking =
+                    Some(Box::new(Seeking::new(swarm.metainfo.topics(), self.seek_places.hoard.clone())));
                 self.note_sought(id);
             }
             false => self.begin_start(id, true),
@@ -131,9 +138,22 @@ impl Control<'_> {
         self.carry_out(id, now);
     }
 
+    /// All that came: the queue is short, and who finds it full is hung up on.
+    pub(super) fn handle_callers(&mut self, first: Called) {
+        self.called(first);
+        for _ in 1..METADATA_CALLERS_QUEUED_MAX {
+            let Ok(called) = self.callers.try_recv() else { return };
+            self.called(called);
+        }
+    }
+
     /// A peer came for a link: it is asked as one that we dial, if there is a place. Who is not taken is hung
     /// up on.
-    pub(super) fn called(&mut self, (id, caller): Called) {
+    fn called(&mut self, (id, caller): Called) {
+        let links = self.swarms.iter().filter_map(|swarm| swarm.seeking.as_deref());
+        if has_its_places(links, caller.address.ip(), &self.config.grouping) {
+            return;
+        }
         let swarm = &mut self.swarms[id.0 as usize];
         let seeking = swarm.seeking.as_mut().filter(|_| self.phase == Phase::Running);
         let (Some(seeking), Ok(Some(theirs))) = (seeking, Handshake::parse(&caller.heard)) else { return };

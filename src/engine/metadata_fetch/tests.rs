@@ -1,5 +1,6 @@
 use super::*;
 use crate::base::ids::InfoHash;
+use crate::base::limits::{METADATA_CALLERS_MAX, METADATA_PEERS_MAX};
 use crate::hash::{sha1, sha256};
 
 const PIECE: usize = METADATA_PIECE_BYTES as usize;
@@ -44,7 +45,7 @@ impl Rig {
         let wanted = Topics { v1: Some(InfoHash(sha1::digest(&metadata))), v2: None };
         Self {
             metadata,
-            fetch: MetadataFetch::new(wanted),
+            fetch: MetadataFetch::new(wanted, Hoard::default()),
             peers: BTreeMap::new(),
             dropped: BTreeMap::new(),
             now: Instant(0) + Span::from_secs(100),
@@ -177,7 +178,7 @@ fn t23_what_has_two_hashes_is_right_by_both_or_of_no_use_to_anybody() {
         ((None, Some(other_v2)), false, false),
     ] {
         let mut rig = Rig::new(metadata.len());
-        rig.fetch = MetadataFetch::new(Topics { v1: wanted.0, v2: wanted.1 });
+        rig.fetch = MetadataFetch::new(Topics { v1: wanted.0, v2: wanted.1 }, Hoard::default());
         rig.join(1, Kind::Honest);
         rig.run(10);
         assert_eq!((rig.done.is_some(), rig.torn, rig.fetch.is_done()), (found, torn, found || torn));
@@ -244,7 +245,8 @@ fn p30_metadata_has_so_many_bytes_and_no_more() {
         (Some(0), false),
         (None, false),
     ] {
-        let mut fetch = MetadataFetch::new(Topics { v1: Some(InfoHash([0; 20])), v2: None });
+        let mut fetch =
+            MetadataFetch::new(Topics { v1: Some(InfoHash([0; 20])), v2: None }, Hoard::default());
         fetch.handle_ready((1, Origin::Outgoing), size, Instant(0));
         let action = fetch.poll_action();
         match taken {
@@ -306,33 +308,107 @@ fn p30_those_that_drip_give_way_and_have_twice_as_long_the_next_time() {
     slow.run(10 * 200).assert_found();
 }
 
+/// A piece every eight seconds: never silent for long enough, and never done.
+const TRICKLES: Kind = Kind::Trickles(80);
+
 #[test]
-fn p30_who_came_and_drips_leaves_its_place_to_others_who_come() {
-    // A piece every eight seconds: none is ever silent for long enough, and none is done.
-    let trickles = Kind::Trickles(80);
-    let (callers, all) = (METADATA_CALLERS_MAX, METADATA_PEERS_MAX);
-    for (came, dialled, parted) in
-        [(callers - 1, 0, 0), (callers, 0, 1), (callers, all - callers - 1, 1), (0, all - 1, 0), (0, all, 1)]
+fn p30_who_drips_is_parted_from_after_so_many_turns_while_its_like_waits() {
+    for (origin, count) in [Origin::Incoming, Origin::Outgoing].into_iter().flat_map(|of| [(of, 2), (of, 3)])
     {
         let mut rig = Rig::new(2000 * PIECE);
-        let origins = [Origin::Incoming].repeat(came).into_iter().chain([Origin::Outgoing].repeat(dialled));
-        (1..).zip(origins).for_each(|(number, origin)| rig.join_by(number, origin, trickles));
-        rig.run(10 * 1000);
-        // Once there is a place nobody is parted from.
-        let dropped: Vec<_> = rig.dropped.keys().map(|&number| number as usize).collect();
-        assert_eq!(dropped.len(), parted, "{came} came, {dialled} were dialled");
-        assert!(came == 0 || dropped.iter().all(|&number| number <= came), "who came makes room");
+        (1..=count).for_each(|number| rig.join_by(number, origin, TRICKLES));
+        // All turns of two, one after the other.
+        let turns = (0..METADATA_TURNS_MAX).map(|turn| 10 << turn).sum::<u32>();
+        rig.run(10 * 3 * turns);
+        assert_eq!(rig.dropped.len(), count as usize - METADATA_GIVERS_MAX, "none whose place nobody wants");
+        assert!(rig.dropped.values().all(|&fault| fault == Fault::Silent));
     }
 }
 
 #[test]
-fn p30_whom_we_dial_has_a_turn_soon_however_many_came_and_drip() {
-    let mut rig = Rig::new(50 * PIECE);
-    (1..=METADATA_CALLERS_MAX as u32)
-        .for_each(|number| rig.join_by(number, Origin::Incoming, Kind::Trickles(80)));
-    rig.join(99, Kind::Honest);
-    // Two turns of those that came, and five seconds for its pieces.
-    rig.run(10 * 26).assert_found();
+fn p30_who_is_fresh_waits_for_one_first_turn_however_long_others_have_dripped() {
+    for (dripping, honest) in [
+        (Origin::Incoming, Origin::Incoming),
+        (Origin::Outgoing, Origin::Outgoing),
+        (Origin::Incoming, Origin::Outgoing),
+    ] {
+        let of_kind = if dripping == Origin::Incoming { METADATA_CALLERS_MAX } else { METADATA_PEERS_MAX };
+        for minutes in [0, 1, 2, 5, 20] {
+            let mut rig = Rig::new(50 * PIECE);
+            let mut next = 1;
+            for _ in 0..=minutes {
+                // Whoever is parted from comes again.
+                while rig.peers.len() < of_kind - 1 {
+                    rig.join_by(next, dripping, TRICKLES);
+                    next += 1;
+                }
+                rig.run(if minutes == 0 { 1 } else { 10 * 60 });
+            }
+            // All have begun but perhaps those that came back; five seconds for the pieces.
+            let begun =
+                rig.fetch.peers.values().filter(|peer| peer.turns == 0 && peer.copy.is_none()).count();
+            rig.join_by(1000, honest, Kind::Honest);
+            let turns = 1 + if dripping == honest { begun } else { 0 };
+            rig.run(10 * (10 * turns as u32 + 6)).assert_found();
+        }
+    }
+}
+
+#[test]
+fn p30_a_slow_giver_comes_to_its_end_beside_others_that_always_come_back_fresh() {
+    // Half a minute for its copy.
+    let slow = Kind::Drips(10);
+    let mut rig = Rig::new(30 * PIECE);
+    rig.join_by(1, Origin::Outgoing, slow);
+    for number in 2..200 {
+        if rig.done.is_some() {
+            break;
+        }
+        rig.join_by(number, Origin::Incoming, TRICKLES);
+        rig.run(10 * 5);
+        // They hang up when their turn is over and come again.
+        let left = number.saturating_sub(METADATA_CALLERS_MAX as u32 - 1);
+        if left > 1 && rig.peers.remove(&left).is_some() {
+            rig.fetch.handle_gone(left, rig.now);
+            rig.carry_out();
+        }
+    }
+    rig.assert_found();
+    assert_eq!(rig.rounds.div_ceil(10), 30, "as if it had been alone");
+}
+
+#[test]
+fn p30_all_copies_together_have_so_many_bytes_and_short_ones_always_room() {
+    let half = METADATA_COPIES_BYTES_MAX / 2;
+    for (others, own, room) in [
+        (half - 1, METAINFO_BYTES_MAX, true),
+        (half, METADATA_COPY_BYTES_SURE - 1, true),
+        (half, METADATA_COPY_BYTES_SURE, false),
+        (half + 1, METADATA_COPY_BYTES_SURE + 1, false),
+        (METADATA_COPIES_BYTES_MAX, METADATA_COPY_BYTES_SURE - 1, true),
+    ] {
+        let hoard = Hoard::default();
+        let mut held = Held { of: hoard.clone(), bytes: 0 };
+        held.add(others);
+        assert_eq!(hoard.has_room(own), room, "{own} beside {others}");
+        drop(held);
+        assert_eq!(hoard.0.get(), 0);
+    }
+}
+
+#[test]
+fn p30_a_long_copy_for_which_there_is_no_room_is_given_up_and_gives_its_bytes_back() {
+    let mut rig = Rig::with(METADATA_COPY_BYTES_SURE + 2 * PIECE, &[Kind::Honest]);
+    let mut others = Held { of: rig.fetch.hoard.clone(), bytes: 0 };
+    others.add(METADATA_COPIES_BYTES_MAX / 2);
+    rig.run(100);
+    assert!(rig.done.is_none());
+    assert_eq!(rig.dropped, BTreeMap::from([(1, Fault::Long)]));
+    assert_eq!(others.of.0.get(), others.bytes);
+    drop(others);
+    rig.join(2, Kind::Honest);
+    rig.run(100).assert_found();
+    assert_eq!(rig.fetch.hoard.0.get(), 0, "what is whole counts no more");
 }
 
 #[test]
