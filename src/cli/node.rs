@@ -8,6 +8,7 @@ use crate::base::ids::InfoHash;
 use crate::base::network::Grouping;
 use crate::base::time::Span;
 use crate::daemon;
+use crate::daemon::NodeError;
 use crate::daemon::config::{Identity, LanLimit, NodeConfig, RateLimits, Role};
 use crate::engine::announcer::Reach;
 use crate::engine::exchange::Exchange;
@@ -96,9 +97,14 @@ pub fn run(plan: Plan<'_>, args: &NodeArgs) -> Result<(), CliError> {
     }
     let config = config(plan, args)?;
     let mut progress = NodeProgress::new(args.json);
-    let last = daemon::run(config, &mut |status| progress.update(status))
-        .map_err(|error| CliError::Failed(error.to_string()))?;
-    progress.finish(&last)
+    let ended = daemon::run(config, &mut |status| progress.update(status));
+    let last = match &ended {
+        Ok(last) => Some(last),
+        Err(NodeError::Unfinished(last)) => Some(&**last),
+        Err(_) => None,
+    };
+    last.map_or(Ok(()), |last| progress.finish(last))?;
+    ended.map(drop).map_err(|error| CliError::Failed(error.to_string()))
 }
 
 /// Where the state lies of a node whose payload is in `dir`; refused inside of that.

@@ -96,7 +96,7 @@ mod tests {
             place: Some(0),
             waits: true,
             party_connections: 1,
-            why: "newcomer, 256 KiB of 1.00 MiB used".to_owned(),
+            why: "has used 256 KiB of a newcomer's 1.00 MiB".to_owned(),
         }
     }
 
@@ -129,7 +129,7 @@ mod tests {
             concat!(
                 "10.0.0.7:51413      qBittorrent 4.6.2  in   33.3%     -  3.00 MiB/s  ",
                 " 0 B  5.00 MiB  UI         0      12  512 KiB  grant #0   ",
-                "newcomer, 256 KiB of 1.00 MiB used",
+                "has used 256 KiB of a newcomer's 1.00 MiB",
             ),
             concat!(
                 "[2001:db8::1]:6881  -                  in       -     -           -  ",
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(show(&document(Vec::new(), 0)), "node 7, up 0s: 0 connections\n");
         let text = show(&document(vec![PeerRow { waits: false, ..peer() }], 3));
         assert!(text.starts_with("node 7, up 0s: 3 connections; 2 more with a larger --top\n"), "{text}");
-        assert!(text.contains("  grant  newcomer"), "{text}");
+        assert!(text.contains("  grant  has used "), "{text}");
     }
 
     #[test]

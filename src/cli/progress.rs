@@ -143,7 +143,7 @@ impl Row {
 /// One row per torrent, or one for all if they are many.
 fn rows(status: &NodeStatus) -> Vec<Row> {
     if status.torrents.len() <= BARS_MAX {
-        return status.torrents.iter().map(row).collect();
+        return status.torrents.iter().map(|torrent| row(torrent, &status.dht)).collect();
     }
     let sum =
         |field: fn(&TorrentStatus) -> u64| status.torrents.iter().map(field).fold(0, u64::saturating_add);
@@ -153,11 +153,15 @@ fn rows(status: &NodeStatus) -> Vec<Row> {
     vec![Row { name: format!("{} torrents", status.torrents.len()), done, total, text }]
 }
 
-fn row(torrent: &TorrentStatus) -> Row {
+/// `dht`: the hash table in which its peers may be found, if it is used.
+fn row(torrent: &TorrentStatus, dht: &[DhtStatus]) -> Row {
     let (done, total) = (torrent.verified_bytes, torrent.total_bytes);
     let rates = rates_text(done, total, torrent.download_rate, torrent.upload_rate, u64::from(torrent.peers));
     let mut text = match torrent.state {
-        TorrentState::Metadata => format!("looking for metadata, {}", peers_text(torrent.peers.into())),
+        TorrentState::Metadata => {
+            let peers = peers_text(torrent.peers.into());
+            format!("looking for metadata, {peers}{}", lonely_text(torrent, dht))
+        }
         _ => format!("{}  {rates}", state_name(&torrent.state)),
     };
     if let Some(files) = &torrent.files {
@@ -184,6 +188,12 @@ fn rates_text(done: u64, total: u64, down: u64, up: u64, peers: u64) -> String {
         text = format!("{text}  down {}  ETA {}", format_rate(down), format_eta(total - done, down));
     }
     format!("{text}  up {}  {}", format_rate(up), peers_text(peers))
+}
+
+/// Why there may be no peers of a link: long before that is an error.
+fn lonely_text(torrent: &TorrentStatus, dht: &[DhtStatus]) -> &'static str {
+    let knows_nobody = !dht.is_empty() && dht.iter().all(|table| table.nodes == 0);
+    if torrent.peers == 0 && knows_nobody { "; no node of the hash table answers yet" } else { "" }
 }
 
 fn peers_text(peers: u64) -> String {
@@ -246,7 +256,9 @@ fn summary(torrent: &TorrentStatus, uptime_ns: u64) -> String {
         let rate = u128::from(bytes) * u128::from(NS_PER_SEC) / u128::from(uptime_ns.max(1));
         format_rate(u64::try_from(rate).unwrap_or(u64::MAX))
     };
-    let have = if torrent.verified_bytes >= torrent.total_bytes {
+    let have = if torrent.state == TorrentState::Metadata {
+        "no metadata".to_owned()
+    } else if torrent.verified_bytes >= torrent.total_bytes {
         format!("{} complete", format_size(torrent.total_bytes))
     } else {
         let percent = format_percent(torrent.verified_bytes, torrent.total_bytes);
@@ -452,6 +464,13 @@ mod tests {
         let row = rows(&link)[0].line();
         assert!(row.contains(": 0.0% looking for metadata, 3 peers"), "{row}");
         assert!(json_line(&link).contains(r#""state":"metadata","error":null"#));
+        assert!(summary(&link.torrents[0], NS_PER_SEC).contains(": no metadata, 1.0s"));
+        for (nodes, peers, lonely) in [(0, 0, true), (0, 1, false), (1, 0, false)] {
+            link.dht = vec![DhtStatus { nodes, ..DhtStatus::default() }];
+            link.torrents[0].peers = peers;
+            let row = rows(&link)[0].line();
+            assert_eq!(row.contains("no node of the hash table answers yet"), lonely, "{row}");
+        }
         let mut trouble = status(1);
         trouble.torrents[0].tracker_error = Some("go\naway".to_owned());
         assert!(rows(&trouble)[0].line().ends_with("(go\\u{a}away)"));

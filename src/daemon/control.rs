@@ -265,7 +265,7 @@ impl<'a> Control<'a> {
         let fetched = self.config.role == Role::Relay || self.swarms.iter().all(Swarm::is_done);
         match self.failure.take() {
             Some(failure) => Err(failure),
-            None if !fetched => Err(NodeError::Unfinished),
+            None if !fetched => Err(NodeError::Unfinished(Box::new(last))),
             None => Ok(last),
         }
     }

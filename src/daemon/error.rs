@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::files::FileError;
 use super::hashing::HashError;
+use super::status::NodeStatus;
 use super::store::StoreError;
 use super::tracker_server::TrackerServerError;
 use crate::io::arena::ArenaError;
@@ -119,9 +120,9 @@ pub enum NodeError {
         /// What happened and what to do.
         why: String,
     },
-    /// A `get` was told to stop before all was there.
+    /// A `get` was told to stop before all was there: how far it came.
     #[error("stopped, as asked, before all was fetched: start again to go on; what is verified is kept")]
-    Unfinished,
+    Unfinished(Box<NodeStatus>),
     /// Stopped before the files were checked.
     #[error("stopped during the check of existing files; the next start checks them again")]
     CheckStopped,

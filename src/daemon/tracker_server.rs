@@ -36,8 +36,8 @@ const PORT_TRIES: u32 = 16;
 /// There is no tracker, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot serve a tracker on {address}: {error}; give another address or port (`ss -lntup` names who \
-     listens there)"
+    "cannot serve a tracker on {address}: {error}; give another address (`ip addr` lists those of this host) \
+     or port (`ss -lntup` names who listens there)"
 )]
 pub struct TrackerServerError {
     address: SocketAddr,

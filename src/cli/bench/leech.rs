@@ -172,8 +172,10 @@ fn samples(metainfo: &Metainfo) -> u32 {
 }
 
 fn dial(plan: &Plan, index: u32) -> Result<Socket, BenchError> {
-    let failed =
-        |error| BenchError::io(&format!("{}: cannot connect (connection {index})", plan.seeder), error);
+    let failed = |error: std::io::Error| {
+        let (seeder, remedy) = (plan.seeder, "start the seeder first, and name where it listens by --seeder");
+        BenchError::Failed(format!("{seeder}: cannot connect (connection {index}): {error}; {remedy}"))
+    };
     let socket = Socket::new(Domain::for_address(plan.seeder), Type::STREAM, None).map_err(failed)?;
     if plan.spread
         && let Some(source) = source_addr(plan.seeder, index)

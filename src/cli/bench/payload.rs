@@ -80,7 +80,9 @@ impl Payload {
 /// Appends the file; it must fill `bytes` up to `end` exactly.
 fn read_file(path: &Path, end: u64, bytes: &mut Vec<u8>) -> Result<(), BenchError> {
     let shown = path.display().to_string();
-    let file = File::open(path).map_err(|error| BenchError::io(&shown, error))?;
+    let absent =
+        |error| BenchError::Failed(format!("{shown}: {error}; name the directory of the payload by --data"));
+    let file = File::open(path).map_err(absent)?;
     let missing = end - bytes.len() as u64;
     let count = file.take(missing + 1).read_to_end(bytes).map_err(|error| BenchError::io(&shown, error))?;
     if count as u64 != missing {

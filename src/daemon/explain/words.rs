@@ -13,7 +13,7 @@ pub(super) fn why(class: Class, balance: Standing, granted_bytes: u64) -> String
         Class::Excess => format!("got {} times what it gave", ratio(got_bytes, gave_bytes)),
         Class::Grant => {
             let [used, all] = [granted_bytes, GRANT_GROUP_BYTES].map(format_size);
-            format!("newcomer, {used} of {all} used")
+            format!("has used {used} of a newcomer's {all}")
         }
         Class::Rest if gave_bytes < CONTRIBUTION_BYTES_MIN => {
             "gave nothing: equal share of its group".to_owned()
@@ -39,7 +39,7 @@ mod tests {
             (Class::Owed, standing(4 * GIB, GIB), 0, "gave 3.00 GiB more than it got"),
             (Class::Excess, standing(GIB, GIB * 13 / 10), 0, "got 1.29 times what it gave"),
             (Class::Excess, standing(10, 13), 0, "got 1.30 times what it gave"),
-            (Class::Grant, standing(0, 0), 256 << 10, "newcomer, 256 KiB of 1.00 MiB used"),
+            (Class::Grant, standing(0, 0), 256 << 10, "has used 256 KiB of a newcomer's 1.00 MiB"),
             (Class::Rest, standing(0, GIB), 0, "gave nothing: equal share of its group"),
             (
                 Class::Rest,

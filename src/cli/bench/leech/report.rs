@@ -118,7 +118,9 @@ impl Report {
         }
         if self.bytes == 0 {
             let why = self.refusals.first().map_or("it sent no block in time", String::as_str);
-            return Err(BenchError::Failed(format!("the seeder served nothing: {why}")));
+            return Err(BenchError::Failed(format!(
+                "the seeder served nothing: {why}; see that it has this torrent, and all of it"
+            )));
         }
         Ok(())
     }
