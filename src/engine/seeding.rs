@@ -67,7 +67,7 @@ impl Engine {
             return;
         }
         if shared.is_complete() && self.copies(shared, piece) == 0 {
-            shared.injection().note_given(piece, group, now);
+            shared.injection().note_given(piece, group, now, |before| keeps_all(&self.ledger, before));
         }
         shared.witnesses.note_given(piece, group);
     }
@@ -96,9 +96,16 @@ impl Engine {
         peer.bits.ones().for_each(|piece| shared.witnesses.forget(piece, group));
     }
 
-    /// How many others are believed to hold a piece; no more than matters are counted.
+    /// How many others are believed to hold a piece, and to give it; no more than matters are counted. Who
+    /// keeps what it gets counts for as long as it is awaited whether others have it from there.
     fn copies(&self, shared: &SharedTorrent, piece: u32) -> u32 {
-        shared.witnesses.copies(piece, |group| is_trusted(&self.ledger, group))
+        let (ledger, now_ticks) = (&self.ledger, at_ticks(self.ticked_at));
+        let is_awaited = |group| {
+            let given = shared.injection().given(piece).filter(|given| given.group == group);
+            given.is_some_and(|given| is_fresh(given.at_ticks, now_ticks))
+        };
+        let keeps = |group| keeps_all(ledger, group) && !is_awaited(group);
+        shared.witnesses.copies(piece, |group| is_trusted(ledger, group), keeps)
     }
 
     /// The group of a connection and its torrent, if that may be injected here one day: of one of which
@@ -126,9 +133,14 @@ fn group_weight(ledger: &Ledger, group: AccountId) -> u64 {
     WEIGHT_ONE + (SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE * part * part / (256 * 256)
 }
 
-/// Whether a group is seen passing on what it gets.
+/// Whether a group is seen passing on what it gets: an eighth of it at least.
 fn passes_on(ledger: &Ledger, group: AccountId) -> bool {
-    group_weight(ledger, group) > 2 * WEIGHT_ONE
+    ledger.spread_bytes(group) >= (ledger.standing(group).sent_bytes / 8).max(1)
+}
+
+/// Whether a group got enough to be known, and gave none of it to anybody.
+fn keeps_all(ledger: &Ledger, group: AccountId) -> bool {
+    ledger.standing(group).sent_bytes >= EVIDENCE_BYTES_MIN && !is_trusted(ledger, group)
 }
 
 /// Whether a group passes on what it gets, or is so new that nobody can know.
@@ -167,6 +179,26 @@ mod tests {
             assert_eq!(may_pass_on(&ledger, group), may, "{sent}");
             ledger.note_spread(group, sent);
             assert!(may_pass_on(&ledger, group));
+        }
+    }
+
+    #[test]
+    fn who_got_much_and_gave_nothing_keeps_all() {
+        for (sent, keeps) in
+            [(EVIDENCE_BYTES_MIN - 1, false), (EVIDENCE_BYTES_MIN, true), (EVIDENCE_BYTES_MIN + 1, true)]
+        {
+            let ledger = Ledger::new(16);
+            let group = ledger.open(1);
+            ledger.debit(group, sent);
+            assert_eq!(keeps_all(&ledger, group), keeps, "{sent}");
+            ledger.note_spread(group, sent / 8 - 1);
+            assert_eq!(keeps_all(&ledger, group), keeps, "less than an eighth");
+            ledger.note_spread(group, 1);
+            assert!(!keeps_all(&ledger, group) && passes_on(&ledger, group));
+            let other = ledger.open(3);
+            ledger.debit(other, sent);
+            ledger.credit(3, CONTRIBUTION_BYTES_MIN);
+            assert!(!keeps_all(&ledger, other), "it gave us something");
         }
     }
 

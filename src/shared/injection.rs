@@ -70,8 +70,8 @@ impl Injection {
         }
     }
 
-    /// A block of a piece that nobody else has goes to `group`.
-    pub fn note_given(&self, piece: u32, group: AccountId, now: Instant) {
+    /// A block of a piece that nobody else has goes to `group`. Who `keeps` what it got before is forgotten.
+    pub fn note_given(&self, piece: u32, group: AccountId, now: Instant, keeps: impl Fn(AccountId) -> bool) {
         let place = &self.given[piece as usize];
         let word = place.load(Ordering::Relaxed);
         let new = match Given::unpack(word) {
@@ -79,8 +79,9 @@ impl Injection {
                 let blocks = given.blocks.saturating_add(1);
                 Given { blocks, at_ticks: at_ticks(now), ..given }.pack()
             }
-            None if word == NOBODY => Given { group, blocks: 1, at_ticks: at_ticks(now) }.pack(),
-            _ => SETTLED,
+            Some(given) if !keeps(given.group) => SETTLED,
+            None if word == SETTLED => SETTLED,
+            _ => Given { group, blocks: 1, at_ticks: at_ticks(now) }.pack(),
         };
         // Another core may give it to somebody else just now: then it proves nothing.
         if word != SETTLED && place.compare_exchange(word, new, Ordering::Relaxed, Ordering::Relaxed).is_err()
@@ -147,8 +148,8 @@ mod tests {
     #[test]
     fn a_piece_that_comes_back_from_others_speaks_for_whom_it_was_given_to() {
         let injection = Injection::new(4);
-        injection.note_given(1, group(0), NOW);
-        injection.note_given(1, group(0), NOW);
+        injection.note_given(1, group(0), NOW, |_| false);
+        injection.note_given(1, group(0), NOW, |_| false);
         let given = Given { group: group(0), blocks: 2, at_ticks: 78 };
         assert_eq!(injection.given(1), Some(given));
         assert_eq!(injection.note_announced(1, group(0)), None, "its own announcement proves nothing");
@@ -160,10 +161,19 @@ mod tests {
     #[test]
     fn a_piece_that_was_given_to_two_speaks_for_nobody() {
         let injection = Injection::new(4);
-        injection.note_given(1, group(3), NOW);
-        injection.note_given(1, group(4), NOW);
-        injection.note_given(1, group(3), NOW);
+        injection.note_given(1, group(3), NOW, |_| false);
+        injection.note_given(1, group(4), NOW, |_| false);
+        injection.note_given(1, group(3), NOW, |_| false);
         assert_eq!((injection.given(1), injection.note_announced(1, group(9))), (None, None));
+    }
+
+    #[test]
+    fn who_keeps_what_it_got_is_forgotten_for_who_gets_it_next() {
+        let injection = Injection::new(4);
+        injection.note_given(1, group(3), NOW, |_| false);
+        injection.note_given(1, group(4), NOW, |before| before == group(3));
+        let given = Given { group: group(4), blocks: 1, at_ticks: 78 };
+        assert_eq!(injection.note_announced(1, group(9)), Some(given));
     }
 
     #[test]

@@ -121,8 +121,14 @@ impl Witnesses {
         });
     }
 
-    /// How many others hold a piece, as far as is asked; `trusts` is asked of those that only say so.
-    pub fn copies(&self, piece: u32, trusts: impl Fn(AccountId) -> bool) -> u32 {
+    /// How many others hold a piece, as far as is asked; `trusts` is asked of those that only say so, and a
+    /// copy of a group that `keeps` it is of use to nobody.
+    pub fn copies(
+        &self,
+        piece: u32,
+        trusts: impl Fn(AccountId) -> bool,
+        keeps: impl Fn(AccountId) -> bool,
+    ) -> u32 {
         let witnesses = unpack(self.words[piece as usize].load(Ordering::Relaxed));
         let mut copies = 0;
         for witness in witnesses {
@@ -135,7 +141,7 @@ impl Witnesses {
                 });
                 copies += 1;
             }
-            copies += u32::from(witness.is_copy());
+            copies += u32::from(witness.is_copy() && !witness.group().is_some_and(&keeps));
         }
         copies
     }
@@ -161,7 +167,7 @@ mod tests {
     }
 
     fn copies(witnesses: &Witnesses) -> u32 {
-        witnesses.copies(0, |_| false)
+        witnesses.copies(0, |_| false, |_| false)
     }
 
     #[test]
@@ -183,8 +189,9 @@ mod tests {
     fn who_comes_to_be_trusted_counts_from_then_on() {
         let witnesses = Witnesses::new(1);
         witnesses.note_announced(0, group(4), false);
-        assert_eq!(witnesses.copies(0, |other| other == group(5)), 0);
-        assert_eq!(witnesses.copies(0, |other| other == group(4)), 1);
+        assert_eq!(witnesses.copies(0, |other| other == group(5), |_| false), 0);
+        assert_eq!(witnesses.copies(0, |other| other == group(4), |_| false), 1);
+        assert_eq!(witnesses.copies(0, |_| true, |other| other == group(4)), 0, "it keeps it");
         assert_eq!(copies(&witnesses), 1, "it is remembered");
     }
 

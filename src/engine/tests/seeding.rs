@@ -1,7 +1,10 @@
 //! What a seed hears, and whose requests it leaves for last.
 
 use super::*;
-use crate::base::limits::{CONTRIBUTION_BYTES_MIN, HELD_BACK_TIME, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX};
+use crate::base::limits::{
+    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, SPREAD_LOOKS_MAX,
+    SPREAD_WEIGHT_MAX,
+};
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::scheduler::WEIGHT_ONE;
 use crate::shared::ledger::AccountId;
@@ -59,6 +62,27 @@ fn a_request_for_what_others_have_waits_for_so_long_and_no_longer() {
         rig.now = rig.now + Span(after_ns);
         rig.engine.handle_tick(rig.now);
         assert_eq!(rig.engine.bring_forward(asks).again, again, "after {after_ns} ns");
+    }
+}
+
+/// Of what free riders hold nobody gets anything: a seed that counted on them left the last pieces to nobody.
+#[test]
+fn a_piece_that_only_a_free_rider_has_is_given_again_once_it_was_awaited_in_vain() {
+    for (kept_bytes, after, again) in [
+        (EVIDENCE_BYTES_MIN, Span::ZERO, true),
+        (EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, false),
+        (0, GIFT_FRESH_TIME, true),
+    ] {
+        let mut rig = Rig::new(2, true);
+        let rider = rig.holder("80.2.2.2:1", 0);
+        rig.engine.ledger.debit(rig.group(rider), kept_bytes);
+        rig.now = rig.now + after;
+        rig.engine.handle_tick(rig.now);
+        let asks = rig.client("80.1.1.1:1");
+        rig.say(asks, Message::Request(block(1, 0, BLOCK_BYTES))).unwrap();
+        rig.read(asks);
+        rig.say(asks, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
+        assert_eq!(rig.engine.bring_forward(asks).again, again, "{kept_bytes} bytes, {after:?}");
     }
 }
 
@@ -146,5 +170,5 @@ fn a_file_of_one_short_block_counts_as_given_though_padding_follows() {
         assert_eq!(rig.read(client).1, 1);
         rig.say(client, Message::Have(0)).unwrap();
     }
-    assert_eq!(rig.shared.witnesses.copies(0, |_| false), 1, "only who was given all of it");
+    assert_eq!(rig.shared.witnesses.copies(0, |_| false, |_| false), 1, "only who was given all of it");
 }

@@ -42,7 +42,7 @@ fn who_else_holds_a_piece_is_remembered_only_where_all_of_them_may_be_here_one_d
     {
         let mut rig = rig(&wanted, have, false);
         rig.holder("80.1.1.1:1", 0);
-        assert_eq!(rig.shared.witnesses.copies(0, |_| false), copies, "{wanted:?} {have:?}");
+        assert_eq!(rig.shared.witnesses.copies(0, |_| false, |_| false), copies, "{wanted:?} {have:?}");
     }
 }
 
