@@ -8,6 +8,8 @@
 //! ```
 //!
 //! Being late is judged by what the peer itself did before, so that a slow and steady one keeps its blocks.
+//! Who was asked for something that only it gives is waited for: a seed that leaves us for later has its
+//! reasons, and to leave it alone in turn would be the longer wait.
 
 use super::*;
 use crate::base::limits::SNUBBED_TIME;
@@ -27,7 +29,9 @@ impl Engine {
         }
         let idle = || self.hungry.iter().take(RELIEF_LOOKS);
         let late = self.peers.iter().filter(|peer| peer.is_late(now)).take(RELIEF_LOOKS);
-        let late = late.filter(|peer| idle().any(|&idle| self.can_relieve(idle, peer)));
+        let late = late.filter(|peer| {
+            asked_chunks(peer).all(|chunk| idle().any(|&idle| self.can_relieve(idle, peer, chunk)))
+        });
         let late: Vec<ConnId> = late.map(|peer| peer.conn).collect();
         late.into_iter().for_each(|conn| self.relieve(conn, now));
     }
@@ -40,12 +44,12 @@ impl Engine {
         self.snub(conn, until);
     }
 
-    /// Whether `idle` may give, and has, the oldest block that is asked of `peer`.
-    fn can_relieve(&self, idle: ConnId, peer: &Peer) -> bool {
-        let oldest = peer.torrent.and_then(|id| self.torrent(id)).zip(peer.asked.front());
-        let (Some((torrent, asked)), Some(other)) = (oldest, self.peers.get(idle)) else { return false };
-        let piece = torrent.shared.meta.geometry.chunk_piece(asked.chunk);
-        let is_open = torrent.claims.get(&asked.chunk).is_some_and(|claim| claim.is_open_to(idle));
+    /// Whether `idle` may give, and has, a chunk that is asked of `peer`.
+    fn can_relieve(&self, idle: ConnId, peer: &Peer, chunk: u32) -> bool {
+        let torrent = peer.torrent.and_then(|id| self.torrent(id));
+        let (Some(torrent), Some(other)) = (torrent, self.peers.get(idle)) else { return false };
+        let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
+        let is_open = torrent.claims.get(&chunk).is_some_and(|claim| claim.is_open_to(idle));
         other.conn != peer.conn && other.torrent == peer.torrent && is_open && other.gives(piece)
     }
 
@@ -88,4 +92,10 @@ impl Engine {
         self.drop_requests(conn);
         self.make_ready(conn);
     }
+}
+
+/// Chunks of which a peer is asked for something. Those of one are together but at the end of a torrent.
+fn asked_chunks(peer: &Peer) -> impl Iterator<Item = u32> {
+    let mut before = None;
+    peer.asked.iter().map(|asked| asked.chunk).filter(move |&chunk| before.replace(chunk) != Some(chunk))
 }

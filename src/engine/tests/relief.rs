@@ -50,6 +50,36 @@ fn who_is_far_too_late_is_relieved_by_who_has_nothing_to_do_and_by_nobody_else()
 }
 
 #[test]
+fn who_alone_gives_a_part_of_what_it_was_asked_for_is_waited_for() {
+    for others_give_all in [false, true] {
+        let mut rig = Rig::new(2, false);
+        let (late, left) = quick(&mut rig);
+        let begun = left[0].piece;
+        assert!(left.iter().any(|block| block.piece != begun), "it is asked for both pieces");
+        if others_give_all {
+            let idle = rig.seed();
+            // What nobody else was asked for it gives, and is idle then.
+            let own = |rig: &mut Rig| -> Vec<_> {
+                let theirs = |rig: &Rig, block: &BlockRef| {
+                    let asked = &rig.engine.peer(late).unwrap().asked;
+                    asked.iter().any(|asked| rig.shared.meta.wanted_block(asked.chunk, asked.block) == *block)
+                };
+                rig.asked(idle).into_iter().filter(|block| !theirs(rig, block)).collect()
+            };
+            while let Some(blocks) = Some(own(&mut rig)).filter(|blocks| !blocks.is_empty()) {
+                blocks.into_iter().for_each(|block| give(&mut rig, idle, block));
+            }
+        } else {
+            let idle = rig.leech(true);
+            rig.say(idle, Message::Have(begun)).unwrap();
+            rig.say(idle, Message::Unchoke).unwrap();
+        }
+        rig.pass(Span::from_ms(301));
+        assert_eq!(is_snubbed(&rig, late), others_give_all);
+    }
+}
+
+#[test]
 fn a_slow_and_steady_source_keeps_its_blocks_while_others_idle() {
     let mut rig = Rig::new(1, false);
     let slow = rig.seed();
