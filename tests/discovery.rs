@@ -361,9 +361,9 @@ fn find_on_a_wire(scene: &Scene, source: fn(&Scene) -> PathBuf) {
     command.args(["--listen", "10.77.0.2:0", "--no-dht"]);
     let began = Instant::now();
     let mut node = Node::spawn("get", &mut wire.within(1, &command), scene.temp.path());
-    node.wait("a peer", |status| status.bytes("peers") > 0);
-    println!("two hosts found each other after {:?}", began.elapsed());
+    // It may be done between two lines of its status: what it has is what tells that it found somebody.
     node.expect_done();
+    println!("two hosts found each other, and one has it all, after {:?}", began.elapsed());
     scene.torrent.assert_identical(&scene.path("fetched"), "troc get");
 }
 

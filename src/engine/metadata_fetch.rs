@@ -8,9 +8,10 @@
 //!
 //! `METADATA_GIVERS_MAX` give at a time. Those whom we dial and those who come to us have a place each, lent
 //! to the others while nobody waits for it. Who takes longer than its turn gives way to its like that waits
-//! and begins anew later, with a turn twice as long; after `METADATA_TURNS_MAX` turns it is parted from. Who
-//! had fewer turns goes first and waits for one first turn at most, unless somebody as fresh is giving. So
-//! those that drip, however many, keep nobody from his turn.
+//! and begins anew later, with a turn twice as long; after `METADATA_TURNS_MAX` turns, while all places are
+//! taken that are for its like, it is parted from. Who had fewer turns mostly goes first, and waits for one
+//! first turn at most unless somebody as fresh is giving: those that drip, however many, keep nobody from a
+//! turn of his own.
 //!
 //! Copies of all fetches together are bounded by a `Hoard`.
 
@@ -21,15 +22,15 @@ use std::rc::Rc;
 use super::fetch::{Fault, FetchAction, PeerNumber, Wishes};
 use super::peer::Origin;
 use crate::base::limits::{
-    METADATA_COPIES_BYTES_MAX, METADATA_COPY_BYTES_SURE, METADATA_GIVERS_MAX, METADATA_REQUESTS_OUT,
-    METADATA_SILENCE, METADATA_TURN, METADATA_TURNS_MAX, METAINFO_BYTES_MAX,
+    METADATA_CALLERS_MAX, METADATA_COPIES_BYTES_MAX, METADATA_GIVERS_MAX, METADATA_PEERS_MAX,
+    METADATA_REQUESTS_OUT, METADATA_SILENCE, METADATA_TURN, METADATA_TURNS_MAX, METAINFO_BYTES_MAX,
 };
 use crate::base::time::{Instant, Span};
 use crate::proto::magnet::{Match, Topics};
 use crate::proto::wire::metadata::{METADATA_PIECE_BYTES, piece_range};
 
-/// Turns are not doubled more often than that: nobody has more of them while another waits.
-const DOUBLINGS_MAX: u32 = METADATA_TURNS_MAX - 1;
+/// Turns are not doubled more often than that.
+const DOUBLINGS_MAX: u32 = 5;
 
 /// What a fetch wants done; a peer is asked for a piece.
 pub type MetadataAction = FetchAction<u32, Found>;
@@ -44,15 +45,29 @@ pub enum Found {
     Torn,
 }
 
-/// Bytes of the copies that are not whole yet, over all fetches that share it.
+/// The copies that are not whole yet, over all fetches that share it.
 #[derive(Clone, Debug, Default)]
-pub struct Hoard(Rc<Cell<usize>>);
+pub struct Hoard(Rc<Cell<Sum>>);
+
+/// How many copies, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    copies: usize,
+    bytes: usize,
+}
 
 impl Hoard {
     /// Whether a copy of `own_bytes` may have one more piece. From half of `METADATA_COPIES_BYTES_MAX` on
-    /// only short ones may: so many long ones, whoever they are from, leave room for them.
+    /// each may have its even part of the other half: who has more goes, and not who came later.
     fn has_room(&self, own_bytes: usize) -> bool {
-        self.0.get() < METADATA_COPIES_BYTES_MAX / 2 || own_bytes < METADATA_COPY_BYTES_SURE
+        let (half, Sum { copies, bytes }) = (METADATA_COPIES_BYTES_MAX / 2, self.0.get());
+        bytes < half || own_bytes < half / copies.max(1)
+    }
+
+    fn change(&self, by: impl Fn(&mut Sum)) {
+        let mut sum = self.0.get();
+        by(&mut sum);
+        self.0.set(sum);
     }
 }
 
@@ -64,15 +79,22 @@ struct Held {
 }
 
 impl Held {
+    /// A copy begins.
+    fn new(of: Hoard) -> Self {
+        of.change(|sum| sum.copies += 1);
+        Self { of, bytes: 0 }
+    }
+
     fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
-        self.of.0.set(self.of.0.get() + bytes);
+        self.of.change(|sum| sum.bytes += bytes);
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.of.0.set(self.of.0.get() - self.bytes);
+        let bytes = self.bytes;
+        self.of.change(|sum| (sum.copies, sum.bytes) = (sum.copies - 1, sum.bytes - bytes));
     }
 }
 
@@ -82,9 +104,9 @@ pub struct MetadataFetch {
     wanted: Topics,
     hoard: Hoard,
     peers: BTreeMap<PeerNumber, Peer>,
-    /// Those that wait to give, in the order in which they began to wait. Invariant: they are in `peers` and
-    /// have no copy.
-    waiting: VecDeque<PeerNumber>,
+    /// Those that wait to give, and since when, in that order. Invariant: they are in `peers` and have no
+    /// copy.
+    waiting: VecDeque<(PeerNumber, Instant)>,
     wishes: Wishes<u32, Found>,
 }
 
@@ -111,11 +133,19 @@ struct Copy {
     heard_at: Instant,
 }
 
+/// When and how a giver's turn ends.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    at: Instant,
+    /// The place was lent by others: that counts as no turn.
+    lent: bool,
+}
+
 impl Copy {
     fn new(total_bytes: u32, of: Hoard, now: Instant) -> Self {
         let count = total_bytes.div_ceil(METADATA_PIECE_BYTES) as usize;
         let (pieces, asked) = (vec![None; count], Vec::with_capacity(METADATA_REQUESTS_OUT));
-        let held = Held { of, bytes: 0 };
+        let held = Held::new(of);
         Self { pieces, left: count, next: 0, asked, held, since: now, heard_at: now }
     }
 
@@ -130,9 +160,9 @@ impl Copy {
 }
 
 impl Peer {
-    /// Whether it came to us.
-    fn is_caller(&self) -> bool {
-        self.origin == Origin::Incoming
+    /// Whether both came to us, or neither did.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.origin == Origin::Incoming) == (other.origin == Origin::Incoming)
     }
 
     /// How long it may give while its like waits.
@@ -193,7 +223,7 @@ impl MetadataFetch {
             return;
         };
         self.peers.insert(peer, Peer { origin, total_bytes, turns: 0, copy: None });
-        self.waiting.push_back(peer);
+        self.waiting.push_back((peer, now));
         self.fill_places(now);
     }
 
@@ -229,7 +259,7 @@ impl MetadataFetch {
     /// The connection to a peer ended.
     pub fn handle_gone(&mut self, peer: PeerNumber, now: Instant) {
         self.peers.remove(&peer);
-        self.waiting.retain(|&other| other != peer);
+        self.waiting.retain(|&(other, _)| other != peer);
         self.fill_places(now);
     }
 
@@ -239,8 +269,8 @@ impl MetadataFetch {
         for peer in self.givers(|_, copy| silent(copy)) {
             self.part(peer, Fault::Silent, now);
         }
-        while let Some(peer) = self.over(now) {
-            self.give_way(peer, now);
+        while let Some((peer, end)) = self.over(now) {
+            self.give_way(peer, end, now);
         }
         self.fill_places(now);
     }
@@ -249,7 +279,7 @@ impl MetadataFetch {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = |peer: &Peer| {
             let copy = peer.copy.as_ref()?;
-            let over = self.patience(peer).map(|patience| copy.since + patience);
+            let over = self.ends(peer, copy).map(|end| end.at);
             over.into_iter().chain([copy.heard_at + METADATA_SILENCE]).min()
         };
         self.peers.values().filter_map(due).min()
@@ -275,49 +305,67 @@ impl MetadataFetch {
         self.peers.iter().filter(|(_, peer)| picked(peer)).map(|(&number, _)| number).collect()
     }
 
-    /// How long a giver may take for its copy; `None` while nobody waits for its place.
-    fn patience(&self, giver: &Peer) -> Option<Span> {
-        let giving = || self.peers.values().filter(|peer| peer.copy.is_some());
-        let waits = |other: &Peer| {
-            let alike = other.is_caller() == giver.is_caller();
-            // It has a place to itself that is lent, or comes before whoever gives.
-            let first = match alike {
-                false => !giving().any(|peer| peer.is_caller() == other.is_caller()),
-                true => !giving().any(|peer| peer.turns <= other.turns),
-            };
-            first.then_some(METADATA_TURN).or_else(|| alike.then(|| giver.turn()))
+    /// When a giver has to give way, since others wait for its place; `None` while nobody does.
+    fn ends(&self, giver: &Peer, copy: &Copy) -> Option<End> {
+        let giving = || self.peers.values().filter_map(|peer| Some((peer, peer.copy.as_ref()?)));
+        let has_its_place = |other: &Peer| giving().any(|(peer, _)| peer.is_like(other));
+        let began_last = || giving().all(|(_, other)| other.since <= copy.since);
+        let end = |other: &Peer, waits_since: Instant| {
+            let alike = other.is_like(giver);
+            // Nobody's turn ends at once because somebody came after a long while.
+            let from = copy.since.max(waits_since);
+            match alike {
+                false if has_its_place(other) || !began_last() => None,
+                false => Some(End { at: from + METADATA_TURN, lent: true }),
+                true => {
+                    let as_fresh = |peer: &Peer| peer.is_like(other) && peer.turns <= other.turns;
+                    let first = !giving().any(|(peer, _)| as_fresh(peer));
+                    Some(End { at: from + if first { METADATA_TURN } else { giver.turn() }, lent: false })
+                }
+            }
         };
-        self.waiting.iter().filter_map(|other| waits(self.peers.get(other)?)).min()
+        let ends = self.waiting.iter().filter_map(|&(other, since)| end(self.peers.get(&other)?, since));
+        ends.min_by_key(|end| end.at)
     }
 
     /// The giver that has been at it for longest, of those that have to give way.
-    fn over(&self, now: Instant) -> Option<PeerNumber> {
-        let since = |peer: &Peer| peer.copy.as_ref().map(|copy| copy.since);
-        let is_over = |peer: &Peer, since| self.patience(peer).is_some_and(|max| now.since(since) >= max);
+    fn over(&self, now: Instant) -> Option<(PeerNumber, End)> {
         let over = |(&number, peer): (&PeerNumber, &Peer)| {
-            since(peer).filter(|&since| is_over(peer, since)).map(|since| (since, number))
+            let copy = peer.copy.as_ref()?;
+            let end = self.ends(peer, copy).filter(|end| end.at <= now)?;
+            Some((copy.since, (number, end)))
         };
-        self.peers.iter().filter_map(over).min().map(|(_, number)| number)
+        let over = self.peers.iter().filter_map(over).min_by_key(|&(since, (number, _))| (since, number));
+        over.map(|(_, over)| over)
     }
 
     /// Ends a giver's turn: who waits for its place has it.
-    fn give_way(&mut self, peer: PeerNumber, now: Instant) {
+    fn give_way(&mut self, peer: PeerNumber, end: End, now: Instant) {
         let Some(giver) = self.peers.get_mut(&peer) else { return };
         giver.copy = None;
-        giver.turns += 1;
-        let had_its_turns = giver.turns >= METADATA_TURNS_MAX;
+        giver.turns += u32::from(!end.lent);
+        let (turns, origin) = (giver.turns, giver.origin);
         self.fill_places(now);
-        match had_its_turns {
-            true => self.part(peer, Fault::Silent, now),
-            false => self.waiting.push_back(peer),
+        if turns >= METADATA_TURNS_MAX && self.is_crowded(origin) {
+            // There is no place for anybody else, and it had its chances.
+            self.part(peer, Fault::Silent, now);
+        } else {
+            self.waiting.push_back((peer, now));
         }
+    }
+
+    /// Whether all places are taken that one more peer of this origin could have.
+    fn is_crowded(&self, origin: Origin) -> bool {
+        let is_caller = |origin| origin == Origin::Incoming;
+        let alike = self.peers.values().filter(|peer| is_caller(peer.origin) == is_caller(origin)).count();
+        alike >= if is_caller(origin) { METADATA_CALLERS_MAX } else { METADATA_PEERS_MAX }
     }
 
     /// Has those that wait begin, as far as there are places.
     fn fill_places(&mut self, now: Instant) {
         while self.givers(|_, _| true).len() < METADATA_GIVERS_MAX {
             let Some(peer) = self.next() else { return };
-            self.waiting.retain(|&other| other != peer);
+            self.waiting.retain(|&(other, _)| other != peer);
             if let Some(giver) = self.peers.get_mut(&peer) {
                 giver.copy = Some(Copy::new(giver.total_bytes, self.hoard.clone(), now));
                 self.ask(peer);
@@ -325,17 +373,15 @@ impl MetadataFetch {
         }
     }
 
-    /// Who of those that wait goes first: for whose like nobody gives, then who had fewest turns, then who
-    /// has waited for longest.
+    /// Who of those that wait goes first: for whose like nobody gives, then whoever is due, by when it came
+    /// and how long its turn is. So fresh ones go first, but not for ever.
     fn next(&self) -> Option<PeerNumber> {
-        let giving = |peer: &Peer| peer.copy.is_some();
-        let rank = |peer: &PeerNumber| {
-            let peer = self.peers.get(peer)?;
-            let lent =
-                self.peers.values().any(|other| giving(other) && other.is_caller() == peer.is_caller());
-            Some((lent, peer.turns))
+        let rank = |&(number, since): &(PeerNumber, Instant)| {
+            let peer = self.peers.get(&number)?;
+            let lent = self.peers.values().any(|other| other.copy.is_some() && other.is_like(peer));
+            Some((lent, since + peer.turn()))
         };
-        self.waiting.iter().copied().min_by_key(rank)
+        self.waiting.iter().min_by_key(|waiting| rank(waiting)).map(|&(number, _)| number)
     }
 
     fn ask(&mut self, peer: PeerNumber) {

@@ -8,17 +8,20 @@
 //! ```
 //!
 //! Being late is judged by what the peer itself did before, so that a slow and steady one keeps its blocks.
-//! Who was asked for something that only it gives is waited for: a seed that leaves us for later has its
-//! reasons, and to leave it alone in turn would be the longer wait.
+//! Who was asked for something that only it gives is waited for as long as a seed of ours would have us wait
+//! (`HELD_BACK_TIME`): to leave it alone in turn would be the longer wait. No longer, since it may lie.
 
 use super::*;
-use crate::base::limits::SNUBBED_TIME;
+use crate::base::limits::{HELD_BACK_TIME, SNUBBED_TIME};
 use crate::base::time::Span;
 use crate::proto::wire::message::Message;
 
 /// Late peers that one tick may relieve, idle ones that it looks at for each, and peers of a torrent that are
 /// looked at for whom a chunk is asked of: ten thousand for each of ten thousand would not end.
 pub(super) const RELIEF_LOOKS: usize = 64;
+
+/// Chunks that are looked at of what a late peer was asked for.
+const RELIEF_CHUNKS: usize = 16;
 
 impl Engine {
     /// While a peer has nothing to do, what another is far too late with becomes its work: near the end of
@@ -30,7 +33,9 @@ impl Engine {
         let idle = || self.hungry.iter().take(RELIEF_LOOKS);
         let late = self.peers.iter().filter(|peer| peer.is_late(now)).take(RELIEF_LOOKS);
         let late = late.filter(|peer| {
-            asked_chunks(peer).all(|chunk| idle().any(|&idle| self.can_relieve(idle, peer, chunk)))
+            let looks = if now.since(peer.block_at) < HELD_BACK_TIME { RELIEF_CHUNKS } else { 1 };
+            let mut chunks = asked_chunks(peer).take(looks);
+            chunks.all(|chunk| idle().any(|&idle| self.can_relieve(idle, peer, chunk)))
         });
         let late: Vec<ConnId> = late.map(|peer| peer.conn).collect();
         late.into_iter().for_each(|conn| self.relieve(conn, now));

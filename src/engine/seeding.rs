@@ -17,7 +17,7 @@ use crate::base::limits::{
     SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
-use crate::shared::injection::{TICK, at_ticks};
+use crate::shared::injection::{Given, TICK, at_ticks};
 use crate::shared::ledger::AccountId;
 
 impl Engine {
@@ -67,7 +67,11 @@ impl Engine {
             return;
         }
         if shared.is_complete() && self.copies(shared, piece) == 0 {
-            shared.injection().note_given(piece, group, now, |before| keeps_all(&self.ledger, before));
+            let now_ticks = at_ticks(now);
+            let kept = |before: Given| {
+                keeps_all(&self.ledger, before.group) && !is_fresh(before.at_ticks, now_ticks)
+            };
+            shared.injection().note_given(piece, group, now, kept);
         }
         shared.witnesses.note_given(piece, group);
     }
@@ -118,10 +122,12 @@ impl Engine {
     }
 }
 
-/// Whether a piece was given away a short while ago. It may have been after the tick whose time is compared.
+/// Whether a piece was given away a short while ago. It may have been after the tick whose time is compared,
+/// but not by much: the clock goes round.
 const fn is_fresh(given_ticks: u16, now_ticks: u16) -> bool {
+    let span = (GIFT_FRESH_TIME.0 / TICK.0) as i16;
     let passed = now_ticks.wrapping_sub(given_ticks).cast_signed();
-    passed < 0 || (passed as u64) < GIFT_FRESH_TIME.0 / TICK.0
+    -span <= passed && passed < span
 }
 
 /// Weight of a group: one, and up to `SPREAD_WEIGHT_MAX` for who passes on at least half of what it gets; a
@@ -138,10 +144,16 @@ fn passes_on(ledger: &Ledger, group: AccountId) -> bool {
     ledger.spread_bytes(group) >= (ledger.standing(group).sent_bytes / 8).max(1)
 }
 
-/// Whether a group got enough to be known, and gave none of it to anybody.
+/// Whether a group got enough to be known, and next to nothing of it came back from others. Of an honest one
+/// in a large swarm a small part does: the others had most of it from elsewhere.
 fn keeps_all(ledger: &Ledger, group: AccountId) -> bool {
-    ledger.standing(group).sent_bytes >= EVIDENCE_BYTES_MIN && !is_trusted(ledger, group)
+    let (sent_bytes, spread_bytes) = (ledger.standing(group).sent_bytes, ledger.spread_bytes(group));
+    let known = sent_bytes >= EVIDENCE_BYTES_MIN && !is_trusted(ledger, group);
+    known && spread_bytes < sent_bytes / KEEPERS_PART
 }
+
+/// Who keeps all passes on less than one part in so many.
+const KEEPERS_PART: u64 = 64;
 
 /// Whether a group passes on what it gets, or is so new that nobody can know.
 fn may_pass_on(ledger: &Ledger, group: AccountId) -> bool {
@@ -165,6 +177,9 @@ mod tests {
                 assert_eq!(is_fresh(given, given.wrapping_add(passed)), fresh, "{passed}");
             }
             assert!(is_fresh(given, given.wrapping_sub(1)), "it was given after the last tick");
+            for passed in [span, i16::MAX as u16, i16::MAX as u16 + 1, u16::MAX - span] {
+                assert!(!is_fresh(given, given.wrapping_add(passed)), "{passed}");
+            }
         }
     }
 
@@ -191,10 +206,12 @@ mod tests {
             let group = ledger.open(1);
             ledger.debit(group, sent);
             assert_eq!(keeps_all(&ledger, group), keeps, "{sent}");
-            ledger.note_spread(group, sent / 8 - 1);
-            assert_eq!(keeps_all(&ledger, group), keeps, "less than an eighth");
+            ledger.note_spread(group, sent / KEEPERS_PART - 1);
+            assert_eq!(keeps_all(&ledger, group), keeps, "next to nothing");
             ledger.note_spread(group, 1);
-            assert!(!keeps_all(&ledger, group) && passes_on(&ledger, group));
+            assert!(!keeps_all(&ledger, group) && !passes_on(&ledger, group));
+            ledger.note_spread(group, sent / 8);
+            assert!(passes_on(&ledger, group));
             let other = ledger.open(3);
             ledger.debit(other, sent);
             ledger.credit(3, CONTRIBUTION_BYTES_MIN);

@@ -70,8 +70,9 @@ impl Injection {
         }
     }
 
-    /// A block of a piece that nobody else has goes to `group`. Who `keeps` what it got before is forgotten.
-    pub fn note_given(&self, piece: u32, group: AccountId, now: Instant, keeps: impl Fn(AccountId) -> bool) {
+    /// A block of a piece that nobody else has goes to `group`. What somebody got before and `kept` is
+    /// forgotten.
+    pub fn note_given(&self, piece: u32, group: AccountId, now: Instant, kept: impl Fn(Given) -> bool) {
         let place = &self.given[piece as usize];
         let word = place.load(Ordering::Relaxed);
         let new = match Given::unpack(word) {
@@ -79,7 +80,7 @@ impl Injection {
                 let blocks = given.blocks.saturating_add(1);
                 Given { blocks, at_ticks: at_ticks(now), ..given }.pack()
             }
-            Some(given) if !keeps(given.group) => SETTLED,
+            Some(given) if !kept(given) => SETTLED,
             None if word == SETTLED => SETTLED,
             _ => Given { group, blocks: 1, at_ticks: at_ticks(now) }.pack(),
         };
@@ -171,7 +172,7 @@ mod tests {
     fn who_keeps_what_it_got_is_forgotten_for_who_gets_it_next() {
         let injection = Injection::new(4);
         injection.note_given(1, group(3), NOW, |_| false);
-        injection.note_given(1, group(4), NOW, |before| before == group(3));
+        injection.note_given(1, group(4), NOW, |before| before.group == group(3));
         let given = Given { group: group(4), blocks: 1, at_ticks: 78 };
         assert_eq!(injection.note_announced(1, group(9)), Some(given));
     }

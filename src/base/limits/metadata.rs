@@ -26,14 +26,12 @@ pub const METADATA_REQUESTS_OUT: usize = 8;
 pub const METADATA_SILENCE: Span = Span::from_secs(10);
 /// First turn of a giver while others wait for its place; each later one is twice as long.
 pub const METADATA_TURN: Span = Span::from_secs(10);
-/// Turns after which a giver that comes to no end is parted from.
+/// Turns after which a giver that comes to no end is parted from, if `METADATA_PEERS_MAX` of those whom
+/// we dialled have metadata, or `METADATA_CALLERS_MAX` of those who came.
 pub const METADATA_TURNS_MAX: u32 = 4;
-/// Copies that are not whole yet, over all links. From half of it on long ones have to wait.
+/// Copies that are not whole yet, over all links. From half of it on none has more than its even part of
+/// the other half: whoever has, loses it.
 pub const METADATA_COPIES_BYTES_MAX: usize = 256 << 20;
-/// Of a copy, however much of others there is: that much of all that can be given at a time is the other
-/// half.
-pub const METADATA_COPY_BYTES_SURE: usize =
-    METADATA_COPIES_BYTES_MAX / 2 / (METADATA_CONNECTIONS_MAX + METADATA_CALLERS_OF_ALL_MAX);
 /// Bytes of other messages that are taken from a peer while the metadata is looked for: a bit field, and a
 /// have for each of `PIECES_MAX` pieces.
 pub const METADATA_OTHER_BYTES_MAX: u64 = 32 << 20;

@@ -148,7 +148,7 @@ impl Rig {
     }
 
     fn assert_found(&self) {
-        assert_eq!(self.done.as_ref(), Some(&self.metadata), "dropped so far: {:?}", self.dropped);
+        assert!(self.done.as_ref() == Some(&self.metadata), "not found; dropped so far: {:?}", self.dropped);
     }
 }
 
@@ -312,21 +312,61 @@ fn p30_those_that_drip_give_way_and_have_twice_as_long_the_next_time() {
 const TRICKLES: Kind = Kind::Trickles(80);
 
 #[test]
-fn p30_who_drips_is_parted_from_after_so_many_turns_while_its_like_waits() {
-    for (origin, count) in [Origin::Incoming, Origin::Outgoing].into_iter().flat_map(|of| [(of, 2), (of, 3)])
+fn p30_who_drips_is_parted_from_after_so_many_turns_once_no_place_is_left() {
+    for (origin, places) in [(Origin::Incoming, METADATA_CALLERS_MAX), (Origin::Outgoing, METADATA_PEERS_MAX)]
     {
-        let mut rig = Rig::new(2000 * PIECE);
-        (1..=count).for_each(|number| rig.join_by(number, origin, TRICKLES));
-        // All turns of two, one after the other.
-        let turns = (0..METADATA_TURNS_MAX).map(|turn| 10 << turn).sum::<u32>();
-        rig.run(10 * 3 * turns);
-        assert_eq!(rig.dropped.len(), count as usize - METADATA_GIVERS_MAX, "none whose place nobody wants");
-        assert!(rig.dropped.values().all(|&fault| fault == Fault::Silent));
+        for count in [places - 1, places] {
+            let mut rig = Rig::new(2000 * PIECE);
+            (1..=count as u32).for_each(|number| rig.join_by(number, origin, TRICKLES));
+            rig.run(10 * 1000);
+            assert_eq!(rig.dropped.len(), usize::from(count == places), "one makes room");
+            assert!(rig.dropped.values().all(|&fault| fault == Fault::Silent));
+        }
     }
 }
 
 #[test]
-fn p30_who_is_fresh_waits_for_one_first_turn_however_long_others_have_dripped() {
+fn p30_who_comes_and_leaves_takes_nobodys_turn() {
+    // Fifteen seconds for a copy, from two at once.
+    let mut rig = Rig::with(15 * PIECE, &[Kind::Drips(10); 2]);
+    rig.run(10 * 9);
+    for number in 10..20 {
+        if rig.done.is_none() {
+            rig.join_by(number, Origin::Incoming, Kind::Silent);
+            rig.run(10);
+            rig.peers.remove(&number);
+            rig.fetch.handle_gone(number, rig.now);
+            rig.carry_out();
+        }
+    }
+    rig.assert_found();
+    assert_eq!(rig.rounds.div_ceil(10), 15, "as if nobody had come");
+}
+
+#[test]
+fn p30_who_had_a_turn_has_another_though_fresh_ones_come_again_and_again() {
+    // Fifteen seconds for a copy, and others that hang up before their first turn is over.
+    let mut rig = Rig::new(15 * PIECE);
+    rig.join_by(1, Origin::Incoming, Kind::Drips(10));
+    let mut come = VecDeque::new();
+    for second in 0..120 {
+        if second % 4 == 0 {
+            rig.join_by(100 + second, Origin::Incoming, TRICKLES);
+            come.push_back(100 + second);
+        }
+        if come.len() > 3 {
+            let number = come.pop_front().unwrap();
+            rig.peers.remove(&number);
+            rig.fetch.handle_gone(number, rig.now);
+            rig.carry_out();
+        }
+        rig.run(10);
+    }
+    rig.assert_found();
+}
+
+#[test]
+fn p30_who_is_fresh_waits_for_first_turns_however_long_others_have_dripped() {
     for (dripping, honest) in [
         (Origin::Incoming, Origin::Incoming),
         (Origin::Outgoing, Origin::Outgoing),
@@ -344,11 +384,9 @@ fn p30_who_is_fresh_waits_for_one_first_turn_however_long_others_have_dripped() 
                 }
                 rig.run(if minutes == 0 { 1 } else { 10 * 60 });
             }
-            // All have begun but perhaps those that came back; five seconds for the pieces.
-            let begun =
-                rig.fetch.peers.values().filter(|peer| peer.turns == 0 && peer.copy.is_none()).count();
             rig.join_by(1000, honest, Kind::Honest);
-            let turns = 1 + if dripping == honest { begun } else { 0 };
+            // Of each that has waited for long one first turn, and five seconds for the pieces.
+            let turns = if dripping == honest { of_kind } else { 1 };
             rig.run(10 * (10 * turns as u32 + 6)).assert_found();
         }
     }
@@ -382,33 +420,38 @@ fn p30_all_copies_together_have_so_many_bytes_and_short_ones_always_room() {
     let half = METADATA_COPIES_BYTES_MAX / 2;
     for (others, own, room) in [
         (half - 1, METAINFO_BYTES_MAX, true),
-        (half, METADATA_COPY_BYTES_SURE - 1, true),
-        (half, METADATA_COPY_BYTES_SURE, false),
-        (half + 1, METADATA_COPY_BYTES_SURE + 1, false),
-        (METADATA_COPIES_BYTES_MAX, METADATA_COPY_BYTES_SURE - 1, true),
+        (half, half / 3 - 1, true),
+        (half, half / 3, false),
+        (half + 1, half / 3 + 1, false),
+        (METADATA_COPIES_BYTES_MAX, half / 3 - 1, true),
     ] {
         let hoard = Hoard::default();
-        let mut held = Held { of: hoard.clone(), bytes: 0 };
-        held.add(others);
+        let mut held = [(); 3].map(|()| Held::new(hoard.clone()));
+        held[0].add(others);
         assert_eq!(hoard.has_room(own), room, "{own} beside {others}");
         drop(held);
-        assert_eq!(hoard.0.get(), 0);
+        assert_eq!(hoard.0.get(), Sum::default());
     }
 }
 
 #[test]
-fn p30_a_long_copy_for_which_there_is_no_room_is_given_up_and_gives_its_bytes_back() {
-    let mut rig = Rig::with(METADATA_COPY_BYTES_SURE + 2 * PIECE, &[Kind::Honest]);
-    let mut others = Held { of: rig.fetch.hoard.clone(), bytes: 0 };
+fn p30_who_has_more_than_its_part_loses_it_and_not_who_comes_later() {
+    let mut rig = Rig::with(METAINFO_BYTES_MAX, &[Kind::Honest]);
+    let mut others = Held::new(rig.fetch.hoard.clone());
     others.add(METADATA_COPIES_BYTES_MAX / 2);
-    rig.run(100);
-    assert!(rig.done.is_none());
-    assert_eq!(rig.dropped, BTreeMap::from([(1, Fault::Long)]));
-    assert_eq!(others.of.0.get(), others.bytes);
+    // Each may have a half of the half, which is as long as anybody's is at most.
+    rig.run(2 * (METAINFO_BYTES_MAX / PIECE) as u32).assert_found();
+    assert!(!others.of.has_room(others.bytes), "the other goes");
+
+    let mut rig = Rig::with(METAINFO_BYTES_MAX, &[Kind::Honest]);
+    let mut others = [(); 2].map(|()| Held::new(rig.fetch.hoard.clone()));
+    others[0].add(METADATA_COPIES_BYTES_MAX / 2);
+    rig.run(2 * (METAINFO_BYTES_MAX / PIECE) as u32);
+    assert_eq!(rig.dropped, BTreeMap::from([(1, Fault::Long)]), "of three it has more than its part");
     drop(others);
+    assert_eq!(rig.fetch.hoard.0.get(), Sum::default());
     rig.join(2, Kind::Honest);
-    rig.run(100).assert_found();
-    assert_eq!(rig.fetch.hoard.0.get(), 0, "what is whole counts no more");
+    rig.run(2 * (METAINFO_BYTES_MAX / PIECE) as u32).assert_found();
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Peers that fall silent while others have nothing to do (P37), and peers that are only slow.
 
 use super::*;
-use crate::base::limits::{CHUNKS_WRITING_MAX, COMEBACKS_MAX, ENDGAME_AGE, ENDGAME_CHUNKS, SNUBBED_TIME};
+use crate::base::limits::{
+    CHUNKS_WRITING_MAX, COMEBACKS_MAX, ENDGAME_AGE, ENDGAME_CHUNKS, HELD_BACK_TIME, SNUBBED_TIME,
+};
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::relief::RELIEF_LOOKS;
 
@@ -76,6 +78,10 @@ fn who_alone_gives_a_part_of_what_it_was_asked_for_is_waited_for() {
         }
         rig.pass(Span::from_ms(301));
         assert_eq!(is_snubbed(&rig, late), others_give_all);
+        if !others_give_all {
+            rig.pass(HELD_BACK_TIME);
+            assert!(is_snubbed(&rig, late), "not for ever");
+        }
     }
 }
 
