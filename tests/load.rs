@@ -270,8 +270,9 @@ fn a_swarm_ends_with_what_was_sent_and_is_not_faster_than_its_links() {
         return;
     }
     // Later words win.
-    let (table, text) =
-        small("swarm", &["--mix", "troc:3", "--size", "4MiB", "--rates", "40Mbit:3", "--rate", "40Mbit"]);
+    let links = ["--size", "4MiB", "--rates", "40Mbit:3", "--rate", "40Mbit"];
+    // What a namespace may have by default is for the machine to say; this one it always may.
+    let (table, text) = small("swarm", &[&["--mix", "troc:3", "--congestion", "reno"][..], &links].concat());
     let figure = |column| cell(&table, "own, troc:3", "1", column);
     assert!(figure("unfinished") < 0.5, "{table}");
     // The clock starts at the seed's first 64 KiB, and the buckets are full then.
@@ -279,7 +280,7 @@ fn a_swarm_ends_with_what_was_sent_and_is_not_faster_than_its_links() {
     for node in ["troc-1", "troc-2", "troc-3"] {
         assert!(cell(&table, node, "troc", "received_mib") > 3.9, "{table}");
     }
-    assert!(text.contains("- hosts: TCP cubic"), "{text}");
+    assert!(text.contains("- hosts: TCP reno"), "{text}");
 }
 
 #[test]
