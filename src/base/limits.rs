@@ -405,6 +405,8 @@ pub const GIFT_FRESH_TIME: Span = Span::from_secs(3);
 pub const HELD_BACK_TIME: Span = Span::from_secs(3);
 /// What a group was sent before it is judged by what became of it.
 pub const EVIDENCE_BYTES_MIN: u64 = 1 << 20;
+/// Who keeps all passes on less than one part in so many of what it was sent.
+pub const KEEPERS_PART: u64 = 64;
 /// Requests of a connection that are looked at for one to be served first.
 pub const SPREAD_LOOKS_MAX: usize = 64;
 /// Payload of one connection that the kernel takes although it cannot send it yet: what it has taken it

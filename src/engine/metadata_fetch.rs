@@ -160,9 +160,14 @@ impl Copy {
 }
 
 impl Peer {
+    /// Whether it came to us.
+    fn is_caller(&self) -> bool {
+        self.origin == Origin::Incoming
+    }
+
     /// Whether both came to us, or neither did.
     fn is_like(&self, other: &Self) -> bool {
-        (self.origin == Origin::Incoming) == (other.origin == Origin::Incoming)
+        self.is_caller() == other.is_caller()
     }
 
     /// How long it may give while its like waits.
@@ -311,18 +316,15 @@ impl MetadataFetch {
         let has_its_place = |other: &Peer| giving().any(|(peer, _)| peer.is_like(other));
         let began_last = || giving().all(|(_, other)| other.since <= copy.since);
         let end = |other: &Peer, waits_since: Instant| {
-            let alike = other.is_like(giver);
             // Nobody's turn ends at once because somebody came after a long while.
             let from = copy.since.max(waits_since);
-            match alike {
-                false if has_its_place(other) || !began_last() => None,
-                false => Some(End { at: from + METADATA_TURN, lent: true }),
-                true => {
-                    let as_fresh = |peer: &Peer| peer.is_like(other) && peer.turns <= other.turns;
-                    let first = !giving().any(|(peer, _)| as_fresh(peer));
-                    Some(End { at: from + if first { METADATA_TURN } else { giver.turn() }, lent: false })
-                }
+            if !other.is_like(giver) {
+                let is_lent = !has_its_place(other) && began_last();
+                return is_lent.then_some(End { at: from + METADATA_TURN, lent: true });
             }
+            let as_fresh = |peer: &Peer| peer.is_like(other) && peer.turns <= other.turns;
+            let span = if giving().any(|(peer, _)| as_fresh(peer)) { giver.turn() } else { METADATA_TURN };
+            Some(End { at: from + span, lent: false })
         };
         let ends = self.waiting.iter().filter_map(|&(other, since)| end(self.peers.get(&other)?, since));
         ends.min_by_key(|end| end.at)
@@ -341,24 +343,24 @@ impl MetadataFetch {
 
     /// Ends a giver's turn: who waits for its place has it.
     fn give_way(&mut self, peer: PeerNumber, end: End, now: Instant) {
+        let crowded = self.peers.get(&peer).is_some_and(|giver| self.is_crowded(giver));
         let Some(giver) = self.peers.get_mut(&peer) else { return };
         giver.copy = None;
         giver.turns += u32::from(!end.lent);
-        let (turns, origin) = (giver.turns, giver.origin);
+        let had_its_turns = giver.turns >= METADATA_TURNS_MAX;
         self.fill_places(now);
-        if turns >= METADATA_TURNS_MAX && self.is_crowded(origin) {
-            // There is no place for anybody else, and it had its chances.
+        if crowded && had_its_turns {
+            // There is no place for anybody else.
             self.part(peer, Fault::Silent, now);
         } else {
             self.waiting.push_back((peer, now));
         }
     }
 
-    /// Whether all places are taken that one more peer of this origin could have.
-    fn is_crowded(&self, origin: Origin) -> bool {
-        let is_caller = |origin| origin == Origin::Incoming;
-        let alike = self.peers.values().filter(|peer| is_caller(peer.origin) == is_caller(origin)).count();
-        alike >= if is_caller(origin) { METADATA_CALLERS_MAX } else { METADATA_PEERS_MAX }
+    /// Whether all places are taken that one more like this peer could have.
+    fn is_crowded(&self, peer: &Peer) -> bool {
+        let places = if peer.is_caller() { METADATA_CALLERS_MAX } else { METADATA_PEERS_MAX };
+        self.peers.values().filter(|other| other.is_like(peer)).count() >= places
     }
 
     /// Has those that wait begin, as far as there are places.

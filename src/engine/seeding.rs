@@ -1,7 +1,8 @@
 //! Whom a seed serves. Nobody can repay it; while pieces are rare it gives by evidence of passing on.
 //!
 //! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it, or
-//! that are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection.
+//! that are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection. What a group
+//! has that keeps all counts only while it is awaited from there: nobody else will get it.
 //!
 //! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. A group weighs the more in the
 //!   class *rest*, the more of what it was given came back as an announcement of others. A piece that was
@@ -13,8 +14,8 @@ use super::scheduler::{Demand, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{
-    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, SPREAD_LOOKS_MAX,
-    SPREAD_WEIGHT_MAX,
+    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, KEEPERS_PART,
+    SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{Given, TICK, at_ticks};
@@ -42,12 +43,9 @@ impl Engine {
         let injection = shared.injection();
         let copies = |piece| self.copies(shared, piece);
         let enough = injection.enough(copies)?;
-        let now_ticks = at_ticks(self.ticked_at);
         let spreads_soon = |piece| {
             let given = injection.given(piece).filter(|given| given.group != group);
-            given.is_some_and(|given| {
-                is_fresh(given.at_ticks, now_ticks) && may_pass_on(&self.ledger, given.group)
-            })
+            given.is_some_and(|given| self.is_awaited(given) && may_pass_on(&self.ledger, given.group))
         };
         let is_rare = |piece| copies(piece) < enough && !spreads_soon(piece);
         let peer = self.peers.get(conn)?;
@@ -67,10 +65,7 @@ impl Engine {
             return;
         }
         if shared.is_complete() && self.copies(shared, piece) == 0 {
-            let now_ticks = at_ticks(now);
-            let kept = |before: Given| {
-                keeps_all(&self.ledger, before.group) && !is_fresh(before.at_ticks, now_ticks)
-            };
+            let kept = |before: Given| keeps_all(&self.ledger, before.group) && !self.is_awaited(before);
             shared.injection().note_given(piece, group, now, kept);
         }
         shared.witnesses.note_given(piece, group);
@@ -103,13 +98,17 @@ impl Engine {
     /// How many others are believed to hold a piece, and to give it; no more than matters are counted. Who
     /// keeps what it gets counts for as long as it is awaited whether others have it from there.
     fn copies(&self, shared: &SharedTorrent, piece: u32) -> u32 {
-        let (ledger, now_ticks) = (&self.ledger, at_ticks(self.ticked_at));
         let is_awaited = |group| {
-            let given = shared.injection().given(piece).filter(|given| given.group == group);
-            given.is_some_and(|given| is_fresh(given.at_ticks, now_ticks))
+            let given = shared.injection().given(piece);
+            given.is_some_and(|given| given.group == group && self.is_awaited(given))
         };
-        let keeps = |group| keeps_all(ledger, group) && !is_awaited(group);
-        shared.witnesses.copies(piece, |group| is_trusted(ledger, group), keeps)
+        let keeps = |group| keeps_all(&self.ledger, group) && !is_awaited(group);
+        shared.witnesses.copies(piece, |group| is_trusted(&self.ledger, group), keeps)
+    }
+
+    /// Whether what was given may still come to others from there.
+    fn is_awaited(&self, given: Given) -> bool {
+        is_fresh(given.at_ticks, at_ticks(self.ticked_at))
     }
 
     /// The group of a connection and its torrent, if that may be injected here one day: of one of which
@@ -151,9 +150,6 @@ fn keeps_all(ledger: &Ledger, group: AccountId) -> bool {
     let known = sent_bytes >= EVIDENCE_BYTES_MIN && !is_trusted(ledger, group);
     known && spread_bytes < sent_bytes / KEEPERS_PART
 }
-
-/// Who keeps all passes on less than one part in so many.
-const KEEPERS_PART: u64 = 64;
 
 /// Whether a group passes on what it gets, or is so new that nobody can know.
 fn may_pass_on(ledger: &Ledger, group: AccountId) -> bool {

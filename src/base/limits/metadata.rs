@@ -30,7 +30,7 @@ pub const METADATA_TURN: Span = Span::from_secs(10);
 /// we dialled have metadata, or `METADATA_CALLERS_MAX` of those who came.
 pub const METADATA_TURNS_MAX: u32 = 4;
 /// Copies that are not whole yet, over all links. From half of it on none has more than its even part of
-/// the other half: whoever has, loses it.
+/// the other half: whoever has, loses it with its next piece, or when it is silent.
 pub const METADATA_COPIES_BYTES_MAX: usize = 256 << 20;
 /// Bytes of other messages that are taken from a peer while the metadata is looked for: a bit field, and a
 /// have for each of `PIECES_MAX` pieces.
