@@ -5,17 +5,17 @@
 //! has that keeps all counts only while it is awaited from there: nobody else will get it.
 //!
 //! - *Injection*: some piece is held by fewer than `INJECTION_COPIES` others. A group weighs the more in the
-//!   class *rest*, the more of what it was given came back as an announcement of others. A piece that was
-//!   given to somebody who passes on, or who is new, is not given again before it was seen elsewhere, and one
-//!   that others have waits for those that are rarer: both for a while.
+//!   class *rest*, the more of what it was given came back as an announcement of others, and the less of it
+//!   is still awaited. A piece that was given to somebody who passes on, or who is new, is not given again
+//!   before it was seen elsewhere, and one that others have waits for those that are rarer: both for a while.
 //! - *Abundance*: everybody weighs the same.
 
 use super::scheduler::{Demand, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{
-    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME, KEEPERS_PART,
-    SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+    AWAITED_BLOCKS_FEW, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME,
+    KEEPERS_PART, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{Given, TICK, at_ticks};
@@ -52,7 +52,8 @@ impl Engine {
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(|block| is_rare(block.piece));
         // Its requests may have grown stale while it waited: once they are served it asks for others.
         let again = fresh.is_none() && self.ticked_at.since(peer.waits_since).0 < HELD_BACK_TIME.0;
-        let demand = Demand { again, weight: group_weight(&self.ledger, group) };
+        let few = AWAITED_BLOCKS_FEW.max(2 * (shared.meta.geometry.piece_bytes / BLOCK_BYTES));
+        let demand = Demand { again, weight: group_weight(&self.ledger, group, few.into()) };
         Some((demand, fresh.unwrap_or(0)))
     }
 
@@ -66,7 +67,11 @@ impl Engine {
         }
         if shared.is_complete() && self.copies(shared, piece) == 0 {
             let kept = |before: Given| keeps_all(&self.ledger, before.group) && !self.is_awaited(before);
-            shared.injection().note_given(piece, group, now, kept);
+            let awaited = shared.injection().note_given(piece, group, now, kept);
+            if awaited.this_block {
+                self.ledger.await_block(group);
+            }
+            awaited.no_longer.into_iter().for_each(|before| self.await_no_longer(before));
         }
         shared.witnesses.note_given(piece, group);
     }
@@ -77,6 +82,7 @@ impl Engine {
         if shared.is_complete()
             && let Some(giver) = shared.injection().note_announced(piece, group)
         {
+            self.await_no_longer(giver);
             self.ledger.note_spread(giver.group, u64::from(giver.blocks) * u64::from(BLOCK_BYTES));
         }
         shared.witnesses.note_announced(piece, group, is_trusted(&self.ledger, group));
@@ -106,6 +112,10 @@ impl Engine {
         shared.witnesses.copies(piece, |group| is_trusted(&self.ledger, group), keeps)
     }
 
+    fn await_no_longer(&self, given: Given) {
+        self.ledger.await_no_longer(given.group, given.blocks);
+    }
+
     /// Whether what was given may still come to others from there.
     fn is_awaited(&self, given: Given) -> bool {
         is_fresh(given.at_ticks, at_ticks(self.ticked_at))
@@ -130,12 +140,16 @@ const fn is_fresh(given_ticks: u16, now_ticks: u16) -> bool {
 }
 
 /// Weight of a group: one, and up to `SPREAD_WEIGHT_MAX` for who passes on at least half of what it gets; a
-/// quarter of that for half as much.
-fn group_weight(ledger: &Ledger, group: AccountId) -> u64 {
+/// quarter of that for half as much. Half of it for who holds `few` blocks back, a fifth for twice as many: a
+/// slow one passes on all that it gets, but late.
+fn group_weight(ledger: &Ledger, group: AccountId, few: u64) -> u64 {
     let (spread, sent) = (ledger.spread_bytes(group), ledger.standing(group).sent_bytes.max(1));
     // In 256ths.
     let part = (u128::from(spread) * 512 / u128::from(sent)).min(256) as u64;
-    WEIGHT_ONE + (SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE * part * part / (256 * 256)
+    let weight = WEIGHT_ONE + (SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE * part * part / (256 * 256);
+    let awaited = u64::from(ledger.awaited_blocks(group));
+    let halved = few * few + awaited * awaited;
+    ((weight * few * few + halved / 2) / halved).max(1)
 }
 
 /// Whether a group is seen passing on what it gets: an eighth of it at least.
@@ -216,17 +230,30 @@ mod tests {
     }
 
     #[test]
+    fn who_holds_much_back_weighs_little_but_never_nothing() {
+        let ledger = Ledger::new(16);
+        let group = ledger.open(1);
+        ledger.debit(group, 1_000);
+        ledger.note_spread(group, 1_000);
+        let most = WEIGHT_ONE * SPREAD_WEIGHT_MAX;
+        for (blocks, weight) in [(0, most), (8, most / 2), (16, most / 5), (u16::MAX, 1)] {
+            (ledger.awaited_blocks(group)..blocks).for_each(|_| ledger.await_block(group));
+            assert_eq!(group_weight(&ledger, group, 8), weight, "{blocks}");
+        }
+    }
+
+    #[test]
     fn who_passes_half_on_weighs_most_and_who_keeps_all_weighs_one() {
         let ledger = Ledger::new(16);
         let group = ledger.open(1);
-        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE, "nothing is known");
+        assert_eq!(group_weight(&ledger, group, 8), WEIGHT_ONE, "nothing is known");
         ledger.debit(group, 1_000);
-        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE);
+        assert_eq!(group_weight(&ledger, group, 8), WEIGHT_ONE);
         ledger.note_spread(group, 250);
-        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE + (SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE / 4);
+        assert_eq!(group_weight(&ledger, group, 8), WEIGHT_ONE + (SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE / 4);
         ledger.note_spread(group, 250);
-        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE * SPREAD_WEIGHT_MAX);
+        assert_eq!(group_weight(&ledger, group, 8), WEIGHT_ONE * SPREAD_WEIGHT_MAX);
         ledger.note_spread(group, u64::MAX / 8);
-        assert_eq!(group_weight(&ledger, group), WEIGHT_ONE * SPREAD_WEIGHT_MAX);
+        assert_eq!(group_weight(&ledger, group, 8), WEIGHT_ONE * SPREAD_WEIGHT_MAX);
     }
 }

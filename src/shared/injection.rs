@@ -40,6 +40,15 @@ pub struct Given {
     pub at_ticks: u16,
 }
 
+/// What a block that was given has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// Whether it is one more that others are to get from there.
+    pub this_block: bool,
+    /// What others are to get from there no longer.
+    pub no_longer: Option<Given>,
+}
+
 impl Given {
     fn unpack(word: u64) -> Option<Self> {
         let group = (word & u64::from(u32::MAX)) as u32;
@@ -72,23 +81,31 @@ impl Injection {
 
     /// A block of a piece that nobody else has goes to `group`. What somebody got before and `kept` is
     /// forgotten.
-    pub fn note_given(&self, piece: u32, group: AccountId, now: Instant, kept: impl Fn(Given) -> bool) {
+    pub fn note_given(
+        &self,
+        piece: u32,
+        group: AccountId,
+        now: Instant,
+        kept: impl Fn(Given) -> bool,
+    ) -> Awaited {
         let place = &self.given[piece as usize];
         let word = place.load(Ordering::Relaxed);
-        let new = match Given::unpack(word) {
+        let first = Given { group, blocks: 1, at_ticks: at_ticks(now) };
+        let (new, no_longer) = match Given::unpack(word) {
+            _ if word == SETTLED => return Awaited::default(),
             Some(given) if given.group == group => {
-                let blocks = given.blocks.saturating_add(1);
-                Given { blocks, at_ticks: at_ticks(now), ..given }.pack()
+                (Some(Given { blocks: given.blocks.saturating_add(1), ..first }), None)
             }
-            Some(given) if !kept(given) => SETTLED,
-            None if word == SETTLED => SETTLED,
-            _ => Given { group, blocks: 1, at_ticks: at_ticks(now) }.pack(),
+            Some(given) => (kept(given).then_some(first), Some(given)),
+            None => (Some(first), None),
         };
-        // Another core may give it to somebody else just now: then it proves nothing.
-        if word != SETTLED && place.compare_exchange(word, new, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
-            place.store(SETTLED, Ordering::Relaxed);
+        let packed = new.map_or(SETTLED, Given::pack);
+        if place.compare_exchange(word, packed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            return Awaited { this_block: new.is_some(), no_longer };
         }
+        // Another core gives it to somebody just now: then it proves nothing.
+        let no_longer = Given::unpack(place.swap(SETTLED, Ordering::Relaxed));
+        Awaited { this_block: false, no_longer }
     }
 
     /// To whom alone a piece was given that is not seen elsewhere yet.
@@ -175,6 +192,21 @@ mod tests {
         injection.note_given(1, group(4), NOW, |before| before.group == group(3));
         let given = Given { group: group(4), blocks: 1, at_ticks: 78 };
         assert_eq!(injection.note_announced(1, group(9)), Some(given));
+    }
+
+    #[test]
+    fn a_block_is_awaited_from_whom_alone_it_was_given_to() {
+        let injection = Injection::new(4);
+        let given = |number, blocks| Some(Given { group: group(number), blocks, at_ticks: 78 });
+        let note = |number, kept| {
+            let awaited = injection.note_given(1, group(number), NOW, |_| kept);
+            (awaited.this_block, awaited.no_longer)
+        };
+        assert_eq!(note(3, false), (true, None), "nobody had it");
+        assert_eq!(note(3, false), (true, None), "once more");
+        assert_eq!(note(4, true), (true, given(3, 2)), "the first one kept it");
+        assert_eq!(note(5, false), (false, given(4, 1)), "two may pass it on");
+        assert_eq!(note(6, false), (false, None), "settled");
     }
 
     #[test]

@@ -15,7 +15,7 @@
 
 pub mod view;
 
-use super::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use super::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::base::limits::LEDGER_PROBES_MAX;
 use crate::storage::ledger::PartyKind;
 
@@ -28,7 +28,7 @@ const CLOSED: u32 = 1 << 31;
 const NOBODY: u64 = 0;
 
 /// `kind` of a party that proves itself with a key.
-const BY_KEY: u32 = 1;
+const BY_KEY: u16 = 1;
 
 /// Place of an account. Good while its party is live; later it may be another party's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +65,10 @@ struct Account {
     /// Connections of the party, on all cores, and who looks at the account right now; or `CLOSED`.
     live: AtomicU32,
     /// By what the party is known: `BY_KEY`, or zero.
-    kind: AtomicU32,
+    kind: AtomicU16,
+    /// Blocks of pieces that this node gave first, to the group alone, and that are not seen elsewhere yet.
+    /// No more are counted than fit.
+    awaited_blocks: AtomicU16,
 }
 
 /// A look at an account. The numbers are read one after the other: others may change meanwhile.
@@ -118,7 +121,8 @@ impl Account {
             granted_bytes: zero(),
             spread_bytes: zero(),
             live: AtomicU32::new(0),
-            kind: AtomicU32::new(0),
+            kind: AtomicU16::new(0),
+            awaited_blocks: AtomicU16::new(0),
         }
     }
 
@@ -158,6 +162,7 @@ impl Account {
         }
         self.granted_bytes.store(0, Ordering::Relaxed);
         self.spread_bytes.store(0, Ordering::Relaxed);
+        self.awaited_blocks.store(0, Ordering::Relaxed);
         self.kind.store(if kind == PartyKind::Key { BY_KEY } else { 0 }, Ordering::Relaxed);
         self.key.store(key, Ordering::Relaxed);
         // Others may have knocked meanwhile; each takes its own mark back.
@@ -288,6 +293,23 @@ impl Ledger {
         self.at(id).spread_bytes.load(Ordering::Relaxed)
     }
 
+    /// A group alone was given a block of a piece that others are to get from there.
+    pub fn await_block(&self, id: AccountId) {
+        let more = |blocks: u16| Some(blocks.saturating_add(1));
+        let _ = self.at(id).awaited_blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// So many blocks of those are awaited from there no longer.
+    pub fn await_no_longer(&self, id: AccountId, blocks: u16) {
+        let fewer = |awaited: u16| Some(awaited.saturating_sub(blocks));
+        let _ = self.at(id).awaited_blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+    }
+
+    /// See `await_block`.
+    pub fn awaited_blocks(&self, id: AccountId) -> u16 {
+        self.at(id).awaited_blocks.load(Ordering::Relaxed)
+    }
+
     /// All accounts that belong to somebody.
     #[cfg(test)]
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
@@ -382,6 +404,27 @@ mod tests {
         ledger.debit(id, 5);
         ledger.refund(id, 6);
         assert_eq!(ledger.standing(id).sent_bytes, 0);
+    }
+
+    #[test]
+    fn what_is_awaited_of_a_group_never_wraps_and_goes_with_its_account() {
+        let ledger = Ledger::new(LEDGER_PROBES_MAX);
+        let id = ledger.open(1);
+        ledger.await_no_longer(id, 1);
+        assert_eq!(ledger.awaited_blocks(id), 0);
+        for blocks in [u16::MAX - 1, u16::MAX, u16::MAX] {
+            ledger.at(id).awaited_blocks.store(blocks - 1, Ordering::Relaxed);
+            ledger.await_block(id);
+            assert_eq!(ledger.awaited_blocks(id), blocks);
+        }
+        ledger.await_block(id);
+        assert_eq!(ledger.awaited_blocks(id), u16::MAX, "full");
+        ledger.await_no_longer(id, u16::MAX - 5);
+        assert_eq!(ledger.awaited_blocks(id), 5);
+        ledger.close(id);
+        for key in 2..=LEDGER_PROBES_MAX as u64 + 1 {
+            assert_eq!(ledger.awaited_blocks(ledger.open(key)), 0, "somebody else's");
+        }
     }
 
     #[test]

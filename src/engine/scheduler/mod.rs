@@ -447,7 +447,8 @@ impl Scheduler {
 
     /// What a party may still have in flight; `None` if that is not worth a send. Equal shares of the window
     /// for all that are busy, but long enough turns; who has earned its place may take half of the window,
-    /// so that it keeps worse classes out.
+    /// so that it keeps worse classes out. Those in *again* are one party, of which each has a share: one
+    /// reader that filled the window would have the link wait for it.
     fn room(&mut self, party: u32, class: Class) -> Option<u64> {
         let window_bytes = self.window.limit_bytes();
         let share_bytes = match class {
@@ -455,11 +456,13 @@ impl Scheduler {
             Class::Again => window_bytes,
             Class::Grant | Class::Rest => window_bytes / u64::from(self.parties.busy().max(1)),
         };
-        let share_bytes = share_bytes.max(long_turn_bytes(window_bytes));
+        let turn_bytes = long_turn_bytes(window_bytes);
+        let share_bytes = share_bytes.max(turn_bytes);
         let flight = &mut self.parties.at_mut(party).flight;
         flight.roll_to(self.window.epoch());
         let room_bytes = share_bytes.saturating_sub(flight.counted_bytes());
-        (room_bytes >= share_bytes / ROOM_WORTH_PART).then_some(room_bytes)
+        let one_bytes = if class == Class::Again { room_bytes.min(turn_bytes) } else { room_bytes };
+        (room_bytes >= share_bytes / ROOM_WORTH_PART).then_some(one_bytes)
     }
 
     fn try_anew(&mut self, party: u32, ledger: &Ledger) {

@@ -217,6 +217,22 @@ fn weights_share_out_the_rest() {
 }
 
 #[test]
+fn no_reader_alone_fills_the_window_with_what_it_asks_again_for() {
+    let mut rig = Rig::new();
+    let conns: Vec<ConnId> = (1..=6).map(|party| rig.enter(party)).collect();
+    for &conn in &conns {
+        rig.scheduler.wait(conn, Demand { again: true, ..Demand::default() }, &rig.ledger);
+    }
+    let share_bytes = rig.scheduler.window.limit_bytes() / TURNS_IN_FLIGHT;
+    for conn in &conns[..TURNS_IN_FLIGHT as usize] {
+        let turn = rig.turn().unwrap();
+        assert_eq!((turn.conn, turn.class, turn.bytes), (*conn, Again, share_bytes));
+        rig.scheduler.charge(turn, turn.bytes, &rig.ledger).unwrap();
+    }
+    assert_eq!(rig.pick(), None, "together they do");
+}
+
+#[test]
 fn who_asks_again_for_what_was_given_away_is_served_when_nobody_else_wants_anything() {
     let mut rig = Rig::new();
     let conns = [1, 2, 3].map(|party| rig.enter(party));

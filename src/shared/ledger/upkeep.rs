@@ -23,6 +23,9 @@ impl Account {
     }
 
     fn settle(&self, key: u64, passed: Passed) {
+        // Nothing of a torrent that is gone is awaited any more, and nobody says so.
+        let kept = |blocks: u16| Some(blocks.checked_shr(passed.address_halvings.into()).unwrap_or(0));
+        let _ = self.awaited_blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, kept);
         let before = self.balance(key);
         let after = before.settled(passed);
         if before == after {
@@ -130,8 +133,10 @@ mod tests {
         ledger.debit(live, 10);
         ledger.note_spread(group, 8);
         ledger.serve(group, 5);
+        (0..7).for_each(|_| ledger.await_block(group));
         ledger.close(gone);
         ledger.settle(HALVED);
+        assert_eq!(ledger.awaited_blocks(group), 3);
         assert_eq!((figures(&ledger, live), figures(&ledger, gone)), ((20, 5), (10, 0)));
         assert_eq!((figures(&ledger, group), ledger.spread_bytes(group)), ((20, 0), 4));
         assert_eq!(ledger.service(group), 5, "only differences count");
