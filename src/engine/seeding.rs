@@ -40,21 +40,44 @@ impl Engine {
     /// The demand of a seed's client while it injects, and which request is to be served first.
     fn demand(&self, conn: ConnId) -> Option<(Demand, usize)> {
         let (group, shared) = self.client(conn).filter(|(_, shared)| shared.is_complete())?;
-        let injection = shared.injection();
-        let copies = |piece| self.copies(shared, piece);
-        let enough = injection.enough(copies)?;
-        let spreads_soon = |piece| {
-            let given = injection.given(piece).filter(|given| given.group != group);
-            given.is_some_and(|given| self.is_awaited(given) && may_pass_on(&self.ledger, given.group))
-        };
-        let is_rare = |piece| copies(piece) < enough && !spreads_soon(piece);
+        let enough = self.enough_copies(shared)?;
         let peer = self.peers.get(conn)?;
-        let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(|block| is_rare(block.piece));
-        // Its requests may have grown stale while it waited: once they are served it asks for others.
-        let again = fresh.is_none() && self.ticked_at.since(peer.waits_since).0 < HELD_BACK_TIME.0;
+        let is_fresh = |block: &BlockRef| self.is_to_spread(shared, group, enough, block.piece);
+        let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(is_fresh);
+        let again = fresh.is_none() && !self.was_held_back(peer);
         let few = AWAITED_BLOCKS_FEW.max(2 * (shared.meta.geometry.piece_bytes / BLOCK_BYTES));
         let demand = Demand { again, weight: group_weight(&self.ledger, group, few.into()) };
         Some((demand, fresh.unwrap_or(0)))
+    }
+
+    /// Whether a connection whose turn it is may be given a piece: while a seed injects one that is rare, and
+    /// that nobody else was given since it came to wait.
+    pub(super) fn may_be_given(&self, conn: ConnId, piece: u32) -> bool {
+        let Some((group, shared)) = self.client(conn).filter(|(_, shared)| shared.is_complete()) else {
+            return true;
+        };
+        self.enough_copies(shared).is_none_or(|enough| self.is_to_spread(shared, group, enough, piece))
+    }
+
+    /// Whether what a connection asks for may have grown stale while it waited: once it is served it asks for
+    /// something else.
+    pub(super) fn was_held_back(&self, peer: &Peer) -> bool {
+        self.ticked_at.since(peer.waits_since).0 >= HELD_BACK_TIME.0
+    }
+
+    /// See [`Injection::enough`](crate::shared::injection::Injection::enough).
+    fn enough_copies(&self, shared: &SharedTorrent) -> Option<u32> {
+        shared.injection().enough(|piece| self.copies(shared, piece))
+    }
+
+    /// Whether a group that gets a piece of a seed helps it to spread: too few have it, and nobody else was
+    /// just given it who may pass it on.
+    fn is_to_spread(&self, shared: &SharedTorrent, group: AccountId, enough: u32, piece: u32) -> bool {
+        let spreads_soon = || {
+            let given = shared.injection().given(piece).filter(|given| given.group != group);
+            given.is_some_and(|given| self.is_awaited(given) && may_pass_on(&self.ledger, given.group))
+        };
+        self.copies(shared, piece) < enough && !spreads_soon()
     }
 
     /// A block goes to `conn`. Only whole ones prove anything: a byte of each piece would be cheap.

@@ -106,13 +106,15 @@ impl Engine {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
         let (burst, slots_max) = (Self::turn_blocks(peer, turn), self.send_slots_max());
-        let (mut weighs, mut taken, mut limited) = (0, 0, false);
+        let (mut weighs, mut taken, mut piece, mut waits_anew) = (0, 0, None, false);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
                 break;
             };
-            if !self.egress.claim(conn, block.length, now) {
-                limited = true;
+            let is_next = piece.replace(block.piece) != Some(block.piece);
+            waits_anew = is_next && !self.is_of_turn(conn, turn, block.piece, taken == 0)
+                || !self.egress.claim(conn, block.length, now);
+            if waits_anew {
                 break;
             }
             if !self.take_block(conn, id, block, outbox) {
@@ -132,10 +134,18 @@ impl Engine {
             peer.waits_since = now;
             peer.out.begun = self.egress.charge(conn, turn, bytes, &self.ledger);
             self.counters.class_sent_bytes[turn.class as usize].add(bytes);
-        } else if limited {
-            // Another core took the last of what its limits let pass.
+        } else if waits_anew {
+            // Another core took the last of what its limits let pass, or somebody else was given the piece.
             self.wait_for_turn(conn);
         }
+    }
+
+    /// Whether a piece may go with a turn: its first one, and others. What stands behind a piece that is to
+    /// spread is for another turn, unless it is to spread, too.
+    fn is_of_turn(&self, conn: ConnId, turn: Turn, piece: u32, first: bool) -> bool {
+        let is_unearned = matches!(turn.class, Class::Grant | Class::Rest);
+        let was_held_back = || self.peers.get(conn).is_some_and(|peer| self.was_held_back(peer));
+        !is_unearned || first && was_held_back() || self.may_be_given(conn, piece)
     }
 
     /// What the peer gave by now may have changed its place in the order: who has come to deserve better

@@ -7,6 +7,7 @@ use crate::base::limits::{
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::scheduler::WEIGHT_ONE;
+use crate::engine::scheduler::class::Class;
 use crate::shared::ledger::AccountId;
 
 impl Rig {
@@ -101,6 +102,39 @@ fn only_so_many_requests_are_looked_at_for_one_that_comes_first() {
         let first = rig.engine.peer(asks).unwrap().requests[0].piece;
         assert_eq!(first, u32::from(found), "behind {before} others");
     }
+}
+
+impl Rig {
+    fn sent_blocks(&self, class: Class) -> u64 {
+        self.engine.counters.class_sent_bytes[class as usize].get() / u64::from(BLOCK_BYTES)
+    }
+}
+
+#[test]
+fn a_turn_carries_what_is_to_spread_and_not_what_stands_behind_it() {
+    let mut rig = Rig::new(3, true);
+    let asks = rig.client("80.1.1.1:1");
+    rig.holder("80.2.2.2:1", 0);
+    let before = rig.sent_blocks(Class::Grant);
+    for piece in [1, 2, 0, 0] {
+        rig.say(asks, Message::Request(block(piece, 0, BLOCK_BYTES))).unwrap();
+    }
+    rig.read(asks);
+    assert_eq!(rig.sent_blocks(Class::Grant) - before, 2, "two pieces that nobody has");
+    assert_eq!(rig.sent_blocks(Class::Again), 2, "and then what somebody has");
+}
+
+#[test]
+fn what_another_was_given_while_somebody_waited_is_not_given_twice_before_its_turn() {
+    let mut rig = Rig::new(2, true);
+    let asks = ["80.1.1.1:1", "80.2.2.2:1"].map(|address| rig.client(address));
+    for conn in asks {
+        rig.say(conn, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
+        assert!(!rig.engine.bring_forward(conn).again, "nobody was given it yet");
+    }
+    asks.into_iter().for_each(|conn| drop(rig.read(conn)));
+    let sent = [Class::Grant, Class::Again].map(|class| rig.sent_blocks(class));
+    assert_eq!(sent, [1, 1], "the second one gets it when nobody wants anything rare");
 }
 
 /// What the seed believes while a client that passes on asks for a piece: whether it injects, and whether the
