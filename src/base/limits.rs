@@ -399,8 +399,11 @@ pub const INJECTION_COPIES: u32 = 2;
 /// How much more a group that passes on weighs than one that does not, while a seed injects.
 pub const SPREAD_WEIGHT_MAX: u64 = 16;
 /// Blocks that others are still to get from a group which halve its weight, or those of two pieces if they
-/// are more: each holds one or two pieces of which others begin to have the first.
-pub const AWAITED_BLOCKS_FEW: u32 = 32;
+/// are more: a fast host of a swarm holds two or three pieces back, one a tenth as fast eight.
+pub const AWAITED_BLOCKS_FEW: u32 = 64;
+/// The most that are counted: a group weighs least long before. Half of them are forgotten each
+/// `LEDGER_INTERVAL`.
+pub const AWAITED_BLOCKS_MAX: u16 = 1024;
 /// How long a seed waits to see a piece elsewhere of which it gave a block to somebody who passes on.
 pub const GIFT_FRESH_TIME: Span = Span::from_secs(3);
 /// How long, after its last block, a client of a seed is held back that wants only what others have or are

@@ -10,7 +10,8 @@
 //!   before it was seen elsewhere, and one that others have waits for those that are rarer: both for a while.
 //! - *Abundance*: everybody weighs the same.
 
-use super::scheduler::{Demand, WEIGHT_ONE};
+use super::scheduler::class::Class;
+use super::scheduler::{Demand, WEIGHT_LEAST, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{
@@ -39,8 +40,7 @@ impl Engine {
 
     /// The demand of a seed's client while it injects, and which request is to be served first.
     fn demand(&self, conn: ConnId) -> Option<(Demand, usize)> {
-        let (group, shared) = self.client(conn).filter(|(_, shared)| shared.is_complete())?;
-        let enough = self.enough_copies(shared)?;
+        let (group, shared, enough) = self.injects(conn)?;
         let peer = self.peers.get(conn)?;
         let is_fresh = |block: &BlockRef| self.is_to_spread(shared, group, enough, block.piece);
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(is_fresh);
@@ -50,24 +50,30 @@ impl Engine {
         Some((demand, fresh.unwrap_or(0)))
     }
 
-    /// Whether a connection whose turn it is may be given a piece: while a seed injects one that is rare, and
-    /// that nobody else was given since it came to wait.
-    pub(super) fn may_be_given(&self, conn: ConnId, piece: u32) -> bool {
-        let Some((group, shared)) = self.client(conn).filter(|(_, shared)| shared.is_complete()) else {
-            return true;
-        };
-        self.enough_copies(shared).is_none_or(|enough| self.is_to_spread(shared, group, enough, piece))
+    /// How many copies of a piece are enough, while a turn may carry only what is to spread: a seed injects,
+    /// and the turn is neither earned nor for what others have, nor of somebody whose requests may be stale.
+    pub(super) fn spreads_in(&self, conn: ConnId, class: Class) -> Option<u32> {
+        let peer = self.peers.get(conn).filter(|peer| class.is_unearned() && !self.was_held_back(peer))?;
+        self.injects(peer.conn).map(|(_, _, enough)| enough)
+    }
+
+    /// Whether a piece is still to spread when its turn comes: it was not given to others in the meantime.
+    pub(super) fn still_spreads(&self, conn: ConnId, enough: u32, piece: u32) -> bool {
+        self.client(conn).is_none_or(|(group, shared)| self.is_to_spread(shared, group, enough, piece))
+    }
+
+    /// The group and torrent of a connection that a seed serves while it injects, and how many copies are
+    /// enough.
+    fn injects(&self, conn: ConnId) -> Option<(AccountId, &SharedTorrent, u32)> {
+        let (group, shared) = self.client(conn).filter(|(_, shared)| shared.is_complete())?;
+        let enough = shared.injection().enough(|piece| self.copies(shared, piece))?;
+        Some((group, shared, enough))
     }
 
     /// Whether what a connection asks for may have grown stale while it waited: once it is served it asks for
     /// something else.
-    pub(super) fn was_held_back(&self, peer: &Peer) -> bool {
+    fn was_held_back(&self, peer: &Peer) -> bool {
         self.ticked_at.since(peer.waits_since).0 >= HELD_BACK_TIME.0
-    }
-
-    /// See [`Injection::enough`](crate::shared::injection::Injection::enough).
-    fn enough_copies(&self, shared: &SharedTorrent) -> Option<u32> {
-        shared.injection().enough(|piece| self.copies(shared, piece))
     }
 
     /// Whether a group that gets a piece of a seed helps it to spread: too few have it, and nobody else was
@@ -86,15 +92,21 @@ impl Engine {
         // Padding is asked for by nobody who knows of it.
         let left_bytes = shared.meta.wanted_piece_len(piece).saturating_sub(block.begin);
         if block.length < BLOCK_BYTES.min(left_bytes) {
+            // Nor does who asks for less than a block get around being awaited.
+            if shared.is_complete() {
+                self.ledger.await_block(group);
+            }
             return;
         }
         if shared.is_complete() && self.copies(shared, piece) == 0 {
             let kept = |before: Given| keeps_all(&self.ledger, before.group) && !self.is_awaited(before);
-            let awaited = shared.injection().note_given(piece, group, now, kept);
-            if awaited.this_block {
-                self.ledger.await_block(group);
+            // First, since another core may find that it is awaited no longer.
+            self.ledger.await_block(group);
+            let change = shared.injection().note_given(piece, group, now, kept);
+            if !change.awaited {
+                self.ledger.await_no_longer(group, 1);
             }
-            awaited.no_longer.into_iter().for_each(|before| self.await_no_longer(before));
+            change.no_longer.into_iter().for_each(|before| self.await_no_longer(before));
         }
         shared.witnesses.note_given(piece, group);
     }
@@ -163,8 +175,8 @@ const fn is_fresh(given_ticks: u16, now_ticks: u16) -> bool {
 }
 
 /// Weight of a group: one, and up to `SPREAD_WEIGHT_MAX` for who passes on at least half of what it gets; a
-/// quarter of that for half as much. Half of it for who holds `few` blocks back, a fifth for twice as many: a
-/// slow one passes on all that it gets, but late.
+/// quarter of that for half as much. Half of it for who holds `few` blocks back, a fifth for twice as many,
+/// `WEIGHT_LEAST` at the least: a slow one passes on all that it gets, but late.
 fn group_weight(ledger: &Ledger, group: AccountId, few: u64) -> u64 {
     let (spread, sent) = (ledger.spread_bytes(group), ledger.standing(group).sent_bytes.max(1));
     // In 256ths.
@@ -172,7 +184,7 @@ fn group_weight(ledger: &Ledger, group: AccountId, few: u64) -> u64 {
     let weight = WEIGHT_ONE + (SPREAD_WEIGHT_MAX - 1) * WEIGHT_ONE * part * part / (256 * 256);
     let awaited = u64::from(ledger.awaited_blocks(group));
     let halved = few * few + awaited * awaited;
-    ((weight * few * few + halved / 2) / halved).max(1)
+    ((weight * few * few + halved / 2) / halved).max(WEIGHT_LEAST)
 }
 
 /// Whether a group is seen passing on what it gets: an eighth of it at least.
@@ -201,6 +213,7 @@ fn is_trusted(ledger: &Ledger, group: AccountId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::AWAITED_BLOCKS_MAX;
 
     #[test]
     fn a_piece_is_awaited_for_so_long_and_no_longer() {
@@ -259,7 +272,10 @@ mod tests {
         ledger.debit(group, 1_000);
         ledger.note_spread(group, 1_000);
         let most = WEIGHT_ONE * SPREAD_WEIGHT_MAX;
-        for (blocks, weight) in [(0, most), (8, most / 2), (16, most / 5), (u16::MAX, 1)] {
+        let last = AWAITED_BLOCKS_MAX;
+        for (blocks, weight) in
+            [(0, most), (7, 145), (8, most / 2), (9, 113), (16, most / 5), (last, WEIGHT_LEAST)]
+        {
             (ledger.awaited_blocks(group)..blocks).for_each(|_| ledger.await_block(group));
             assert_eq!(group_weight(&ledger, group, 8), weight, "{blocks}");
         }

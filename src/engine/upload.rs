@@ -106,14 +106,15 @@ impl Engine {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(id) = peer.torrent else { return };
         let (burst, slots_max) = (Self::turn_blocks(peer, turn), self.send_slots_max());
+        let spreads_in = self.spreads_in(conn, turn.class);
         let (mut weighs, mut taken, mut piece, mut waits_anew) = (0, 0, None, false);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
                 break;
             };
             let is_next = piece.replace(block.piece) != Some(block.piece);
-            waits_anew = is_next && !self.is_of_turn(conn, turn, block.piece, taken == 0)
-                || !self.egress.claim(conn, block.length, now);
+            let spreads = |enough| !is_next || self.still_spreads(conn, enough, block.piece);
+            waits_anew = !spreads_in.is_none_or(spreads) || !self.egress.claim(conn, block.length, now);
             if waits_anew {
                 break;
             }
@@ -138,14 +139,6 @@ impl Engine {
             // Another core took the last of what its limits let pass, or somebody else was given the piece.
             self.wait_for_turn(conn);
         }
-    }
-
-    /// Whether a piece may go with a turn: its first one, and others. What stands behind a piece that is to
-    /// spread is for another turn, unless it is to spread, too.
-    fn is_of_turn(&self, conn: ConnId, turn: Turn, piece: u32, first: bool) -> bool {
-        let is_unearned = matches!(turn.class, Class::Grant | Class::Rest);
-        let was_held_back = || self.peers.get(conn).is_some_and(|peer| self.was_held_back(peer));
-        !is_unearned || first && was_held_back() || self.may_be_given(conn, piece)
     }
 
     /// What the peer gave by now may have changed its place in the order: who has come to deserve better

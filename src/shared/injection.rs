@@ -40,11 +40,11 @@ pub struct Given {
     pub at_ticks: u16,
 }
 
-/// What a block that was given has changed.
+/// What a block that was given changes in what is awaited of whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Awaited {
-    /// Whether it is one more that others are to get from there.
-    pub this_block: bool,
+pub struct Change {
+    /// Whether others are to get it from there.
+    pub awaited: bool,
     /// What others are to get from there no longer.
     pub no_longer: Option<Given>,
 }
@@ -80,32 +80,33 @@ impl Injection {
     }
 
     /// A block of a piece that nobody else has goes to `group`. What somebody got before and `kept` is
-    /// forgotten.
+    /// forgotten here, and goes on being awaited from there.
     pub fn note_given(
         &self,
         piece: u32,
         group: AccountId,
         now: Instant,
         kept: impl Fn(Given) -> bool,
-    ) -> Awaited {
+    ) -> Change {
         let place = &self.given[piece as usize];
         let word = place.load(Ordering::Relaxed);
         let first = Given { group, blocks: 1, at_ticks: at_ticks(now) };
         let (new, no_longer) = match Given::unpack(word) {
-            _ if word == SETTLED => return Awaited::default(),
+            _ if word == SETTLED => return Change::default(),
             Some(given) if given.group == group => {
                 (Some(Given { blocks: given.blocks.saturating_add(1), ..first }), None)
             }
-            Some(given) => (kept(given).then_some(first), Some(given)),
+            Some(given) if kept(given) => (Some(first), None),
+            Some(given) => (None, Some(given)),
             None => (Some(first), None),
         };
         let packed = new.map_or(SETTLED, Given::pack);
         if place.compare_exchange(word, packed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            return Awaited { this_block: new.is_some(), no_longer };
+            return Change { awaited: new.is_some(), no_longer };
         }
         // Another core gives it to somebody just now: then it proves nothing.
         let no_longer = Given::unpack(place.swap(SETTLED, Ordering::Relaxed));
-        Awaited { this_block: false, no_longer }
+        Change { awaited: false, no_longer }
     }
 
     /// To whom alone a piece was given that is not seen elsewhere yet.
@@ -199,12 +200,12 @@ mod tests {
         let injection = Injection::new(4);
         let given = |number, blocks| Some(Given { group: group(number), blocks, at_ticks: 78 });
         let note = |number, kept| {
-            let awaited = injection.note_given(1, group(number), NOW, |_| kept);
-            (awaited.this_block, awaited.no_longer)
+            let change = injection.note_given(1, group(number), NOW, |_| kept);
+            (change.awaited, change.no_longer)
         };
         assert_eq!(note(3, false), (true, None), "nobody had it");
         assert_eq!(note(3, false), (true, None), "once more");
-        assert_eq!(note(4, true), (true, given(3, 2)), "the first one kept it");
+        assert_eq!(note(4, true), (true, None), "the first one kept it, which counts against it");
         assert_eq!(note(5, false), (false, given(4, 1)), "two may pass it on");
         assert_eq!(note(6, false), (false, None), "settled");
     }

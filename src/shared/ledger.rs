@@ -16,7 +16,7 @@
 pub mod view;
 
 use super::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use crate::base::limits::LEDGER_PROBES_MAX;
+use crate::base::limits::{AWAITED_BLOCKS_MAX, LEDGER_PROBES_MAX};
 use crate::storage::ledger::PartyKind;
 
 mod upkeep;
@@ -66,8 +66,8 @@ struct Account {
     live: AtomicU32,
     /// By what the party is known: `BY_KEY`, or zero.
     kind: AtomicU16,
-    /// Blocks of pieces that this node gave first, to the group alone, and that are not seen elsewhere yet.
-    /// No more are counted than fit.
+    /// Blocks that a seed gave to the group alone and that no other has announced since. No more than
+    /// `AWAITED_BLOCKS_MAX`, and half as many after each look of the control thread.
     awaited_blocks: AtomicU16,
 }
 
@@ -295,7 +295,7 @@ impl Ledger {
 
     /// A group alone was given a block of a piece that others are to get from there.
     pub fn await_block(&self, id: AccountId) {
-        let more = |blocks: u16| Some(blocks.saturating_add(1));
+        let more = |blocks: u16| (blocks < AWAITED_BLOCKS_MAX).then_some(blocks + 1);
         let _ = self.at(id).awaited_blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
@@ -407,19 +407,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_awaited_of_a_group_never_wraps_and_goes_with_its_account() {
+    fn what_is_awaited_of_a_group_is_bounded_and_goes_with_its_account() {
         let ledger = Ledger::new(LEDGER_PROBES_MAX);
         let id = ledger.open(1);
         ledger.await_no_longer(id, 1);
         assert_eq!(ledger.awaited_blocks(id), 0);
-        for blocks in [u16::MAX - 1, u16::MAX, u16::MAX] {
-            ledger.at(id).awaited_blocks.store(blocks - 1, Ordering::Relaxed);
-            ledger.await_block(id);
+        (1..AWAITED_BLOCKS_MAX).for_each(|_| ledger.await_block(id));
+        for blocks in [AWAITED_BLOCKS_MAX - 1, AWAITED_BLOCKS_MAX, AWAITED_BLOCKS_MAX] {
             assert_eq!(ledger.awaited_blocks(id), blocks);
+            ledger.await_block(id);
         }
-        ledger.await_block(id);
-        assert_eq!(ledger.awaited_blocks(id), u16::MAX, "full");
-        ledger.await_no_longer(id, u16::MAX - 5);
+        ledger.await_no_longer(id, AWAITED_BLOCKS_MAX - 5);
         assert_eq!(ledger.awaited_blocks(id), 5);
         ledger.close(id);
         for key in 2..=LEDGER_PROBES_MAX as u64 + 1 {

@@ -25,7 +25,7 @@ impl Scheduler {
     /// Whether the others of a party wait until what one of them got has left our queue. Who has earned its
     /// place need not, and a party that is busy alone takes nothing from anybody.
     pub(super) fn is_held(&mut self, party: u32, class: Class) -> bool {
-        if !matches!(class, Class::Grant | Class::Rest) || self.parties.busy() <= 1 {
+        if !class.is_unearned() || self.parties.busy() <= 1 {
             return false;
         }
         let next = self.parties.at_mut(party).next(self.window.epoch());

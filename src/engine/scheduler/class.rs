@@ -39,6 +39,11 @@ pub enum Class {
 pub const CLASSES: usize = 5;
 
 impl Class {
+    /// Whether nobody in it has earned its place and all may want what is rare.
+    pub const fn is_unearned(self) -> bool {
+        matches!(self, Self::Grant | Self::Rest)
+    }
+
     /// All of them, in the order of service.
     pub const ALL: [Self; CLASSES] = [Self::Grant, Self::Owed, Self::Excess, Self::Rest, Self::Again];
 

@@ -61,8 +61,13 @@ const TURNS_IN_FLIGHT: u64 = 4;
 /// Room for one part in so many of a party's share is worth a send.
 const ROOM_WORTH_PART: u64 = 4;
 
-/// Least weight of a group in *rest*: its service counts as it is.
+/// Weight of a group in *rest* whose service counts as it is.
 pub const WEIGHT_ONE: u64 = 16;
+
+/// The least: even so one turn leaves a group within the ring.
+pub const WEIGHT_LEAST: u64 = 4;
+
+const _: () = assert!(TURN_BYTES * WEIGHT_ONE / WEIGHT_LEAST < class::BUCKETS as u64 * SERVICE_STEP_BYTES);
 
 /// Under which accounts a connection is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -447,8 +452,8 @@ impl Scheduler {
 
     /// What a party may still have in flight; `None` if that is not worth a send. Equal shares of the window
     /// for all that are busy, but long enough turns; who has earned its place may take half of the window,
-    /// so that it keeps worse classes out. Those in *again* are one party, of which each has a share: one
-    /// reader that filled the window would have the link wait for it.
+    /// so that it keeps worse classes out. Those in *again* are one party, of which each has about a quarter:
+    /// one reader that filled the window would have the link wait for it.
     fn room(&mut self, party: u32, class: Class) -> Option<u64> {
         let window_bytes = self.window.limit_bytes();
         let share_bytes = match class {
@@ -461,8 +466,8 @@ impl Scheduler {
         let flight = &mut self.parties.at_mut(party).flight;
         flight.roll_to(self.window.epoch());
         let room_bytes = share_bytes.saturating_sub(flight.counted_bytes());
-        let one_bytes = if class == Class::Again { room_bytes.min(turn_bytes) } else { room_bytes };
-        (room_bytes >= share_bytes / ROOM_WORTH_PART).then_some(one_bytes)
+        let one_bytes = if class == Class::Again { turn_bytes } else { share_bytes };
+        (room_bytes >= one_bytes / ROOM_WORTH_PART).then_some(room_bytes.min(one_bytes))
     }
 
     fn try_anew(&mut self, party: u32, ledger: &Ledger) {

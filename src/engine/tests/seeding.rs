@@ -125,6 +125,48 @@ fn a_turn_carries_what_is_to_spread_and_not_what_stands_behind_it() {
 }
 
 #[test]
+fn who_was_held_back_long_enough_has_a_whole_turn() {
+    for (after_ns, class) in [
+        (HELD_BACK_TIME.0 - 1, Class::Again),
+        (HELD_BACK_TIME.0, Class::Grant),
+        (HELD_BACK_TIME.0 + 1, Class::Grant),
+    ] {
+        let mut rig = Rig::new(3, true);
+        let asks = rig.client("80.1.1.1:1");
+        for (address, piece) in [("80.2.2.2:1", 0), ("80.3.3.3:1", 1)] {
+            rig.holder(address, piece);
+        }
+        rig.say(asks, Message::Request(block(2, 0, BLOCK_BYTES))).unwrap();
+        rig.read(asks);
+        let before = rig.sent_blocks(class);
+        (0..2).for_each(|piece| rig.say(asks, Message::Request(block(piece, 0, BLOCK_BYTES))).unwrap());
+        rig.now = rig.now + Span(after_ns);
+        rig.engine.ticked_at = rig.now;
+        rig.engine.rank_again(asks);
+        assert_eq!(rig.engine.bring_forward(asks).again, class == Class::Again);
+        rig.read(asks);
+        assert_eq!(rig.sent_blocks(class) - before, 2, "after {after_ns} ns");
+    }
+}
+
+#[test]
+fn what_is_given_to_one_is_awaited_until_another_announces_it() {
+    let mut rig = Rig::new(2, true);
+    let [one, other] = ["80.1.1.1:1", "80.2.2.2:1"].map(|address| rig.client(address));
+    let awaited = |rig: &Rig| rig.engine.ledger.awaited_blocks(rig.group(one));
+    rig.say(one, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
+    rig.read(one);
+    assert_eq!(awaited(&rig), 1);
+    rig.say(one, Message::Have(0)).unwrap();
+    assert_eq!(awaited(&rig), 1, "that it has it proves nothing");
+    rig.say(other, Message::Have(0)).unwrap();
+    assert_eq!(awaited(&rig), 0);
+    rig.say(one, Message::Request(block(1, 0, BLOCK_BYTES - 1))).unwrap();
+    rig.read(one);
+    assert_eq!(awaited(&rig), 1, "a block that is not whole is awaited, too");
+}
+
+#[test]
 fn what_another_was_given_while_somebody_waited_is_not_given_twice_before_its_turn() {
     let mut rig = Rig::new(2, true);
     let asks = ["80.1.1.1:1", "80.2.2.2:1"].map(|address| rig.client(address));

@@ -23,9 +23,9 @@ impl Account {
     }
 
     fn settle(&self, key: u64, passed: Passed) {
-        // Nothing of a torrent that is gone is awaited any more, and nobody says so.
-        let kept = |blocks: u16| Some(blocks.checked_shr(passed.address_halvings.into()).unwrap_or(0));
-        let _ = self.awaited_blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, kept);
+        // Of a torrent that is gone, or that nobody else wants, nobody ever announces what is awaited.
+        let half = |blocks: u16| Some(blocks / 2);
+        let _ = self.awaited_blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
         let before = self.balance(key);
         let after = before.settled(passed);
         if before == after {
