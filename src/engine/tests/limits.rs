@@ -216,6 +216,7 @@ fn a_torrent_whose_limit_is_shut_holds_no_other_up_and_each_gets_its_own() {
     let mut fleet = Fleet::new(vec![rig]);
     let mut conns = Vec::new();
     for (torrent, hash) in [(0u8, HASH), (1, InfoHash([101; 20])), (2, InfoHash([102; 20]))] {
+        // Each wants another piece: one that somebody was just given a seed leaves for last.
         for host in 0..2 {
             let conn = fleet.rigs[0].accept(&format!("9.{torrent}.{host}.1:7"));
             let handshake = Handshake::new(hash, THEIRS).with_fast();
@@ -223,7 +224,7 @@ fn a_torrent_whose_limit_is_shut_holds_no_other_up_and_each_gets_its_own() {
             fleet.rigs[0].read(conn);
             fleet.rigs[0].say(conn, Message::Interested).unwrap();
             fleet.rigs[0].read(conn);
-            fleet.asks.insert((0, conn), block(0, 0, BLOCK_BYTES));
+            fleet.asks.insert((0, conn), block(host, 0, BLOCK_BYTES));
             conns.push(conn);
         }
     }
