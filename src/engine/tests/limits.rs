@@ -200,9 +200,9 @@ fn exempt_local_peers_are_sent_all_they_ask_for_while_the_limit_is_shut() {
 
 /// A second torrent for a rig, with limits of its own.
 fn add_torrent(rig: &mut Rig, id: u32, limits: TorrentLimits) {
-    let plain = TorrentMeta::plain(InfoHash([id as u8 + 100; 20]), 1 << 20, 1 << 20);
+    let plain = TorrentMeta::plain(InfoHash([id as u8 + 100; 20]), 2 << 20, 1 << 20);
     let meta = TorrentMeta { id: TorrentId(id), ..plain };
-    let shared = SharedTorrent::with_limits(meta, &Bitfield::full(1), 1, limits);
+    let shared = SharedTorrent::with_limits(meta, &Bitfield::full(2), 1, limits);
     rig.engine.handle_torrent(shared);
 }
 
