@@ -53,8 +53,8 @@ impl Engine {
     /// How many copies of a piece are enough, while a turn may carry only what is to spread: a seed injects,
     /// and the turn is neither earned nor for what others have, nor of somebody whose requests may be stale.
     pub(super) fn spreads_in(&self, conn: ConnId, class: Class) -> Option<u32> {
-        let peer = self.peers.get(conn).filter(|peer| class.is_unearned() && !self.was_held_back(peer))?;
-        self.injects(peer.conn).map(|(_, _, enough)| enough)
+        let bound = class.is_unearned() && !self.was_held_back(self.peers.get(conn)?);
+        bound.then(|| self.injects(conn))?.map(|(_, _, enough)| enough)
     }
 
     /// Whether a piece is still to spread when its turn comes: it was not given to others in the meantime.

@@ -66,8 +66,8 @@ struct Account {
     live: AtomicU32,
     /// By what the party is known: `BY_KEY`, or zero.
     kind: AtomicU16,
-    /// Blocks that a seed gave to the group alone and that no other has announced since. No more than
-    /// `AWAITED_BLOCKS_MAX`, and half as many after each look of the control thread.
+    /// Blocks that a seed gave to the group alone and that no other has announced since, and such as were not
+    /// whole. No more than `AWAITED_BLOCKS_MAX`, and half as many after each look of the control thread.
     awaited_blocks: AtomicU16,
 }
 

@@ -65,6 +65,16 @@ impl Rig {
         self.join_by(number, Origin::Outgoing, kind);
     }
 
+    /// A peer hangs up; false if it is gone already.
+    fn leave(&mut self, number: PeerNumber) -> bool {
+        let was_there = self.peers.remove(&number).is_some();
+        if was_there {
+            self.fetch.handle_gone(number, self.now);
+            self.carry_out();
+        }
+        was_there
+    }
+
     fn join_by(&mut self, number: PeerNumber, origin: Origin, kind: Kind) {
         let size = match kind {
             Kind::OtherSize(size) => size,
@@ -289,9 +299,7 @@ fn p30_so_many_give_at_a_time_and_the_others_wait_for_their_places() {
     let mut rig = Rig::with(PIECE, &[Kind::Silent; METADATA_GIVERS_MAX + 1]);
     let asked = |rig: &Rig| rig.peers.values().filter(|(_, asked)| !asked.is_empty()).count();
     assert_eq!(asked(&rig), METADATA_GIVERS_MAX);
-    rig.peers.remove(&1);
-    rig.fetch.handle_gone(1, rig.now);
-    rig.carry_out();
+    assert!(rig.leave(1));
     assert_eq!(asked(&rig), METADATA_GIVERS_MAX, "the next one has its place");
 }
 
@@ -334,9 +342,7 @@ fn p30_who_comes_and_leaves_takes_nobodys_turn() {
         if rig.done.is_none() {
             rig.join_by(number, Origin::Incoming, Kind::Silent);
             rig.run(10);
-            rig.peers.remove(&number);
-            rig.fetch.handle_gone(number, rig.now);
-            rig.carry_out();
+            assert!(rig.leave(number));
         }
     }
     rig.assert_found();
@@ -356,9 +362,7 @@ fn p30_who_had_a_turn_has_another_though_fresh_ones_come_again_and_again() {
         }
         if come.len() > 3 {
             let number = come.pop_front().unwrap();
-            rig.peers.remove(&number);
-            rig.fetch.handle_gone(number, rig.now);
-            rig.carry_out();
+            assert!(rig.leave(number));
         }
         rig.run(10);
     }
@@ -406,9 +410,8 @@ fn p30_a_slow_giver_comes_to_its_end_beside_others_that_always_come_back_fresh()
         rig.run(10 * 5);
         // They hang up when their turn is over and come again.
         let left = number.saturating_sub(METADATA_CALLERS_MAX as u32 - 1);
-        if left > 1 && rig.peers.remove(&left).is_some() {
-            rig.fetch.handle_gone(left, rig.now);
-            rig.carry_out();
+        if left > 1 {
+            rig.leave(left);
         }
     }
     rig.assert_found();

@@ -1,8 +1,8 @@
 //! What the control thread does with all accounts while cores go on with them: has time pass, reads them,
 //! and puts back those of the last run.
 //!
-//! Only what was there a moment ago is taken off, by subtraction: what cores add meanwhile is whole
-//! afterwards, as if it had come later. An account is entered like by any core, so that it does not change
+//! Of balances only what was there a moment ago is taken off, by subtraction: what cores add meanwhile is
+//! whole afterwards, as if it had come later. What is awaited is halved whenever it looks. An account is entered like by any core, so that it does not change
 //! hands meanwhile.
 
 use super::{Account, AccountId, Ledger, NOBODY, Ordering, lessen};
