@@ -2,8 +2,8 @@
 //! and puts back those of the last run.
 //!
 //! Of balances only what was there a moment ago is taken off, by subtraction: what cores add meanwhile is
-//! whole afterwards, as if it had come later. What is awaited is halved whenever it looks. An account is entered like by any core, so that it does not change
-//! hands meanwhile.
+//! whole afterwards, as if it had come later. What is awaited is halved at each look. An account is entered
+//! like by any core, so that it does not change hands meanwhile.
 
 use super::{Account, AccountId, Ledger, NOBODY, Ordering, lessen};
 use crate::storage::ledger::{Balance, Passed};
