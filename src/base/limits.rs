@@ -390,6 +390,9 @@ pub const SCHEDULER_LOOKS_MAX: usize = 16;
 /// Least share of a party in what may be in flight, if a quarter of the window is not less: shorter sends
 /// cost more.
 pub const TURN_BYTES: u64 = 512 << 10;
+/// A seed goes on with the piece that it began to give a connection while its link takes so long for a whole
+/// one: shorter ones are not worth the order of service, and with longer ones others would wait too long.
+pub const BEGUN_PIECE_SPANS: [Span; 2] = [Span::from_ms(500), Span::from_secs(10)];
 /// What a connection gets before the next one of its party has its turn.
 pub const MEMBER_TURN_BYTES: u64 = 256 << 10;
 /// One step of service in the class *rest*; groups that differ by less take turns.
@@ -424,8 +427,9 @@ pub const SEND_UNSENT_BYTES: u32 = 16 << 10;
 pub const SEND_UNSENT_BYTES_MAX: u32 = 512 << 10;
 /// So many times what a core keeps on its way into the kernel when peers are slow.
 pub const SEND_WINDOW_STRETCH_MAX: u64 = 64;
-/// Payload that a core keeps on its way into the kernel before it knows how much it sends.
-pub const SEND_WINDOW_BYTES_AT_FIRST: u64 = 256 << 10;
+/// Payload that a core keeps on its way into the kernel before it knows how much it sends: for a link of
+/// 30 KiB a second that is two seconds' worth already.
+pub const SEND_WINDOW_BYTES_AT_FIRST: u64 = 64 << 10;
 /// Least payload that a core keeps on its way into the kernel while others wait: a block is on its way while
 /// another one is chosen.
 pub const SEND_WINDOW_BYTES_MIN: u64 = 32 << 10;

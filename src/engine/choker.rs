@@ -129,7 +129,7 @@ impl Choker {
             full_looks: 0,
             idle_looks: 0,
             full: false,
-            spare_bytes: SERVED_OUT_OF_TURN_BYTES_MAX,
+            spare_bytes: 0,
         }
     }
 

@@ -210,6 +210,24 @@ impl Egress {
         self.on(conn, Scheduler::forget);
     }
 
+    /// Whether a connection's address group was served nothing. See [`Scheduler::is_passed_over`].
+    pub fn is_passed_over(&self, conn: ConnId, since: Instant) -> bool {
+        self.look_up(conn).is_some_and(|(domain, number)| domain.scheduler.is_passed_over(number, since))
+    }
+
+    /// How long the link of a connection takes for so much. See [`Window::sending`].
+    ///
+    /// [`Window::sending`]: super::scheduler::window::Window::sending
+    pub fn sending(&self, conn: ConnId, bytes: u64) -> Span {
+        self.look_up(conn).map_or(Span::ZERO, |(domain, _)| domain.scheduler.window.sending(bytes))
+    }
+
+    /// Every link is so fast.
+    #[cfg(test)]
+    pub fn set_rate(&mut self, rate_bytes: u64) {
+        self.domains.iter_mut().for_each(|domain| domain.scheduler.window.set_rate(rate_bytes));
+    }
+
     /// A turn out of order. See [`Scheduler::out_of_turn`].
     pub fn out_of_turn(&mut self, conn: ConnId, bytes: u64) -> Option<Turn> {
         self.on(conn, |scheduler, number| scheduler.out_of_turn(number, bytes)).flatten()

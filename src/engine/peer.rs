@@ -164,6 +164,8 @@ pub struct Outgoing {
     pub due: bool,
     /// It is its turn: the next send carries blocks.
     pub turn: Option<Turn>,
+    /// The piece of the last block that went into a send, and how much of it in a row.
+    pub piece: Option<(u32, u32)>,
     /// What the payload of the send was charged as.
     pub begun: Option<InFlight>,
     /// It stands among those that the tick makes ready again.

@@ -15,8 +15,8 @@ use super::scheduler::{Demand, WEIGHT_LEAST, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{
-    AWAITED_BLOCKS_FEW, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME,
-    KEEPERS_PART, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+    AWAITED_BLOCKS_FEW, BEGUN_PIECE_SPANS, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME,
+    HELD_BACK_TIME, KEEPERS_PART, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{Given, TICK, at_ticks};
@@ -46,8 +46,20 @@ impl Engine {
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(is_fresh);
         let again = fresh.is_none() && !self.was_held_back(peer);
         let few = AWAITED_BLOCKS_FEW.max(2 * (shared.meta.geometry.piece_bytes / BLOCK_BYTES));
-        let demand = Demand { again, weight: group_weight(&self.ledger, group, few.into()) };
+        let begun = fresh.is_some_and(|at| self.is_begun(shared, peer, at));
+        let demand = Demand { again, weight: group_weight(&self.ledger, group, few.into()), begun };
         Some((demand, fresh.unwrap_or(0)))
+    }
+
+    /// Whether a request goes on with the piece that the connection got last, and whole pieces one after the
+    /// other are worth it: nobody can pass on half of one. Not for more than one piece at a time.
+    fn is_begun(&self, shared: &SharedTorrent, peer: &Peer, at: usize) -> bool {
+        let Some((piece, given_bytes)) = peer.out.piece else { return false };
+        let piece_bytes = shared.meta.geometry.piece_bytes;
+        let [least, most] = BEGUN_PIECE_SPANS;
+        peer.requests.get(at).is_some_and(|block| block.piece == piece)
+            && given_bytes < piece_bytes
+            && (least..=most).contains(&self.egress.sending(peer.conn, piece_bytes.into()))
     }
 
     /// How many copies of a piece are enough, while a turn may carry only what is to spread: a seed injects,

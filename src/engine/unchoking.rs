@@ -133,13 +133,14 @@ impl Engine {
     }
 
     /// An unchoked peer that the order leaves waiting gets a block out of turn before it can take us for one
-    /// that snubs it.
+    /// that snubs it. One of each address group, in turn: a party does not get more by more connections.
     pub(super) fn serve_at_least(&mut self, conn: ConnId, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let waits = peer.flags.unchoked && !peer.requests.is_empty();
         let late = waits && now.since(peer.waits_since).0 >= SERVED_WITHIN.0;
         let free = peer.may_send() && peer.out.segments.is_empty() && peer.out.turn.is_none();
-        if !late || !free || !self.choker.take_spare() {
+        let passed_over = || self.egress.is_passed_over(conn, now - SERVED_WITHIN);
+        if !late || !free || !passed_over() || !self.choker.take_spare() {
             return;
         }
         let turn = self.egress.out_of_turn(conn, BLOCK_BYTES.into());

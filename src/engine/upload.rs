@@ -194,6 +194,7 @@ impl Engine {
         peer.requests.pop_front();
         peer.note_answered();
         peer.missed = false;
+        peer.out.note_piece(block);
         append_block(&mut peer.out, geometry, block, &pins, outbox);
         true
     }
@@ -317,6 +318,12 @@ fn append_block(
 }
 
 impl Outgoing {
+    /// A block goes into the send.
+    fn note_piece(&mut self, block: BlockRef) {
+        let before = self.piece.filter(|&(piece, _)| piece == block.piece).map_or(0, |(_, bytes)| bytes);
+        self.piece = Some((block.piece, before.saturating_add(block.length)));
+    }
+
     fn push(&mut self, segment: Segment) {
         let len = u64::from(segment.len());
         self.left_bytes += len;

@@ -9,8 +9,10 @@ use crate::base::time::Span;
 /// passes in it, epochs are longer.
 pub const EPOCH: Span = Span::from_ms(25);
 
-/// The longest epoch.
-pub const EPOCH_MAX: Span = Span::from_ms(250);
+/// The longest epoch: that of a link of 16 KiB a second. Where epochs are shorter than it takes such a link
+/// to send what is in flight, sends seem stuck, and every connection is served at once (ARCHITECTURE.md, "On
+/// a slow link one piece after the other").
+pub const EPOCH_MAX: Span = Span::from_secs(2);
 
 /// Epochs for which a send counts.
 pub const PATIENCE: usize = 8;

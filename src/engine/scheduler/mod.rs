@@ -87,11 +87,14 @@ pub struct Demand {
     pub again: bool,
     /// Weight of its group in *rest*, in sixteenths.
     pub weight: u64,
+    /// Its next block goes on with a piece that it was given the begin of, on a slow link: it goes before
+    /// others of its class.
+    pub begun: bool,
 }
 
 impl Default for Demand {
     fn default() -> Self {
-        Self { again: false, weight: WEIGHT_ONE }
+        Self { again: false, weight: WEIGHT_ONE, begun: false }
     }
 }
 
@@ -288,7 +291,9 @@ impl Scheduler {
         if self.queue.holds(seat.party) && !self.queue.stands(seat.party, place) {
             self.queue.remove(seat.party);
         }
-        if !self.queue.holds(seat.party) {
+        if !self.queue.holds(seat.party) && demand.begun {
+            self.queue.push_front(seat.party, place);
+        } else if !self.queue.holds(seat.party) {
             self.queue.push(seat.party, place);
         }
     }
@@ -359,10 +364,18 @@ impl Scheduler {
         }
     }
 
+    /// Whether nothing was sent to the address group of a connection for so long, or it has none.
+    pub fn is_passed_over(&self, conn: ConnId, since: Instant) -> bool {
+        let served_at = self.seat(conn).and_then(|seat| self.parties.at(seat.group).served_at);
+        served_at.is_none_or(|at| at <= since)
+    }
+
     /// A connection that the order leaves waiting has a turn all the same; it waits no longer.
     pub fn out_of_turn(&mut self, conn: ConnId, bytes: u64) -> Option<Turn> {
         self.forget(conn);
-        self.seat(conn)?;
+        let seat = self.seat(conn)?;
+        // Now, since others of its group may ask before this turn is charged.
+        self.parties.at_mut(seat.group).served_at = Some(self.window.since());
         Some(Turn { conn, class: Class::Rest, bytes })
     }
 
@@ -384,6 +397,7 @@ impl Scheduler {
         self.pool_bytes = self.pool_bytes.max(-GRANT_POOL_BYTES_MAX);
         let reader = self.parties.at(seat.party).reader;
         let begun = self.window.begin(class, reader, bytes);
+        self.parties.at_mut(seat.group).served_at = Some(self.window.since());
         let party = self.parties.begin(seat.party, conn.index, begun.epoch, bytes);
         Some(InFlight { begun, party })
     }
@@ -432,7 +446,8 @@ impl Scheduler {
         if ledger.granted_bytes(group) < GRANT_GROUP_BYTES {
             return Place { class: Class::Grant, key: 0 };
         }
-        Place { class: Class::Rest, key: self.service_key(seat.group, ledger.service(group)) }
+        let key = self.service_key(seat.group, ledger.service(group));
+        Place { class: Class::Rest, key: if seat.demand.begun { self.queue.base() } else { key } }
     }
 
     /// Key of a group in *rest*: what its account was served, on all cores, since it first stood there on

@@ -6,6 +6,7 @@ use super::flight::{Flight, PATIENCE};
 use super::lists::{Links, List};
 use super::window::Reader;
 use crate::base::limits::MEMBER_TURN_BYTES;
+use crate::base::time::Instant;
 use crate::shared::ledger::AccountId;
 
 /// The party of all who want of a seed only what others have or are being given; it has no account.
@@ -24,6 +25,8 @@ pub struct Party {
     pub flight: Flight,
     /// How it read what it was sent last.
     pub reader: Reader,
+    /// When something was sent to a connection of it last, in whatever party that waited.
+    pub served_at: Option<Instant>,
     /// Connections in it, whether they wait or not.
     pub(super) members: u32,
     sends: u32,
@@ -81,6 +84,7 @@ impl Party {
             since_bytes: None,
             flight: Flight::default(),
             reader: Reader::default(),
+            served_at: None,
             members: 1,
             sends: 0,
             busy: false,

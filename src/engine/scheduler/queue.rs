@@ -50,13 +50,22 @@ impl RunQueue {
 
     /// Puts a party that does not wait behind those of its bucket.
     pub fn push(&mut self, party: u32, place: Place) {
+        self.push_to(party, place, Links::push_back);
+    }
+
+    /// Puts a party that does not wait before those of its bucket.
+    pub fn push_front(&mut self, party: u32, place: Place) {
+        self.push_to(party, place, Links::push_front);
+    }
+
+    fn push_to(&mut self, party: u32, place: Place, push: fn(&mut Links, &mut List, u32)) {
         let bucket = self.bucket(place);
         if self.places.len() <= party as usize {
             self.places.resize(party as usize + 1, (Class::Rest, 0));
         }
         self.places[party as usize] = (place.class, bucket);
         let buckets = &mut self.classes[place.class as usize];
-        self.links.push_back(&mut buckets.lists[bucket as usize], party);
+        push(&mut self.links, &mut buckets.lists[bucket as usize], party);
         buckets.filled |= 1 << bucket;
         self.len += 1;
     }

@@ -3,6 +3,7 @@ mod cores;
 mod random;
 
 use super::class::Class::*;
+use super::flight::{EPOCH_MAX, PATIENCE};
 use super::*;
 use crate::base::limits::MEMBER_TURN_BYTES;
 use crate::base::time::Span;
@@ -403,8 +404,27 @@ fn what_is_stuck_keeps_its_own_party_waiting_no_longer_than_others() {
     let turn = rig.scheduler.pick(&rig.ledger).unwrap();
     rig.scheduler.charge(turn, turn.bytes, &rig.ledger).unwrap();
     assert_eq!(rig.scheduler.pick(&rig.ledger), None);
-    rig.scheduler.roll(Instant(0) + Span::from_secs(1), &rig.ledger);
+    rig.scheduler.roll(Instant(0) + Span(PATIENCE as u64 * EPOCH_MAX.0), &rig.ledger);
     assert!(rig.scheduler.pick(&rig.ledger).is_some());
+}
+
+#[test]
+fn who_is_in_the_middle_of_a_piece_comes_first_among_takers_and_not_before_givers() {
+    for begun in [false, true] {
+        let mut rig = Rig::new();
+        let [first, served, giver] = [1, 2, 3].map(|party| rig.enter(party));
+        rig.ledger.credit(3, 64 * MIB);
+        // Both stand in *rest*; one was served more since.
+        [served, first].into_iter().for_each(|conn| rig.wait(conn));
+        let account = rig.scheduler.account(rig.scheduler.seat(served).unwrap().group);
+        rig.ledger.serve(account, 10 * SERVICE_STEP_BYTES);
+        [served, first].into_iter().for_each(|conn| rig.scheduler.forget(conn));
+        rig.wait(first);
+        rig.scheduler.wait(served, Demand { begun, ..Demand::default() }, &rig.ledger);
+        rig.wait(giver);
+        let order: Vec<ConnId> = (0..3).map(|_| rig.pick().unwrap().0).collect();
+        assert_eq!(order, if begun { [giver, served, first] } else { [giver, first, served] });
+    }
 }
 
 #[test]

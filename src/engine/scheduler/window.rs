@@ -119,6 +119,18 @@ impl Window {
         Span(passing_ns.min(u128::from(Span::from_secs(1).0)) as u64)
     }
 
+    /// So much a second is sent.
+    #[cfg(test)]
+    pub const fn set_rate(&mut self, rate_bytes: u64) {
+        self.rate_bytes = Some(rate_bytes);
+    }
+
+    /// The same, as exact on slow links, and no time while no rate is known.
+    pub fn sending(&self, bytes: u64) -> Span {
+        let sending_ns = |rate: u64| u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+        self.rate_bytes.map_or(Span::ZERO, |rate| Span(sending_ns(rate).min(u128::from(u64::MAX)) as u64))
+    }
+
     /// What is sent in [`WINDOW`].
     fn passes_bytes(&self) -> u64 {
         let in_window = |rate| (u128::from(rate) * u128::from(WINDOW.0) / 1_000_000_000) as u64;
@@ -157,10 +169,25 @@ impl Window {
         self.since + self.epoch_span()
     }
 
-    /// How long an epoch is: what may be in flight at least passes in it.
+    /// How long an epoch is: what may be in flight at least passes in it. The first one waits for the first
+    /// send to end: before that nobody knows how fast the link is.
     fn epoch_span(&self) -> Span {
         let passes_ns = |rate: u64| SEND_WINDOW_BYTES_MIN * 1_000_000_000 / rate.max(1);
-        self.rate_bytes.map_or(EPOCH, |rate| Span(passes_ns(rate)).max(EPOCH).min(EPOCH_MAX))
+        match self.rate_bytes {
+            Some(rate) => Span(passes_ns(rate)).max(EPOCH).min(EPOCH_MAX),
+            None if self.ended_bytes == 0 && self.is_flying() => EPOCH_MAX,
+            None => EPOCH,
+        }
+    }
+
+    /// Whether something is in flight that counts.
+    fn is_flying(&self) -> bool {
+        self.flights.iter().any(|flight| flight.counted_bytes() > 0)
+    }
+
+    /// When the epoch that it is began.
+    pub const fn since(&self) -> Instant {
+        self.since
     }
 
     /// The epoch that it is.
@@ -229,7 +256,7 @@ impl Window {
     /// sent while nobody waited says nothing of the link, and is forgotten when nothing is sent at all.
     fn note_rate(&mut self, ended_bytes: u64, span: Span, waits: Option<Class>) {
         let now = (u128::from(ended_bytes) * 1_000_000_000 / u128::from(span.0)) as u64;
-        let idle = waits.is_none() && self.flights.iter().all(|flight| flight.counted_bytes() == 0);
+        let idle = waits.is_none() && !self.is_flying();
         self.rate_bytes = match self.rate_bytes {
             _ if idle && ended_bytes == 0 => None,
             Some(rate) if now / 2 <= rate => Some((7 * rate + now) / 8),
@@ -298,7 +325,7 @@ mod tests {
         let mut now = START;
         for epoch in 1..=PATIENCE {
             assert!(!window.is_open_to(Class::Rest), "epoch {epoch}");
-            now = now + EPOCH;
+            now = now + EPOCH_MAX;
             window.roll(now, None);
         }
         assert!(window.is_open_to(Class::Rest));
@@ -309,7 +336,7 @@ mod tests {
         assert_eq!(counted(&window), [0; CLASSES]);
         // A long pause is as good as several epochs.
         window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_AT_FIRST);
-        window.roll(now + Span::from_secs(9), None);
+        window.roll(now + Span(PATIENCE as u64 * EPOCH_MAX.0), None);
         assert_eq!(counted(&window), [0; CLASSES]);
     }
 
@@ -381,7 +408,7 @@ mod tests {
         for (waits, opens) in [(Class::Owed, false), (Class::Rest, true)] {
             let mut window = Window::new(START);
             window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_AT_FIRST);
-            window.roll(START + Span::from_secs(1), Some(waits));
+            window.roll(START + Span(PATIENCE as u64 * EPOCH_MAX.0), Some(waits));
             assert_eq!(window.limit_bytes() > SEND_WINDOW_BYTES_AT_FIRST, opens, "{waits:?} waits");
         }
     }
@@ -392,7 +419,7 @@ mod tests {
             let (mut window, mut now) = (Window::new(START), START);
             for _ in 0..40 {
                 window.begin(Class::Rest, Reader::Prompt, 64 << 10);
-                now = now + EPOCH;
+                now = now + EPOCH_MAX;
                 window.roll(now, Some(Class::Rest));
             }
             assert!(window.stretch > 8 * STRETCH_ONE);
@@ -407,24 +434,73 @@ mod tests {
     }
 
     #[test]
-    fn slow_peers_open_the_window_until_nobody_waits() {
-        // Each send of 64 KiB takes a second, and there are many peers.
+    fn the_first_epoch_waits_for_the_first_send_to_end() {
         let mut window = Window::new(START);
-        let (mut now, mut flying) = (START, std::collections::VecDeque::new());
-        let most = 4_000;
-        let mut at_once = 0;
-        for _ in 0..20 * 60 {
-            now = now + EPOCH;
-            while flying.front().is_some_and(|&(at, _)| now.since(at) >= Span::from_secs(1)) {
-                let (_, begun) = flying.pop_front().unwrap();
-                window.end(begun);
-            }
-            window.roll(now, (flying.len() < most).then_some(Class::Rest));
-            while window.is_open_to(Class::Rest) && flying.len() < most {
-                flying.push_back((now, window.begin(Class::Rest, Reader::Prompt, 64 << 10)));
-            }
-            at_once = flying.len();
+        let begun = window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_AT_FIRST);
+        assert_eq!(window.due(), START + EPOCH_MAX);
+        window.roll(START + Span(EPOCH_MAX.0 - 1), Some(Class::Rest));
+        assert_eq!(window.epoch(), 0);
+        window.end(begun);
+        assert_eq!(window.due(), START + EPOCH);
+        window.roll(START + EPOCH, Some(Class::Rest));
+        assert_eq!(window.epoch(), 1);
+        // A link of 16 KiB a second has the longest epochs.
+        for (rate, span) in
+            [(16 << 10, EPOCH_MAX), ((16 << 10) - 1, EPOCH_MAX), (32 << 10, Span::from_secs(1))]
+        {
+            window.rate_bytes = Some(rate);
+            assert_eq!(window.due().since(window.since), span, "{rate}");
         }
-        assert!(at_once >= most * 9 / 10, "{at_once} of {most} are served at once");
+    }
+
+    /// What peers get that read `rate` bytes a second each, of what they could read, in percent. A link is
+    /// faster than all of them, and the kernel takes two blocks of each connection.
+    fn read_by(peers: usize, rate: u64) -> u64 {
+        const BLOCK: u64 = 16 << 10;
+        let (mut window, mut now, mut read) = (Window::new(START), START, 0);
+        let mut kernel = vec![0u64; peers];
+        let mut flying: Vec<(usize, Begun)> = Vec::new();
+        let mut waiting: std::collections::VecDeque<usize> = (0..peers).collect();
+        let (step, all) = (Span::from_ms(25), 60 * 40);
+        for _ in 0..all {
+            now = now + step;
+            for held in &mut kernel {
+                let bytes = (*held).min(rate * step.0 / 1_000_000_000);
+                (*held, read) = (*held - bytes, read + bytes);
+            }
+            flying.retain(|&(peer, begun)| {
+                let fits = kernel[peer] + begun.bytes <= 2 * BLOCK;
+                if fits {
+                    window.end(begun);
+                    kernel[peer] += begun.bytes;
+                    waiting.push_back(peer);
+                }
+                !fits
+            });
+            window.roll(now, (!waiting.is_empty()).then_some(Class::Rest));
+            while window.is_open_to(Class::Rest)
+                && let Some(peer) = waiting.pop_front()
+            {
+                let begun = window.begin(Class::Rest, Reader::Prompt, BLOCK);
+                if kernel[peer] + BLOCK <= 2 * BLOCK {
+                    window.end(begun);
+                    kernel[peer] += BLOCK;
+                    waiting.push_back(peer);
+                } else {
+                    flying.push((peer, begun));
+                }
+            }
+        }
+        read * 100 / (peers as u64 * rate * all * step.0 / 1_000_000_000)
+    }
+
+    #[test]
+    fn slow_peers_are_served_as_fast_as_they_read() {
+        for (peers, rate) in
+            [(20, 20 << 10), (200, 16 << 10), (1_000, 4 << 10), (4_000, 64 << 10), (3, 1_000)]
+        {
+            let part = read_by(peers, rate);
+            assert!(part >= 90, "{peers} peers of {rate} bytes a second got {part} %");
+        }
     }
 }

@@ -402,16 +402,24 @@ fn friends_are_not_choked() {
     assert!(choked(1) > 0, "strangers");
 }
 
-#[test]
-fn an_unchoked_peer_that_the_order_leaves_waiting_gets_a_block_within_its_time() {
+/// An uplink that givers fill, and takers that have used up their grants.
+fn full_of_givers(takers: &[String]) -> (Uplink, Vec<usize>) {
     let mut uplink = Uplink::new();
     let givers: Vec<usize> = (0..8).map(|n| uplink.connect(&format!("82.1.{n}.1:1"), true)).collect();
     givers.into_iter().for_each(|at| uplink.give(at, 1 << 40));
-    let taker = uplink.connect("83.1.1.1:1", true);
-    // Its grant is used up first.
-    let account = uplink.rig.engine.peer(uplink.remotes[taker].conn).unwrap().accounts.unwrap()[1];
-    uplink.rig.engine.ledger.grant(account, GRANT_GROUP_BYTES);
+    let takers: Vec<usize> = takers.iter().map(|address| uplink.connect(address, true)).collect();
+    for &taker in &takers {
+        let account = uplink.rig.engine.peer(uplink.remotes[taker].conn).unwrap().accounts.unwrap()[1];
+        uplink.rig.engine.ledger.grant(account, GRANT_GROUP_BYTES);
+    }
     uplink.pass(Span::from_secs(5));
+    (uplink, takers)
+}
+
+#[test]
+fn an_unchoked_peer_that_the_order_leaves_waiting_gets_a_block_within_its_time() {
+    let (mut uplink, takers) = full_of_givers(&["83.1.1.1:1".to_string()]);
+    let taker = takers[0];
     let (mut last, mut waits, mut waited_secs) = (uplink.remotes[taker].got_bytes, Vec::new(), 0);
     for _ in 0..100 {
         uplink.pass(Span::from_secs(1));
@@ -425,6 +433,21 @@ fn an_unchoked_peer_that_the_order_leaves_waiting_gets_a_block_within_its_time()
     }
     let least = SERVED_WITHIN.0 / Span::from_secs(1).0;
     assert!(waits.len() >= 5 && waits[1..].iter().all(|wait| (least..=20).contains(wait)), "{waits:?}");
+}
+
+#[test]
+fn many_connections_of_a_group_get_no_more_out_of_turn_than_one() {
+    let one = vec!["83.1.1.1:1".to_string()];
+    let many = (1..=12).map(|n| format!("84.1.1.{n}:1"));
+    let (mut uplink, takers) = full_of_givers(&one.into_iter().chain(many).collect::<Vec<_>>());
+    let sum = |uplink: &Uplink, takers: &[usize]| -> u64 {
+        takers.iter().map(|&taker| uplink.remotes[taker].got_bytes).sum()
+    };
+    let before = [&takers[..1], &takers[1..]].map(|takers| sum(&uplink, takers));
+    uplink.pass(Span::from_secs(200));
+    let [one, many] = [&takers[..1], &takers[1..]].map(|takers| sum(&uplink, takers));
+    let [one, many] = [one - before[0], many - before[1]].map(|bytes| bytes / u64::from(BLOCK));
+    assert!(one >= 10 && many >= 10 && many <= one + 2, "{many} blocks, one alone {one}");
 }
 
 /// A full uplink on which whoever comes now has to wait for its turn.

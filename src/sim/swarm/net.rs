@@ -477,11 +477,12 @@ impl Net {
         at.open && at.queue.is_empty() && at.under_way_bytes < self.window_bytes(end)
     }
 
-    /// What stands before its host's uplink of an end's parcels.
+    /// What stands before its host's uplink of an end's parcels, the one that waits for its turn included.
     pub fn backlog_bytes(&self, end: EndId) -> u64 {
-        let link = &self.links[self.host(end)];
-        let parcels = link.fifo.iter().chain(&link.busy).filter(|(whose, _)| *whose == end);
-        parcels.map(|(_, parcel)| parcel.wire_bytes()).sum()
+        let (at, link) = (&self.ends[end.0 as usize], &self.links[self.host(end)]);
+        let standing = link.fifo.iter().chain(&link.busy).filter(|(whose, _)| *whose == end);
+        let waiting = at.queue.front().filter(|_| at.listed);
+        standing.map(|(_, parcel)| parcel).chain(waiting).map(Parcel::wire_bytes).sum()
     }
 
     /// How long a host's link has been sending.

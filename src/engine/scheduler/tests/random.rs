@@ -55,7 +55,11 @@ impl World {
 
     fn demand(&mut self) -> Demand {
         let again = self.rng.below(4) == 0;
-        Demand { again, weight: WEIGHT_ONE * u64::from(1 + self.rng.below(16)) }
+        Demand {
+            again,
+            weight: WEIGHT_ONE * u64::from(1 + self.rng.below(16)),
+            begun: self.rng.below(4) == 0,
+        }
     }
 
     fn close(&self, membership: Membership) {
