@@ -6,8 +6,8 @@ use super::super::world::Swarm;
 use super::*;
 
 /// What a party of so many hosts and connections each gets of a seed beside takers of one connection, over
-/// what those get, and Jain's index of the hosts. The seed's link is full: half of what all can take. All stop
-/// when the first is done.
+/// what those get, and Jain's index of the hosts. The seed's link is full: half of what all can take. All
+/// stop when the first is done.
 fn among_takers(setup: &Setup, all: usize, hosts: usize, connections: usize, home: Home) -> [f64; 2] {
     let taker = |count: usize| {
         let kind = Kind::Model(Policy::Rogue(Rogue::FreeRider));
