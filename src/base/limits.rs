@@ -393,6 +393,8 @@ pub const TURN_BYTES: u64 = 512 << 10;
 /// A seed goes on with the piece that it began to give a connection while its link takes so long for a whole
 /// one: shorter ones are not worth the order of service, and with longer ones others would wait too long.
 pub const BEGUN_PIECE_SPANS: [Span; 2] = [Span::from_ms(500), Span::from_secs(10)];
+/// The longest piece of which it does so: on links of up to 1 MiB a second.
+pub const BEGUN_PIECE_BYTES_MAX: u32 = 512 << 10;
 /// What a connection gets before the next one of its party has its turn.
 pub const MEMBER_TURN_BYTES: u64 = 256 << 10;
 /// One step of service in the class *rest*; groups that differ by less take turns.

@@ -177,6 +177,11 @@ impl Choker {
         left.is_some()
     }
 
+    /// Nothing was sent for that.
+    pub fn put_spare_back(&mut self) {
+        self.spare_bytes += u64::from(BLOCK_BYTES);
+    }
+
     /// Whether one that comes to want blocks is unchoked at once. Who waits goes first.
     pub const fn has_room(&self) -> bool {
         self.turns.is_empty() && self.unchoked < self.limit

@@ -210,9 +210,15 @@ impl Egress {
         self.on(conn, Scheduler::forget);
     }
 
-    /// Whether a connection's address group was served nothing. See [`Scheduler::is_passed_over`].
-    pub fn is_passed_over(&self, conn: ConnId, since: Instant) -> bool {
-        self.look_up(conn).is_some_and(|(domain, number)| domain.scheduler.is_passed_over(number, since))
+    /// Members of a connection's address group that was served nothing. See [`Scheduler::passed_over`].
+    pub fn passed_over(&self, conn: ConnId, since: Instant) -> Option<u32> {
+        let (domain, number) = self.look_up(conn)?;
+        domain.scheduler.passed_over(number, since)
+    }
+
+    /// A turn out of order carried nothing. See [`Scheduler::missed_turn`].
+    pub fn missed_turn(&mut self, conn: ConnId) {
+        self.on(conn, Scheduler::missed_turn);
     }
 
     /// How long the link of a connection takes for so much. See [`Window::sending`].

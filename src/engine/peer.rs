@@ -83,6 +83,8 @@ pub struct Flags {
     pub interested: bool,
     /// They serve us.
     pub unchokes_us: bool,
+    /// They did so at some time.
+    pub has_unchoked: bool,
     /// They want our pieces.
     pub wants_us: bool,
 }

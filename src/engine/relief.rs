@@ -11,6 +11,8 @@
 //! Who was asked for something that only it gives is waited for as long as a seed of ours would have us wait
 //! (`HELD_BACK_TIME`): to leave it alone in turn would be the longer wait. No longer, since it may lie.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::base::limits::{HELD_BACK_TIME, SNUBBED_TIME};
 use crate::base::time::Span;
@@ -22,6 +24,9 @@ pub(super) const RELIEF_LOOKS: usize = 64;
 
 /// Chunks that are looked at of what a late peer was asked for.
 const RELIEF_CHUNKS: usize = 16;
+
+/// Pieces that somebody takes over who begins to serve us.
+pub(super) const RELIEF_PIECES: usize = 16;
 
 impl Engine {
     /// While a peer has nothing to do, what another is far too late with becomes its work: near the end of
@@ -81,6 +86,23 @@ impl Engine {
         };
         let chunks = picker::chunks(torrent, piece).filter(untouched).filter(of_seeds);
         chunks.collect::<Vec<_>>().into_iter().for_each(|chunk| self.release(id, chunk));
+    }
+
+    /// The same of what a peer had before it served us: at the start of a swarm pieces are announced first, and
+    /// a seed that was asked for nothing but what others were given gave nothing for seconds. Once only: whoever
+    /// chokes and unchokes all the time is no work of ours.
+    pub(super) fn take_over_all(&mut self, giver: ConnId) {
+        let Some(peer) = self.peers.get_mut(giver) else { return };
+        if std::mem::replace(&mut peer.flags.has_unchoked, true) || peer.is_seed() {
+            return;
+        }
+        let Some(peer) = self.peers.get(giver) else { return };
+        let Some(torrent) = peer.torrent.and_then(|id| self.torrent(id)) else { return };
+        let geometry = torrent.shared.meta.geometry;
+        let untouched = torrent.claims.iter().filter(|(_, claim)| claim.got == 0);
+        let pieces = untouched.map(|(&chunk, _)| geometry.chunk_piece(chunk));
+        let pieces: BTreeSet<u32> = pieces.filter(|&piece| peer.bits.get(piece)).collect();
+        pieces.into_iter().take(RELIEF_PIECES).for_each(|piece| self.take_over(giver, piece));
     }
 
     /// Takes back what was asked of a peer; it is asked again once a block comes, or then.

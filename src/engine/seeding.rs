@@ -15,8 +15,8 @@ use super::scheduler::{Demand, WEIGHT_LEAST, WEIGHT_ONE};
 use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{
-    AWAITED_BLOCKS_FEW, BEGUN_PIECE_SPANS, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME,
-    HELD_BACK_TIME, KEEPERS_PART, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+    AWAITED_BLOCKS_FEW, BEGUN_PIECE_BYTES_MAX, BEGUN_PIECE_SPANS, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN,
+    GIFT_FRESH_TIME, HELD_BACK_TIME, KEEPERS_PART, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{Given, TICK, at_ticks};
@@ -59,6 +59,7 @@ impl Engine {
         let [least, most] = BEGUN_PIECE_SPANS;
         peer.requests.get(at).is_some_and(|block| block.piece == piece)
             && given_bytes < piece_bytes
+            && piece_bytes <= BEGUN_PIECE_BYTES_MAX
             && (least..=most).contains(&self.egress.sending(peer.conn, piece_bytes.into()))
     }
 

@@ -279,7 +279,7 @@ impl Engine {
                 idle(peer)?;
                 self.choked(conn)
             }
-            Message::Unchoke => self.unchoked(conn, now),
+            Message::Unchoke => self.unchoked(conn, now).map(|()| self.take_over_all(conn)),
             Message::Interested => self.wants_us(conn, true, now),
             Message::NotInterested => self.wants_us(conn, false, now),
             Message::AllowedFast(piece) => self.allowed_fast(conn, piece, now),

@@ -74,6 +74,13 @@ impl Rig {
         Self::of(SharedTorrent::with_limits(meta, &have, 1, limits), false, (upload, download))
     }
 
+    /// The same with pieces of another length.
+    fn of_pieces(pieces: u32, piece_bytes: u32, complete: bool) -> Self {
+        let meta = TorrentMeta::plain(HASH, u64::from(pieces) * u64::from(piece_bytes), piece_bytes);
+        let have = if complete { Bitfield::full(pieces) } else { Bitfield::new(pieces) };
+        Self::of(SharedTorrent::new(meta, &have, 1), false, <(Budgets, Budgets)>::default())
+    }
+
     /// Another torrent, or the first one anew, of which all or nothing is there.
     fn add(&mut self, meta: TorrentMeta, complete: bool) -> Arc<SharedTorrent> {
         let pieces = meta.geometry.piece_count();

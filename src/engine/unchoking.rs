@@ -133,14 +133,18 @@ impl Engine {
     }
 
     /// An unchoked peer that the order leaves waiting gets a block out of turn before it can take us for one
-    /// that snubs it. One of each address group, in turn: a party does not get more by more connections.
+    /// that snubs it. One of each address group, by lot: a party does not get more by more connections, on
+    /// one core and under the same limits.
     pub(super) fn serve_at_least(&mut self, conn: ConnId, now: Instant) {
         let Some(peer) = self.peers.get(conn) else { return };
         let waits = peer.flags.unchoked && !peer.requests.is_empty();
         let late = waits && now.since(peer.waits_since).0 >= SERVED_WITHIN.0;
         let free = peer.may_send() && peer.out.segments.is_empty() && peer.out.turn.is_none();
-        let passed_over = || self.egress.is_passed_over(conn, now - SERVED_WITHIN);
-        if !late || !free || !passed_over() || !self.choker.take_spare() {
+        if !late || !free {
+            return;
+        }
+        let Some(members) = self.egress.passed_over(conn, now - SERVED_WITHIN) else { return };
+        if members > 1 && self.rng.below(members) > 0 || !self.choker.take_spare() {
             return;
         }
         let turn = self.egress.out_of_turn(conn, BLOCK_BYTES.into());

@@ -135,7 +135,13 @@ impl Engine {
             peer.waits_since = now;
             peer.out.begun = self.egress.charge(conn, turn, bytes, &self.ledger);
             self.counters.class_sent_bytes[turn.class as usize].add(bytes);
-        } else if waits_anew {
+            return;
+        }
+        if turn.is_extra {
+            self.egress.missed_turn(conn);
+            self.choker.put_spare_back();
+        }
+        if waits_anew {
             // Another core took the last of what its limits let pass, or somebody else was given the piece.
             self.wait_for_turn(conn);
         }

@@ -219,7 +219,7 @@ fn letters_say_who_wants_and_who_serves() {
     {
         let peer = rig.peer(&format!("127.0.0.1:{number}"), 0, 1_000 - 10 * u64::from(number));
         let [interested, unchokes_us, wants_us, unchoked] = wants;
-        peer.flags = Flags { unchoked, interested, unchokes_us, wants_us };
+        peer.flags = Flags { unchoked, interested, unchokes_us, wants_us, ..Flags::default() };
         peer.snubbed = number == 2;
         peer.origin = if number == 2 { Origin::Outgoing } else { Origin::Incoming };
     }

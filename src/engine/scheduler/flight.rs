@@ -14,6 +14,12 @@ pub const EPOCH: Span = Span::from_ms(25);
 /// a slow link one piece after the other").
 pub const EPOCH_MAX: Span = Span::from_secs(2);
 
+/// An epoch while nobody knows how fast the link is, since nothing that is in flight has ended: so the
+/// slowest link has sent what is in flight at first before that seems stuck.
+pub const EPOCH_AT_FIRST: Span = Span::from_ms(500);
+
+const _: () = assert!(EPOCH_AT_FIRST.0 * PATIENCE as u64 >= EPOCH_MAX.0 * 2);
+
 /// Epochs for which a send counts.
 pub const PATIENCE: usize = 8;
 
@@ -42,8 +48,14 @@ impl Flight {
 
     /// A send begins; `epoch` is never less than before.
     pub fn begin(&mut self, epoch: u64, bytes: u64) {
+        self.begin_aged(epoch, epoch, bytes);
+    }
+
+    /// The same; it counts as if it had begun in the epoch `begun`, which still counts.
+    pub fn begin_aged(&mut self, epoch: u64, begun: u64, bytes: u64) {
+        debug_assert!(begun <= epoch && epoch - begun < PATIENCE as u64);
         self.roll_to(epoch);
-        self.bytes_by_epoch[place(epoch)] += bytes;
+        self.bytes_by_epoch[place(begun)] += bytes;
         self.counted_bytes += bytes;
     }
 

@@ -44,7 +44,8 @@ pub mod window;
 
 use crate::base::ids::ConnId;
 use crate::base::limits::{
-    GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_MAX, SCHEDULER_LOOKS_MAX, SERVICE_STEP_BYTES, TURN_BYTES,
+    BEGUN_PIECE_BYTES_MAX, GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_MAX, SCHEDULER_LOOKS_MAX,
+    SERVICE_STEP_BYTES, TURN_BYTES,
 };
 use crate::base::time::Instant;
 use crate::shared::ledger::{AccountId, Ledger};
@@ -69,6 +70,8 @@ pub const WEIGHT_LEAST: u64 = 4;
 
 const _: () = assert!(TURN_BYTES * WEIGHT_ONE / WEIGHT_LEAST < class::BUCKETS as u64 * SERVICE_STEP_BYTES);
 
+const _: () = assert!(BEGUN_PIECE_BYTES_MAX as u64 <= TURN_BYTES, "a piece in a row is one turn");
+
 /// Under which accounts a connection is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
@@ -87,8 +90,8 @@ pub struct Demand {
     pub again: bool,
     /// Weight of its group in *rest*, in sixteenths.
     pub weight: u64,
-    /// Its next block goes on with a piece that it was given the begin of, on a slow link: it goes before
-    /// others of its class.
+    /// Its next block goes on with a piece that it was given the begin of, on a slow link: if it was the last
+    /// of its group to be served, it goes first in *grant*, and in *rest* where the ring begins.
     pub begun: bool,
 }
 
@@ -107,6 +110,8 @@ pub struct Turn {
     pub class: Class,
     /// What its party may still have in flight; a send may carry so much, rounded up to blocks.
     pub bytes: u64,
+    /// It is out of the order: see [`Scheduler::out_of_turn`].
+    pub is_extra: bool,
 }
 
 /// A send that was charged. Good for the scheduler that gave it out, once.
@@ -291,7 +296,7 @@ impl Scheduler {
         if self.queue.holds(seat.party) && !self.queue.stands(seat.party, place) {
             self.queue.remove(seat.party);
         }
-        if !self.queue.holds(seat.party) && demand.begun {
+        if !self.queue.holds(seat.party) && self.goes_on(&seat) {
             self.queue.push_front(seat.party, place);
         } else if !self.queue.holds(seat.party) {
             self.queue.push(seat.party, place);
@@ -353,7 +358,7 @@ impl Scheduler {
             self.forget_first(party, index);
             self.requeue(party, ledger);
             if stands || late && classes.contains(&place.class) {
-                return Some(Turn { conn: seat.conn, class, bytes });
+                return Some(Turn { conn: seat.conn, class, bytes, is_extra: false });
             }
             // What it stood for has changed since it came to wait.
             self.wait(seat.conn, seat.demand, ledger);
@@ -364,10 +369,14 @@ impl Scheduler {
         }
     }
 
-    /// Whether nothing was sent to the address group of a connection for so long, or it has none.
-    pub fn is_passed_over(&self, conn: ConnId, since: Instant) -> bool {
-        let served_at = self.seat(conn).and_then(|seat| self.parties.at(seat.group).served_at);
-        served_at.is_none_or(|at| at <= since)
+    /// How many connections the address group of a connection has, if nothing was sent to any of them, but by
+    /// what it gave itself, since then; else none.
+    pub fn passed_over(&self, conn: ConnId, since: Instant) -> Option<u32> {
+        let seat = self.seat(conn)?;
+        let group = self.parties.at(seat.group);
+        // Who is a group of its own is a member twice.
+        let members = group.members / if seat.identity == seat.group { 2 } else { 1 };
+        group.served_at.is_none_or(|at| at <= since).then_some(members)
     }
 
     /// A connection that the order leaves waiting has a turn all the same; it waits no longer.
@@ -376,7 +385,14 @@ impl Scheduler {
         let seat = self.seat(conn)?;
         // Now, since others of its group may ask before this turn is charged.
         self.parties.at_mut(seat.group).served_at = Some(self.window.since());
-        Some(Turn { conn, class: Class::Rest, bytes })
+        Some(Turn { conn, class: Class::Rest, bytes, is_extra: true })
+    }
+
+    /// A turn out of order carried nothing: its group was passed over after all.
+    pub fn missed_turn(&mut self, conn: ConnId) {
+        if let Some(seat) = self.seat(conn) {
+            self.parties.at_mut(seat.group).served_at = None;
+        }
     }
 
     /// The turn carries so many bytes.
@@ -395,10 +411,17 @@ impl Scheduler {
         }
         self.pool_bytes = (self.pool_bytes + (bytes / GRANT_PART) as i64).min(GRANT_POOL_BYTES_MAX);
         self.pool_bytes = self.pool_bytes.max(-GRANT_POOL_BYTES_MAX);
-        let reader = self.parties.at(seat.party).reader;
-        let begun = self.window.begin(class, reader, bytes);
-        self.parties.at_mut(seat.group).served_at = Some(self.window.since());
-        let party = self.parties.begin(seat.party, conn.index, begun.epoch, bytes);
+        let (epoch, party) = (self.window.epoch(), self.parties.at_mut(seat.party));
+        let begun = if seat.party != AGAIN && party.is_stuck(epoch) {
+            self.window.begin_impatient(class, bytes)
+        } else {
+            let reader = party.reader;
+            self.window.begin(class, reader, bytes)
+        };
+        if seat.party != seat.identity || seat.identity == seat.group {
+            self.parties.at_mut(seat.group).served_at = Some(self.window.since());
+        }
+        let party = self.parties.begin_aged(seat.party, conn.index, [epoch, begun.epoch], bytes);
         Some(InFlight { begun, party })
     }
 
@@ -447,7 +470,14 @@ impl Scheduler {
             return Place { class: Class::Grant, key: 0 };
         }
         let key = self.service_key(seat.group, ledger.service(group));
-        Place { class: Class::Rest, key: if seat.demand.begun { self.queue.base() } else { key } }
+        Place { class: Class::Rest, key: if self.goes_on(seat) { self.queue.base() } else { key } }
+    }
+
+    /// Whether the connection goes before others that wait where its group does: it was the last of that to
+    /// be served, and is in the middle of a piece.
+    fn goes_on(&self, seat: &Seat) -> bool {
+        let is_last = || self.parties.at(seat.group).is_turn_of(seat.conn.index);
+        seat.demand.begun && seat.party == seat.group && is_last()
     }
 
     /// Key of a group in *rest*: what its account was served, on all cores, since it first stood there on

@@ -102,6 +102,17 @@ impl Party {
         }
     }
 
+    /// Whether something that it was sent is stuck: in flight, and counts no longer.
+    pub fn is_stuck(&mut self, epoch: u64) -> bool {
+        self.flight.roll_to(epoch);
+        self.sends > 0 && self.flight.counted_bytes() == 0
+    }
+
+    /// Whether the turn among its members is that of a connection, by index.
+    pub fn is_turn_of(&self, conn: u32) -> bool {
+        self.turn.is_some_and(|turn| turn.conn == conn)
+    }
+
     /// Whether the connection that is first may begin, or the one before it still stands in our queue.
     pub fn next(&mut self, epoch: u64) -> Next {
         let first = self.waiting.first();
@@ -206,8 +217,13 @@ impl Parties {
 
     /// A send of a connection, by index, begins.
     pub fn begin(&mut self, number: u32, conn: u32, epoch: u64, bytes: u64) -> PartyId {
+        self.begin_aged(number, conn, [epoch; 2], bytes)
+    }
+
+    /// The same in the first of two epochs; it counts as if it had begun in the other one.
+    pub fn begin_aged(&mut self, number: u32, conn: u32, [epoch, begun]: [u64; 2], bytes: u64) -> PartyId {
         let party = self.at_mut(number);
-        party.flight.begin(epoch, bytes);
+        party.flight.begin_aged(epoch, begun, bytes);
         party.sends += 1;
         let before = party.turn.filter(|turn| turn.goes_on(conn)).map_or(0, |turn| turn.bytes);
         party.turn = Some(MemberTurn { conn, bytes: before + bytes, epoch, asked: false });

@@ -3,9 +3,9 @@ mod cores;
 mod random;
 
 use super::class::Class::*;
-use super::flight::{EPOCH_MAX, PATIENCE};
+use super::flight::{EPOCH_AT_FIRST, EPOCH_MAX, PATIENCE};
 use super::*;
-use crate::base::limits::MEMBER_TURN_BYTES;
+use crate::base::limits::{MEMBER_TURN_BYTES, SEND_WINDOW_BYTES_AT_FIRST, SERVED_WITHIN};
 use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
 
@@ -410,21 +410,63 @@ fn what_is_stuck_keeps_its_own_party_waiting_no_longer_than_others() {
 
 #[test]
 fn who_is_in_the_middle_of_a_piece_comes_first_among_takers_and_not_before_givers() {
-    for begun in [false, true] {
+    for (begun, is_last) in [(false, true), (true, false), (true, true)] {
         let mut rig = Rig::new();
-        let [first, served, giver] = [1, 2, 3].map(|party| rig.enter(party));
+        let [first, served, mate, giver] = [1, 2, 2, 3].map(|party| rig.enter(party));
         rig.ledger.credit(3, 64 * MIB);
         // Both stand in *rest*; one was served more since.
-        [served, first].into_iter().for_each(|conn| rig.wait(conn));
-        let account = rig.scheduler.account(rig.scheduler.seat(served).unwrap().group);
-        rig.ledger.serve(account, 10 * SERVICE_STEP_BYTES);
-        [served, first].into_iter().for_each(|conn| rig.scheduler.forget(conn));
+        rig.wait(first);
+        rig.pick().unwrap();
+        for conn in [served, if is_last { served } else { mate }] {
+            rig.wait(conn);
+            rig.serve(5 * SERVICE_STEP_BYTES).unwrap();
+            rig.scheduler.forget(conn);
+        }
         rig.wait(first);
         rig.scheduler.wait(served, Demand { begun, ..Demand::default() }, &rig.ledger);
         rig.wait(giver);
         let order: Vec<ConnId> = (0..3).map(|_| rig.pick().unwrap().0).collect();
-        assert_eq!(order, if begun { [giver, served, first] } else { [giver, first, served] });
+        let goes_on = begun && is_last;
+        assert_eq!(order, if goes_on { [giver, served, first] } else { [giver, first, served] });
     }
+}
+
+#[test]
+fn a_party_of_which_something_is_stuck_gets_no_new_patience() {
+    let mut rig = Rig::new();
+    let [stuck, next, other] = [1, 1, 2].map(|party| rig.enter(party));
+    let patience = Span(PATIENCE as u64 * EPOCH_AT_FIRST.0);
+    for (conn, waits) in [(stuck, patience), (next, EPOCH_AT_FIRST), (next, EPOCH_AT_FIRST)] {
+        rig.wait(conn);
+        let turn = rig.scheduler.pick(&rig.ledger).unwrap();
+        rig.scheduler.charge(turn, SEND_WINDOW_BYTES_AT_FIRST, &rig.ledger).unwrap();
+        rig.wait(other);
+        assert_eq!(rig.scheduler.pick(&rig.ledger), None);
+        rig.scheduler.forget(other);
+        let epochs = waits.0 / EPOCH_AT_FIRST.0;
+        let begun = rig.scheduler.window.epoch();
+        while rig.scheduler.window.epoch() < begun + epochs {
+            let due = rig.scheduler.window.due();
+            rig.scheduler.roll(due, &rig.ledger);
+        }
+        rig.wait(other);
+        assert_eq!(rig.pick().map(|(conn, _)| conn), Some(other), "after {epochs} epochs");
+    }
+}
+
+#[test]
+fn a_group_is_passed_over_that_was_sent_nothing_for_so_long() {
+    let mut rig = Rig::new();
+    let [conn, mate] = [9, 9].map(|group| rig.enter_group(u64::from(rig.conns) + 20, group));
+    let at = Instant(SERVED_WITHIN.0);
+    assert_eq!(rig.scheduler.passed_over(conn, at), Some(2), "never sent anything");
+    rig.scheduler.window = Window::new(at);
+    rig.scheduler.out_of_turn(mate, BLOCK).unwrap();
+    for (since, members) in [(at.0 - 1, None), (at.0, Some(2)), (at.0 + 1, Some(2))] {
+        assert_eq!(rig.scheduler.passed_over(conn, Instant(since)), members, "{since}");
+    }
+    rig.scheduler.missed_turn(mate);
+    assert_eq!(rig.scheduler.passed_over(conn, Instant(0)), Some(2), "it carried nothing");
 }
 
 #[test]

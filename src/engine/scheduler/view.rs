@@ -65,6 +65,9 @@ impl Scheduler {
 
     /// Steps of service that the seat's group has had more than whoever has had least on this core.
     fn steps_behind(&self, seat: &Seat, ledger: &Ledger) -> u64 {
+        if self.goes_on(seat) {
+            return 0;
+        }
         let Some(since_bytes) = self.parties.at(seat.group).since_bytes else { return 0 };
         let key_bytes = ledger.service(self.account(seat.group)).wrapping_sub(since_bytes);
         let base = self.queue.base();

@@ -11,9 +11,12 @@
 //! the peers that are slow, and the window opens further until nobody waits.
 
 use super::class::{CLASSES, Class};
-use super::flight::{EPOCH, EPOCH_MAX, Flight, PATIENCE};
+use super::flight::{EPOCH, EPOCH_AT_FIRST, EPOCH_MAX, Flight, PATIENCE};
 use crate::base::limits::{SEND_WINDOW_BYTES_AT_FIRST, SEND_WINDOW_BYTES_MIN, SEND_WINDOW_STRETCH_MAX};
 use crate::base::time::{Instant, Span};
+
+/// The slowest link whose epochs are as long as it takes.
+const _: () = assert!(SEND_WINDOW_BYTES_MIN * 1_000_000_000 / EPOCH_MAX.0 == 16 << 10);
 
 /// What is in flight covers so much time.
 const WINDOW: Span = Span::from_ms(25);
@@ -113,19 +116,14 @@ impl Window {
         self.passes_bytes() * self.stretch / STRETCH_ONE
     }
 
-    /// How long so much takes at the rate at which is sent.
+    /// How long so much takes at the rate at which is sent, or that at which what is in flight at least takes
+    /// [`WINDOW`].
     pub fn passing(&self, bytes: u64) -> Span {
         let passing_ns = u128::from(bytes) * u128::from(WINDOW.0) / u128::from(self.passes_bytes());
         Span(passing_ns.min(u128::from(Span::from_secs(1).0)) as u64)
     }
 
-    /// So much a second is sent.
-    #[cfg(test)]
-    pub const fn set_rate(&mut self, rate_bytes: u64) {
-        self.rate_bytes = Some(rate_bytes);
-    }
-
-    /// The same, as exact on slow links, and no time while no rate is known.
+    /// How long the link takes for so much; no time while its rate is not known.
     pub fn sending(&self, bytes: u64) -> Span {
         let sending_ns = |rate: u64| u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
         self.rate_bytes.map_or(Span::ZERO, |rate| Span(sending_ns(rate).min(u128::from(u64::MAX)) as u64))
@@ -136,6 +134,12 @@ impl Window {
         let in_window = |rate| (u128::from(rate) * u128::from(WINDOW.0) / 1_000_000_000) as u64;
         let by_rate = self.rate_bytes.map_or(SEND_WINDOW_BYTES_AT_FIRST, in_window);
         by_rate.max(SEND_WINDOW_BYTES_MIN)
+    }
+
+    /// So much a second is sent.
+    #[cfg(test)]
+    pub const fn set_rate(&mut self, rate_bytes: u64) {
+        self.rate_bytes = Some(rate_bytes);
     }
 
     /// Whether another send of a class may begin, if none of a better one does.
@@ -169,13 +173,13 @@ impl Window {
         self.since + self.epoch_span()
     }
 
-    /// How long an epoch is: what may be in flight at least passes in it. The first one waits for the first
-    /// send to end: before that nobody knows how fast the link is.
+    /// How long an epoch is: what may be in flight at least passes in it. While nothing of what is in flight
+    /// has ended nobody knows how long that is.
     fn epoch_span(&self) -> Span {
         let passes_ns = |rate: u64| SEND_WINDOW_BYTES_MIN * 1_000_000_000 / rate.max(1);
         match self.rate_bytes {
             Some(rate) => Span(passes_ns(rate)).max(EPOCH).min(EPOCH_MAX),
-            None if self.ended_bytes == 0 && self.is_flying() => EPOCH_MAX,
+            None if self.ended_bytes == 0 && self.is_flying() => EPOCH_AT_FIRST,
             None => EPOCH,
         }
     }
@@ -197,10 +201,18 @@ impl Window {
 
     /// A send begins.
     pub fn begin(&mut self, class: Class, reader: Reader, bytes: u64) -> Begun {
-        let epoch = self.epoch;
-        self.flights[class as usize].begin(epoch, bytes);
+        self.begin_in(self.epoch, class, reader, bytes)
+    }
+
+    /// A send begins to a party of which something is stuck: it is to be waited for no longer than this epoch.
+    pub fn begin_impatient(&mut self, class: Class, bytes: u64) -> Begun {
+        self.begin_in(self.epoch.saturating_sub(PATIENCE as u64 - 1), class, Reader::Slow, bytes)
+    }
+
+    fn begin_in(&mut self, epoch: u64, class: Class, reader: Reader, bytes: u64) -> Begun {
+        self.flights[class as usize].begin_aged(self.epoch, epoch, bytes);
         if reader == Reader::Prompt {
-            self.prompt[class as usize].begin(epoch, bytes);
+            self.prompt[class as usize].begin_aged(self.epoch, epoch, bytes);
         }
         Begun { epoch, class, reader, bytes }
     }
@@ -226,7 +238,8 @@ impl Window {
         let ended_bytes = std::mem::take(&mut self.ended_bytes);
         self.note_rate(ended_bytes, span, waits);
         self.since = now;
-        self.epoch += span.0 / epoch_span.0;
+        // By what is known now: when the first send ends late, the others are not stuck for that.
+        self.epoch += (span.0 / epoch_span.max(self.epoch_span()).0).max(1);
         self.turn_gate();
         let mut stuck_bytes = 0;
         for (class, flight) in self.flights.iter_mut().enumerate() {
@@ -325,7 +338,7 @@ mod tests {
         let mut now = START;
         for epoch in 1..=PATIENCE {
             assert!(!window.is_open_to(Class::Rest), "epoch {epoch}");
-            now = now + EPOCH_MAX;
+            now = now + EPOCH_AT_FIRST;
             window.roll(now, None);
         }
         assert!(window.is_open_to(Class::Rest));
@@ -434,16 +447,19 @@ mod tests {
     }
 
     #[test]
-    fn the_first_epoch_waits_for_the_first_send_to_end() {
+    fn epochs_are_long_until_a_send_has_ended_and_by_rate_from_then_on() {
         let mut window = Window::new(START);
-        let begun = window.begin(Class::Rest, Reader::Prompt, SEND_WINDOW_BYTES_AT_FIRST);
-        assert_eq!(window.due(), START + EPOCH_MAX);
-        window.roll(START + Span(EPOCH_MAX.0 - 1), Some(Class::Rest));
+        let begun = window.begin(Class::Rest, Reader::Prompt, 16 << 10);
+        window.begin(Class::Rest, Reader::Prompt, 48 << 10);
+        assert_eq!(window.due(), START + EPOCH_AT_FIRST);
+        window.roll(START + Span(EPOCH_AT_FIRST.0 - 1), Some(Class::Rest));
         assert_eq!(window.epoch(), 0);
+        // A block in that time: the others may well take as long each.
         window.end(begun);
         assert_eq!(window.due(), START + EPOCH);
-        window.roll(START + EPOCH, Some(Class::Rest));
+        window.roll(START + Span(EPOCH_AT_FIRST.0 - 1), Some(Class::Rest));
         assert_eq!(window.epoch(), 1);
+        assert_eq!(window.flights.map(|flight| flight.counted_bytes()).iter().sum::<u64>(), 48 << 10);
         // A link of 16 KiB a second has the longest epochs.
         for (rate, span) in
             [(16 << 10, EPOCH_MAX), ((16 << 10) - 1, EPOCH_MAX), (32 << 10, Span::from_secs(1))]

@@ -4,8 +4,8 @@ use super::*;
 use crate::base::limits::{
     CHUNKS_WRITING_MAX, COMEBACKS_MAX, ENDGAME_AGE, ENDGAME_CHUNKS, HELD_BACK_TIME, SNUBBED_TIME,
 };
-use crate::base::units::BLOCK_BYTES;
-use crate::engine::relief::RELIEF_LOOKS;
+use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
+use crate::engine::relief::{RELIEF_LOOKS, RELIEF_PIECES};
 
 /// A source that gave one block quickly, and what else it was asked for.
 fn quick(rig: &mut Rig) -> (ConnId, Vec<BlockRef>) {
@@ -173,6 +173,47 @@ fn what_somebody_else_comes_to_have_is_asked_of_a_seed_no_more_unless_some_of_it
         assert_eq!(cancelled(&mut rig, seed), taken_back);
         assert_eq!(rig.asked(other).is_empty(), begun);
         rig.engine.check_invariants();
+    }
+}
+
+#[test]
+fn what_somebody_has_who_begins_to_serve_us_is_asked_of_a_seed_no_more_once() {
+    for before in [false, true] {
+        let mut rig = Rig::new(2, false);
+        let seed = rig.seed();
+        let asked = rig.asked(seed);
+        let other = rig.peer(true);
+        rig.say(other, Message::HaveNone).unwrap();
+        if before {
+            rig.say(other, Message::Unchoke).unwrap();
+            rig.say(other, Message::Choke).unwrap();
+        }
+        rig.say(other, Message::Have(asked[0].piece)).unwrap();
+        assert!(cancelled(&mut rig, seed).is_empty(), "it does not serve us yet");
+        rig.say(other, Message::Unchoke).unwrap();
+        let of_piece = asked.iter().copied().filter(|block| block.piece == asked[0].piece && !before);
+        assert_eq!(cancelled(&mut rig, seed), of_piece.collect::<Vec<BlockRef>>());
+        rig.engine.check_invariants();
+    }
+}
+
+#[test]
+fn only_so_many_pieces_are_taken_over_by_who_begins_to_serve_us() {
+    for (count, taken) in [
+        (RELIEF_PIECES - 1, RELIEF_PIECES - 1),
+        (RELIEF_PIECES, RELIEF_PIECES),
+        (RELIEF_PIECES + 1, RELIEF_PIECES),
+    ] {
+        // Each is asked for a piece of its own: all that a first queue holds.
+        let mut rig = Rig::of_pieces(64, CHUNK_BYTES, false);
+        let seeds: Vec<ConnId> = (0..count).map(|_| rig.seed()).collect();
+        let pieces: Vec<u32> = seeds.iter().map(|&seed| rig.asked(seed)[0].piece).collect();
+        let other = rig.peer(true);
+        rig.say(other, Message::HaveNone).unwrap();
+        pieces.iter().for_each(|&piece| rig.say(other, Message::Have(piece)).unwrap());
+        rig.say(other, Message::Unchoke).unwrap();
+        let taken_back = seeds.iter().filter(|&&seed| !cancelled(&mut rig, seed).is_empty()).count();
+        assert_eq!(taken_back, taken, "of {count}");
     }
 }
 

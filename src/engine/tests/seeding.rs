@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::base::limits::{
-    BEGUN_PIECE_SPANS, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME, HELD_BACK_TIME,
-    SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+    BEGUN_PIECE_BYTES_MAX, BEGUN_PIECE_SPANS, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME,
+    HELD_BACK_TIME, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::scheduler::WEIGHT_ONE;
@@ -89,8 +89,8 @@ fn a_piece_that_only_a_free_rider_has_is_given_again_once_it_was_awaited_in_vain
 
 #[test]
 fn on_a_slow_link_a_begun_piece_comes_first() {
-    let begun = |rate_bytes: u64, given: Option<u32>, piece: u32| {
-        let mut rig = Rig::new(4, true);
+    let begun = |piece_bytes: u32, rate_bytes: u64, given: Option<u32>, piece: u32| {
+        let mut rig = Rig::of_pieces(4, piece_bytes, true);
         let asks = rig.client("80.1.1.1:1");
         rig.say(asks, Message::Request(block(1, 0, BLOCK_BYTES))).unwrap();
         assert_eq!(rig.read(asks).1, 1);
@@ -101,16 +101,20 @@ fn on_a_slow_link_a_begun_piece_comes_first() {
         peer.out.piece = given.map_or(peer.out.piece, |bytes| Some((1, bytes)));
         rig.engine.bring_forward(asks).begun
     };
-    let piece_bytes =
-        Rig::new(4, true).engine.torrent(TorrentId(0)).unwrap().shared.meta.geometry.piece_bytes;
-    let [least, most] = BEGUN_PIECE_SPANS.map(|span| u64::from(piece_bytes) * 1_000_000_000 / span.0);
+    let longest = BEGUN_PIECE_BYTES_MAX;
+    let [least, most] = BEGUN_PIECE_SPANS.map(|span| u64::from(longest) * 1_000_000_000 / span.0);
     // The faster the link, the shorter a piece takes; at `most + 1` it takes just less than the longest span.
     for (rate_bytes, is_begun) in [(least + 1, false), (least, true), (most + 1, true), (most - 1, false)] {
-        assert_eq!(begun(rate_bytes, None, 1), is_begun, "{rate_bytes} bytes a second");
+        assert_eq!(begun(longest, rate_bytes, None, 1), is_begun, "{rate_bytes} bytes a second");
     }
-    assert!(!begun(least, None, 2), "another piece");
-    for (given, is_begun) in [(piece_bytes - 1, true), (piece_bytes, false), (piece_bytes + 1, false)] {
-        assert_eq!(begun(least, Some(given), 1), is_begun, "{given} bytes of it were given");
+    assert!(!begun(longest, least, None, 2), "another piece");
+    for (given, is_begun) in [(longest - 1, true), (longest, false), (longest + 1, false)] {
+        assert_eq!(begun(longest, least, Some(given), 1), is_begun, "{given} bytes of it were given");
+    }
+    for (piece_bytes, is_begun) in
+        [(longest - BLOCK_BYTES, true), (longest, true), (longest + BLOCK_BYTES, false)]
+    {
+        assert_eq!(begun(piece_bytes, least / 2, None, 1), is_begun, "pieces of {piece_bytes}");
     }
 }
 
