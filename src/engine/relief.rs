@@ -88,9 +88,9 @@ impl Engine {
         chunks.collect::<Vec<_>>().into_iter().for_each(|chunk| self.release(id, chunk));
     }
 
-    /// The same of what a peer had before it served us: at the start of a swarm pieces are announced first, and
-    /// a seed that was asked for nothing but what others were given gave nothing for seconds. Once only: whoever
-    /// chokes and unchokes all the time is no work of ours.
+    /// The same of what a peer had before it served us: at the start of a swarm pieces are announced first,
+    /// and a seed that was asked for nothing but what others were given gave nothing for seconds. Once only:
+    /// whoever chokes and unchokes all the time is no work of ours.
     pub(super) fn take_over_all(&mut self, giver: ConnId) {
         let Some(peer) = self.peers.get_mut(giver) else { return };
         if std::mem::replace(&mut peer.flags.has_unchoked, true) || peer.is_seed() {

@@ -47,6 +47,7 @@ impl Flight {
     }
 
     /// A send begins; `epoch` is never less than before.
+    #[cfg(test)]
     pub fn begin(&mut self, epoch: u64, bytes: u64) {
         self.begin_aged(epoch, epoch, bytes);
     }

@@ -216,6 +216,7 @@ impl Parties {
     }
 
     /// A send of a connection, by index, begins.
+    #[cfg(test)]
     pub fn begin(&mut self, number: u32, conn: u32, epoch: u64, bytes: u64) -> PartyId {
         self.begin_aged(number, conn, [epoch; 2], bytes)
     }

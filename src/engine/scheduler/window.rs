@@ -204,7 +204,7 @@ impl Window {
         self.begin_in(self.epoch, class, reader, bytes)
     }
 
-    /// A send begins to a party of which something is stuck: it is to be waited for no longer than this epoch.
+    /// A send begins to a party of which something is stuck: it is waited for no longer than this epoch.
     pub fn begin_impatient(&mut self, class: Class, bytes: u64) -> Begun {
         self.begin_in(self.epoch.saturating_sub(PATIENCE as u64 - 1), class, Reader::Slow, bytes)
     }
