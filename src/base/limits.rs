@@ -429,9 +429,8 @@ pub const SEND_UNSENT_BYTES: u32 = 16 << 10;
 pub const SEND_UNSENT_BYTES_MAX: u32 = 512 << 10;
 /// So many times what a core keeps on its way into the kernel when peers are slow.
 pub const SEND_WINDOW_STRETCH_MAX: u64 = 64;
-/// Payload that a core keeps on its way into the kernel before it knows how much it sends: for a link of
-/// 30 KiB a second that is two seconds' worth already.
-pub const SEND_WINDOW_BYTES_AT_FIRST: u64 = 64 << 10;
+/// Payload that a core keeps on its way into the kernel before it knows how much it sends.
+pub const SEND_WINDOW_BYTES_AT_FIRST: u64 = 256 << 10;
 /// Least payload that a core keeps on its way into the kernel while others wait: a block is on its way while
 /// another one is chosen.
 pub const SEND_WINDOW_BYTES_MIN: u64 = 32 << 10;
