@@ -161,8 +161,7 @@ impl Choker {
     /// Payload left.
     pub fn note_sent(&mut self, bytes: u64) {
         self.sent_bytes += bytes;
-        let spare_bytes = self.spare_bytes + bytes / SERVED_OUT_OF_TURN_PART;
-        self.spare_bytes = spare_bytes.min(SERVED_OUT_OF_TURN_BYTES_MAX);
+        self.save_spare(bytes / SERVED_OUT_OF_TURN_PART);
     }
 
     /// All that may leave now has; `waits`: somebody still waits for the uplink.
@@ -179,7 +178,11 @@ impl Choker {
 
     /// Nothing was sent for that.
     pub fn put_spare_back(&mut self) {
-        self.spare_bytes += u64::from(BLOCK_BYTES);
+        self.save_spare(BLOCK_BYTES.into());
+    }
+
+    fn save_spare(&mut self, bytes: u64) {
+        self.spare_bytes = (self.spare_bytes + bytes).min(SERVED_OUT_OF_TURN_BYTES_MAX);
     }
 
     /// Whether one that comes to want blocks is unchoked at once. Who waits goes first.

@@ -46,19 +46,18 @@ impl Engine {
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(is_fresh);
         let again = fresh.is_none() && !self.was_held_back(peer);
         let few = AWAITED_BLOCKS_FEW.max(2 * (shared.meta.geometry.piece_bytes / BLOCK_BYTES));
-        let begun = fresh.is_some_and(|at| self.is_begun(shared, peer, at));
+        let next = fresh.and_then(|at| peer.requests.get(at));
+        let begun = next.is_some_and(|block| self.is_begun(shared, peer, block.piece));
         let demand = Demand { again, weight: group_weight(&self.ledger, group, few.into()), begun };
         Some((demand, fresh.unwrap_or(0)))
     }
 
-    /// Whether a request goes on with the piece that the connection got last, and whole pieces one after the
-    /// other are worth it: nobody can pass on half of one. Not for more than one piece at a time.
-    fn is_begun(&self, shared: &SharedTorrent, peer: &Peer, at: usize) -> bool {
-        let Some((piece, given_bytes)) = peer.out.piece else { return false };
+    /// Whether a connection was given the begin of a piece, and whole pieces one after the other are worth it:
+    /// nobody can pass on half of one. Not for more than one piece in a row.
+    fn is_begun(&self, shared: &SharedTorrent, peer: &Peer, piece: u32) -> bool {
         let piece_bytes = shared.meta.geometry.piece_bytes;
         let [least, most] = BEGUN_PIECE_SPANS;
-        peer.requests.get(at).is_some_and(|block| block.piece == piece)
-            && given_bytes < piece_bytes
+        peer.out.piece.is_some_and(|(last, given_bytes)| last == piece && given_bytes < piece_bytes)
             && piece_bytes <= BEGUN_PIECE_BYTES_MAX
             && (least..=most).contains(&self.egress.sending(peer.conn, piece_bytes.into()))
     }

@@ -157,8 +157,11 @@ fn so_much_is_sent_out_of_turn_and_no_more() {
     assert!(!choker.take_spare(), "a part of what was sent, and nothing was");
     let most = SERVED_OUT_OF_TURN_BYTES_MAX / u64::from(BLOCK_BYTES);
     choker.note_sent(SERVED_OUT_OF_TURN_PART * (SERVED_OUT_OF_TURN_BYTES_MAX + 1));
+    choker.put_spare_back();
     assert!((0..most).all(|_| choker.take_spare()));
-    assert!(!choker.take_spare());
+    assert!(!choker.take_spare(), "what is put back is no more than may be saved up");
+    choker.put_spare_back();
+    assert!(choker.take_spare() && !choker.take_spare());
     choker.note_sent(SERVED_OUT_OF_TURN_PART * u64::from(BLOCK_BYTES) - SERVED_OUT_OF_TURN_PART);
     assert!(!choker.take_spare());
     choker.note_sent(SERVED_OUT_OF_TURN_PART);

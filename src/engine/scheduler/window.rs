@@ -464,9 +464,11 @@ mod tests {
         for (rate, span) in
             [(16 << 10, EPOCH_MAX), ((16 << 10) - 1, EPOCH_MAX), (32 << 10, Span::from_secs(1))]
         {
-            window.rate_bytes = Some(rate);
+            window.set_rate(rate);
             assert_eq!(window.due().since(window.since), span, "{rate}");
         }
+        window.set_rate((16 << 10) + 1);
+        assert!(window.due().since(window.since) < EPOCH_MAX);
     }
 
     /// What peers get that read `rate` bytes a second each, of what they could read, in percent. A link is

@@ -5,6 +5,14 @@ use super::super::tally::jain;
 use super::super::world::Swarm;
 use super::*;
 
+/// What each taker has got when the first of them is done.
+fn got_until_one_is_done(plan: &Plan) -> Vec<f64> {
+    let mut swarm = Swarm::new(plan);
+    let fetching = swarm.fetching();
+    while swarm.step() && swarm.fetching() == fetching {}
+    swarm.finish().of(Role::Contributor).map(|host| host.got_bytes as f64).collect()
+}
+
 /// What a party of so many hosts and connections each gets of a seed beside takers of one connection, over
 /// what those get, and Jain's index of the hosts. The seed's link is full: half of what all can take. All
 /// stop when the first is done.
@@ -16,12 +24,7 @@ fn among_takers(setup: &Setup, all: usize, hosts: usize, connections: usize, hom
     // Only the seed has anything: nobody gives to anybody else.
     let seed = setup.seed_of(all as u64 / 2);
     let party = Group { home, connections, ..taker(hosts) };
-    let plan = setup.plan(setup.content(), vec![seed, taker(all), party]);
-    let mut swarm = Swarm::new(&plan);
-    let fetching = swarm.fetching();
-    while swarm.step() && swarm.fetching() == fetching {}
-    let tally = swarm.finish();
-    let got: Vec<f64> = tally.of(Role::Contributor).map(|host| host.got_bytes as f64).collect();
+    let got = got_until_one_is_done(&setup.plan(setup.content(), vec![seed, taker(all), party]));
     [got[all..].iter().sum::<f64>() / mean(&got[..all]), jain(&got)]
 }
 
@@ -82,12 +85,7 @@ pub(super) fn cores(setup: &Setup) -> Figures {
         let seed = Group { kind, ..setup.seed_of(all as u64 / 4) };
         let rider = Kind::Model(Policy::Rogue(Rogue::FreeRider));
         let takers = Group::new(Role::Contributor, rider, all, setup.rate);
-        let plan = setup.plan(content, vec![seed, takers]);
-        let mut swarm = Swarm::new(&plan);
-        let fetching = swarm.fetching();
-        while swarm.step() && swarm.fetching() == fetching {}
-        let tally = swarm.finish();
-        let got: Vec<f64> = tally.of(Role::Contributor).map(|host| host.got_bytes as f64).collect();
+        let got = got_until_one_is_done(&setup.plan(content, vec![seed, takers]));
         let case = format!("{cores} cores");
         figures.add(&case, "Jain", jain(&got), Bar::AtLeast(0.98));
         let lag = greatest(&got) - got.iter().copied().fold(f64::INFINITY, f64::min);
