@@ -52,8 +52,8 @@ impl Engine {
         Some((demand, fresh.unwrap_or(0)))
     }
 
-    /// Whether a connection was given the begin of a piece, and whole pieces one after the other are worth it:
-    /// nobody can pass on half of one. Not for more than one piece in a row.
+    /// Whether a connection was given the begin of a piece, and whole pieces one after the other are worth
+    /// it: nobody can pass on half of one. Not for more than one piece in a row.
     fn is_begun(&self, shared: &SharedTorrent, peer: &Peer, piece: u32) -> bool {
         let piece_bytes = shared.meta.geometry.piece_bytes;
         let [least, most] = BEGUN_PIECE_SPANS;

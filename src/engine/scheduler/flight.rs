@@ -11,7 +11,7 @@ pub const EPOCH: Span = Span::from_ms(25);
 
 /// The longest epoch: that of a link of 16 KiB a second. Where epochs are shorter than it takes such a link
 /// to send what is in flight, sends seem stuck, and every connection is served at once (ARCHITECTURE.md, "On
-/// a slow link one piece after the other").
+/// a slow link patience is as long as what is in flight takes").
 pub const EPOCH_MAX: Span = Span::from_secs(2);
 
 /// An epoch while nobody knows how fast the link is, since nothing that is in flight has ended: a link of
