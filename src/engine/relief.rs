@@ -99,8 +99,9 @@ impl Engine {
         let Some(peer) = self.peers.get(giver) else { return };
         let Some(torrent) = peer.torrent.and_then(|id| self.torrent(id)) else { return };
         let geometry = torrent.shared.meta.geometry;
-        let untouched = torrent.claims.iter().filter(|(_, claim)| claim.got == 0);
-        let pieces = untouched.map(|(&chunk, _)| geometry.chunk_piece(chunk));
+        let looked_at = torrent.peers.iter().take(RELIEF_LOOKS).filter_map(|&conn| self.peers.get(conn));
+        let of_seeds = looked_at.filter(|peer| peer.is_seed()).flat_map(asked_chunks);
+        let pieces = of_seeds.map(|chunk| geometry.chunk_piece(chunk));
         let pieces: BTreeSet<u32> = pieces.filter(|&piece| peer.bits.get(piece)).collect();
         pieces.into_iter().take(RELIEF_PIECES).for_each(|piece| self.take_over(giver, piece));
     }

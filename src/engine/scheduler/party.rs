@@ -104,8 +104,11 @@ impl Party {
 
     /// Whether something that it was sent is stuck: in flight, and counts no longer.
     pub fn is_stuck(&mut self, epoch: u64) -> bool {
+        if self.sends == 0 {
+            return false;
+        }
         self.flight.roll_to(epoch);
-        self.sends > 0 && self.flight.counted_bytes() == 0
+        self.flight.counted_bytes() == 0
     }
 
     /// Whether the turn among its members is that of a connection, by index.
