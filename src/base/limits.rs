@@ -397,6 +397,9 @@ pub const BEGUN_PIECE_SPANS: [Span; 2] = [Span::from_ms(500), Span::from_secs(10
 pub const BEGUN_PIECE_BYTES_MAX: u32 = 512 << 10;
 /// What a connection gets before the next one of its party has its turn.
 pub const MEMBER_TURN_BYTES: u64 = 256 << 10;
+/// As much a turn counts at least, in service and in grants: a send of one byte costs a core about as much
+/// time as so many bytes do (threat P14).
+pub const TURN_BYTES_LEAST: u64 = 8 << 10;
 /// One step of service in the class *rest*; groups that differ by less take turns.
 pub const SERVICE_STEP_BYTES: u64 = 64 << 10;
 /// A seed gives by evidence of passing on while fewer others than this hold some piece.
@@ -430,7 +433,7 @@ pub const SEND_UNSENT_BYTES_MAX: u32 = 512 << 10;
 /// So many times what a core keeps on its way into the kernel when peers are slow.
 pub const SEND_WINDOW_STRETCH_MAX: u64 = 64;
 /// Payload that a core keeps on its way into the kernel before it knows how much it sends.
-pub const SEND_WINDOW_BYTES_AT_FIRST: u64 = 256 << 10;
+pub const SEND_WINDOW_BYTES_AT_FIRST: u64 = 64 << 10;
 /// Least payload that a core keeps on its way into the kernel while others wait: a block is on its way while
 /// another one is chosen.
 pub const SEND_WINDOW_BYTES_MIN: u64 = 32 << 10;

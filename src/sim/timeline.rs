@@ -41,6 +41,8 @@ pub(super) enum Event {
     Rouse(ActorId),
     /// The actor's deadline may have come.
     Alarm(ActorId),
+    /// An actor's turn is over: the clock stops here, so that it runs if anything came up meanwhile.
+    Free,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,9 @@ struct Actor {
     deadline: Option<Instant>,
     /// When its next `Alarm` is due: at most one counts, others in the queue are stale.
     alarm: Option<Instant>,
+    /// Something came up in its last turn, and `Free` is in the queue for its end: once a turn, or
+    /// what comes up for a busy actor would keep it running for ever.
+    waits: bool,
     wake: SimWake,
     accepted: VecDeque<EndId>,
     files_done: Vec<DiskDone>,
@@ -192,6 +197,7 @@ impl Timeline {
             busy_until: self.now,
             deadline: None,
             alarm: None,
+            waits: false,
             wake: SimWake::default(),
             accepted: VecDeque::new(),
             files_done: Vec::new(),
@@ -297,20 +303,18 @@ impl Timeline {
         let mut able = Vec::new();
         let mut late = Vec::new();
         for (number, actor) in self.actors.iter_mut().enumerate().filter(|(_, actor)| actor.alive) {
-            let woken = actor.wake.0.swap(false, Ordering::Relaxed);
-            if !(woken || actor.ready) {
+            actor.ready |= actor.wake.0.swap(false, Ordering::Relaxed);
+            if !actor.ready {
                 continue;
             }
-            actor.ready = true;
             if actor.busy_until <= now {
                 able.push(ActorId(number as u32));
-            } else {
-                actor.ready = false;
-                late.push((actor.busy_until, ActorId(number as u32)));
+            } else if !std::mem::replace(&mut actor.waits, true) {
+                late.push(actor.busy_until);
             }
         }
-        for (at, id) in late {
-            self.rouse_at(id, at);
+        for at in late {
+            self.schedule(at, Event::Free);
         }
         if able.is_empty() {
             return None;
@@ -318,7 +322,7 @@ impl Timeline {
         let id = able[index(&mut self.rng, able.len())];
         let busy_ns = self.draw(self.profile.turn_ns).max(1);
         let actor = self.actor(id);
-        actor.ready = false;
+        (actor.ready, actor.waits) = (false, false);
         actor.deadline = None;
         actor.busy_until = now + Span(busy_ns);
         self.record("run", &[u64::from(id.0)]);

@@ -188,6 +188,7 @@ impl World {
                 Event::Disk(event) => state.handle_disk(event),
                 Event::Rouse(actor) => state.timeline.rouse(actor),
                 Event::Alarm(actor) => state.timeline.alarm(actor),
+                Event::Free => {}
             }
             true
         })

@@ -15,7 +15,7 @@ pub const EPOCH: Span = Span::from_ms(25);
 pub const EPOCH_MAX: Span = Span::from_secs(2);
 
 /// An epoch while nobody knows how fast the link is, since nothing that is in flight has ended: a link of
-/// 64 KiB a second has sent what is in flight at first before that seems stuck.
+/// 16 KiB a second has sent what is in flight at first before that seems stuck.
 pub const EPOCH_AT_FIRST: Span = Span::from_ms(500);
 
 /// Epochs for which a send counts.

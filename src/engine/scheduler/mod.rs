@@ -45,7 +45,7 @@ pub mod window;
 use crate::base::ids::ConnId;
 use crate::base::limits::{
     BEGUN_PIECE_BYTES_MAX, GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_MAX, SCHEDULER_LOOKS_MAX,
-    SERVICE_STEP_BYTES, TURN_BYTES,
+    SERVICE_STEP_BYTES, TURN_BYTES, TURN_BYTES_LEAST,
 };
 use crate::base::time::Instant;
 use crate::shared::ledger::{AccountId, Ledger};
@@ -404,10 +404,12 @@ impl Scheduler {
         if group != seat.own {
             ledger.debit(group, bytes);
         }
-        ledger.serve(group, bytes * WEIGHT_ONE / seat.demand.weight.max(1));
+        // Who asks for a byte at a time has no more turns than who asks for half a block.
+        let served_bytes = bytes.max(TURN_BYTES_LEAST);
+        ledger.serve(group, served_bytes * WEIGHT_ONE / seat.demand.weight.max(1));
         if class == Class::Grant {
-            ledger.grant(group, bytes);
-            self.pool_bytes -= bytes as i64;
+            ledger.grant(group, served_bytes);
+            self.pool_bytes -= served_bytes as i64;
         }
         self.pool_bytes = (self.pool_bytes + (bytes / GRANT_PART) as i64).min(GRANT_POOL_BYTES_MAX);
         self.pool_bytes = self.pool_bytes.max(-GRANT_POOL_BYTES_MAX);

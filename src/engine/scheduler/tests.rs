@@ -5,7 +5,7 @@ mod random;
 use super::class::Class::*;
 use super::flight::{EPOCH_AT_FIRST, EPOCH_MAX, PATIENCE};
 use super::*;
-use crate::base::limits::{MEMBER_TURN_BYTES, SEND_WINDOW_BYTES_AT_FIRST, SERVED_WITHIN};
+use crate::base::limits::{MEMBER_TURN_BYTES, SEND_WINDOW_BYTES_AT_FIRST, SERVED_WITHIN, TURN_BYTES_LEAST};
 use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
 
@@ -181,6 +181,21 @@ fn newcomers_get_their_grant_at_once_and_the_pool_bounds_all_of_them() {
     let newcomers: u64 = shares[1..].iter().sum();
     let most = 100 * MIB / GRANT_PART + GRANT_POOL_BYTES_MAX as u64 + BLOCK;
     assert!(newcomers <= most && newcomers >= most * 9 / 10, "{newcomers} of at most {most}");
+}
+
+#[test]
+fn p14_a_turn_counts_as_so_much_at_least_whatever_it_carries() {
+    let least = TURN_BYTES_LEAST;
+    for (bytes, counts) in [(1, least), (least - 1, least), (least, least), (least + 1, least + 1)] {
+        let mut rig = Rig::new();
+        let account = rig.ledger.open(1);
+        let conn = ConnId { index: 0, generation: 0 };
+        rig.scheduler.enter(conn, Membership { own: account, balance: account, group: account });
+        rig.wait(conn);
+        assert_eq!(rig.serve(bytes), Some((conn, Grant)));
+        assert_eq!((rig.ledger.granted_bytes(account), rig.ledger.service(account)), (counts, counts));
+        assert_eq!(rig.ledger.standing(account).sent_bytes, bytes, "the debt is what it got");
+    }
 }
 
 #[test]
