@@ -97,6 +97,10 @@ pub const ENDGAME_CHUNKS: usize = 4;
 pub const ENDGAME_PART: usize = 32;
 /// A chunk that was claimed so long ago is raced for all the same: its giver is slow.
 pub const ENDGAME_AGE: Span = Span::from_secs(5);
+/// The same of a torrent whose chunks take long: so many times as long as they do.
+pub const ENDGAME_SPANS: u64 = 2;
+/// Peers that are asked for the same block at most.
+pub const ENDGAME_COPIES: u8 = 2;
 /// Peers that could be asked for more and are looked at when a block has made room: all are by the tick.
 pub const HUNGRY_LOOKS_MAX: usize = 32;
 /// Invalid requests after which a peer is dropped.
@@ -383,6 +387,9 @@ pub const EXCESS_RATIO_MAX: u64 = 8;
 pub const GRANT_GROUP_BYTES: u64 = 1 << 20;
 /// Of all that is sent, one part in so many may be granted.
 pub const GRANT_PART: u64 = 10;
+/// What may be granted before anything was sent: a block. Whoever is new itself has nothing to give away: with
+/// 1 MiB, a third of all that a node of a small torrent ever sends, newcomers and free riders came first.
+pub const GRANT_POOL_BYTES_AT_FIRST: i64 = 16 << 10;
 /// What a core saves up for grants, and how far it may be behind.
 pub const GRANT_POOL_BYTES_MAX: i64 = 1 << 20;
 /// Parties that one pick looks at whose place has changed since they came to wait.
@@ -412,11 +419,18 @@ pub const AWAITED_BLOCKS_FEW: u32 = 64;
 /// The most that are counted: a group weighs least long before. Half of them are forgotten each
 /// `LEDGER_INTERVAL`.
 pub const AWAITED_BLOCKS_MAX: u16 = 1024;
-/// How long a seed waits to see a piece elsewhere of which it gave a block to somebody who passes on.
+/// How long a seed waits at least to see a piece elsewhere of which it gave a block to somebody who passes
+/// on, and how long, after its last block, a client is held back that wants only what others have or are being
+/// given. Its requests may be stale by then: only once they are served it asks for others.
 pub const GIFT_FRESH_TIME: Span = Span::from_secs(3);
-/// How long, after its last block, a client of a seed is held back that wants only what others have or are
-/// being given. Its requests may be stale by then: only once they are served it asks for others.
-pub const HELD_BACK_TIME: Span = Span::from_secs(3);
+/// On a slow link as long as it takes to send so many pieces: a piece has to reach whom it is given to, and
+/// somebody else from there, who is served in turn.
+pub const GIFT_FRESH_PIECES: u32 = 16;
+/// But no longer than this.
+pub const GIFT_FRESH_TIME_MAX: Span = Span::from_secs(60);
+/// How long a late peer is waited for that alone gives some of what it was asked for: it may be a seed that
+/// holds us back.
+pub const HELD_BACK_TIME: Span = GIFT_FRESH_TIME;
 /// What a group was sent before it is judged by what became of it.
 pub const EVIDENCE_BYTES_MIN: u64 = 1 << 20;
 /// Who keeps all passes on less than one part in so many of what it was sent.

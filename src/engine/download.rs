@@ -2,10 +2,7 @@
 
 use crate::base::geometry::BlockRef;
 use crate::base::ids::SlotId;
-use crate::base::limits::{
-    ENDGAME_AGE, ENDGAME_CHUNKS, ENDGAME_PART, REQUEST_FRAMES_WAITING_MAX, SNUBBED_TIME,
-    UNSOLICITED_BYTES_MAX,
-};
+use crate::base::limits::{REQUEST_FRAMES_WAITING_MAX, SNUBBED_TIME, UNSOLICITED_BYTES_MAX};
 use crate::base::time::Span;
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::proto::wire::message::Message;
@@ -45,9 +42,6 @@ const GIVE_AFTER: Span = Span::from_secs(2);
 
 /// How often the other cores are told that this one idles.
 const IDLE_TOLD_EVERY: Span = Span::from_ms(250);
-
-/// How many connections may be asked for one block in the endgame.
-const ENDGAME_COPIES: u8 = 2;
 
 impl Engine {
     /// Composes the next receive: up to `max` blocks that should come next, in order, into `out`;
@@ -115,9 +109,11 @@ impl Engine {
             geometry.chunk_of(block.piece.min(geometry.piece_count()), block.begin),
             block.begin % CHUNK_BYTES / BLOCK_BYTES,
         );
-        let place = peer
-            .asked_index(chunk, index)
-            .filter(|_| geometry.contains(block) && torrent.shared.meta.wanted_block(chunk, index) == block);
+        let is_one = geometry.contains(block) && torrent.shared.meta.wanted_block(chunk, index) == block;
+        let place = peer.asked_index(chunk, index).filter(|_| is_one).or_else(|| {
+            let claim = torrent.claims.get_mut(&chunk).filter(|_| is_one)?;
+            peer.take_late(claim, chunk, index, self.ticked_at).inspect(|_| self.appetite.note_asked())
+        });
         let waste = |bytes: u32| {
             let stats = &torrent.shared.stats[self.config.core.0 as usize];
             stats.received_bytes.add(bytes.into());
@@ -211,8 +207,10 @@ impl Engine {
     /// All blocks of a claim are there: its piece's owner hashes it.
     fn claim_full(&mut self, id: TorrentId, chunk: u32) {
         let Some(torrent) = self.torrents[id.0 as usize].as_mut() else { return };
-        let claim = torrent.claims.remove(&chunk);
-        self.counters.blocks_received.add(claim.map_or(0, |claim| claim.blocks.into()));
+        if let Some(claim) = torrent.claims.remove(&chunk) {
+            self.counters.blocks_received.add(claim.blocks.into());
+            torrent.note_collected(self.ticked_at.since(claim.since));
+        }
         torrent.shared.chunks.fill(chunk);
         let piece = torrent.shared.meta.geometry.chunk_piece(chunk);
         let owner = picker::own_anyway(torrent, &self.cache, piece, self.config.core, self.rolled_at);
@@ -362,22 +360,7 @@ impl Engine {
                 return Some((chunk, index));
             }
         }
-        // Endgame: who has nothing to do races for a block that another is slow with. Not while only the disk
-        // keeps it from new chunks, nor while pieces are left that nobody has begun, or many just were.
-        let few = ENDGAME_CHUNKS + geometry.chunk_count() as usize / ENDGAME_PART;
-        let is_end = torrent.missing.is_empty() && torrent.begun.is_empty();
-        let is_late = |claim: &Claim| self.ticked_at.since(claim.since) >= ENDGAME_AGE;
-        let races = |at: &(&u32, &Claim)| open(at) && (torrent.claims.len() <= few || is_late(at.1));
-        if !peer.asked.is_empty() || !is_end || self.is_disk_behind() {
-            return None;
-        }
-        let (chunk, index) = torrent.claims.iter().filter(races).find_map(|(&chunk, claim)| {
-            let contested = |&index: &u32| claim.asked[index as usize] < ENDGAME_COPIES;
-            claim.outstanding().find(contested).map(|index| (chunk, index))
-        })?;
-        // Whoever planned a receive for it plans again: the first whole copy counts.
-        self.actions.extend(torrent.claims.get(&chunk)?.landing(index).map(Action::Interrupt));
-        Some((chunk, index))
+        self.race(conn)
     }
 
     pub(super) fn unchoked(&mut self, conn: ConnId, now: Instant) -> Result<(), PeerMisbehaved> {

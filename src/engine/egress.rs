@@ -228,6 +228,12 @@ impl Egress {
         self.look_up(conn).map_or(Span::ZERO, |(domain, _)| domain.scheduler.window.sending(bytes))
     }
 
+    /// How long the slowest link takes for so much; no time while none is known.
+    pub fn longest_sending(&self, bytes: u64) -> Span {
+        let sending = self.domains.iter().map(|domain| domain.scheduler.window.sending(bytes));
+        sending.max().unwrap_or(Span::ZERO)
+    }
+
     /// Every link is so fast.
     #[cfg(test)]
     pub fn set_rate(&mut self, rate_bytes: u64) {

@@ -10,6 +10,7 @@
 //! session.rs    handshakes and messages            peer.rs      one connection
 //! download.rs   requests out, blocks in            claims.rs    who writes which block
 //! relief.rs     whose requests others take over    appetite.rs  how much is asked of all together
+//! endgame.rs    blocks that are raced for
 //! picker.rs     which chunk to ask a peer for      torrent.rs   one torrent on this core
 //! assembly.rs   hash, verify, blame, write         action.rs    the intentions
 //! upload.rs     what a send carries                tick.rs      everything that time causes
@@ -68,6 +69,7 @@ mod dialing;
 mod download;
 mod egress;
 pub mod encryption;
+mod endgame;
 pub mod exchange;
 pub mod fetch;
 pub mod gossip;

@@ -9,10 +9,14 @@
 //!
 //! Being late is judged by what the peer itself did before, so that a slow and steady one keeps its blocks.
 //! Who was asked for something that only it gives is waited for as long as a seed of ours would have us wait
-//! (`HELD_BACK_TIME`): to leave it alone in turn would be the longer wait. No longer, since it may lie.
+//! (`HELD_BACK_TIME`): to leave it alone in turn would be the longer wait. No longer, since it may lie. What
+//! nobody else even has is waited for until the longest timeout, and a block that comes after it was taken back
+//! is taken: on a slow link to ask anew is to wait for another turn.
 
 use std::collections::BTreeSet;
 
+use super::claims::Claim;
+use super::peer::Asked;
 use super::*;
 use crate::base::limits::{HELD_BACK_TIME, SNUBBED_TIME};
 use crate::base::time::Span;
@@ -106,6 +110,17 @@ impl Engine {
         pieces.into_iter().take(RELIEF_PIECES).for_each(|piece| self.take_over(giver, piece));
     }
 
+    /// Whether what a peer was asked for first is a piece that nobody else is known to have.
+    pub(super) fn waits_for_rare(&self, conn: ConnId) -> bool {
+        let first = || {
+            let peer = self.peers.get(conn)?;
+            let shared = &self.torrent(peer.torrent?)?.shared;
+            let piece = shared.meta.geometry.chunk_piece(peer.asked.front()?.chunk);
+            Some(shared.availability(piece) <= 1)
+        };
+        first().unwrap_or(false)
+    }
+
     /// Takes back what was asked of a peer; it is asked again once a block comes, or then.
     pub(super) fn snub(&mut self, conn: ConnId, until: Instant) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
@@ -119,6 +134,29 @@ impl Engine {
         }
         self.drop_requests(conn);
         self.make_ready(conn);
+    }
+}
+
+impl Peer {
+    /// A block comes that was taken back: unless somebody else's is landing it is as good as any, and counts as
+    /// asked for again. Its place among what is asked for; `None` if it is thrown away. Of who is left alone
+    /// for its silence so many are taken as it may come back.
+    pub(super) fn take_late(
+        &mut self,
+        claim: &mut Claim,
+        chunk: u32,
+        block: u32,
+        now: Instant,
+    ) -> Option<usize> {
+        let is_wanted = claim.is_open_to(self.conn) && !claim.has(block) && claim.landing(block).is_none();
+        if self.grace == 0 || !is_wanted || self.is_snubbed() && !self.come_back(now) {
+            return None;
+        }
+        self.grace -= 1;
+        claim.asked[block as usize] += 1;
+        // When it was asked for is forgotten: not before the last one came.
+        self.asked.push_back(Asked { chunk, block, at: self.block_at });
+        Some(self.asked.len() - 1)
     }
 }
 

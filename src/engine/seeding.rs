@@ -16,8 +16,10 @@ use super::*;
 use crate::base::geometry::BlockRef;
 use crate::base::limits::{
     AWAITED_BLOCKS_FEW, BEGUN_PIECE_BYTES_MAX, BEGUN_PIECE_SPANS, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN,
-    GIFT_FRESH_TIME, HELD_BACK_TIME, KEEPERS_PART, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+    GIFT_FRESH_PIECES, GIFT_FRESH_TIME, GIFT_FRESH_TIME_MAX, KEEPERS_PART, SPREAD_LOOKS_MAX,
+    SPREAD_WEIGHT_MAX,
 };
+use crate::base::time::Span;
 use crate::base::units::BLOCK_BYTES;
 use crate::shared::injection::{Given, TICK, at_ticks};
 use crate::shared::ledger::AccountId;
@@ -40,22 +42,22 @@ impl Engine {
 
     /// The demand of a seed's client while it injects, and which request is to be served first.
     fn demand(&self, conn: ConnId) -> Option<(Demand, usize)> {
-        let (group, shared, enough) = self.injects(conn)?;
+        let (group, torrent, enough) = self.injects(conn)?;
         let peer = self.peers.get(conn)?;
-        let is_fresh = |block: &BlockRef| self.is_to_spread(shared, group, enough, block.piece);
+        let is_fresh = |block: &BlockRef| self.is_to_spread(torrent, group, enough, block.piece);
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(is_fresh);
-        let again = fresh.is_none() && !self.was_held_back(peer);
-        let few = AWAITED_BLOCKS_FEW.max(2 * (shared.meta.geometry.piece_bytes / BLOCK_BYTES));
+        let again = fresh.is_none() && !self.was_held_back(torrent, peer);
+        let piece_bytes = torrent.shared.meta.geometry.piece_bytes;
+        let few = AWAITED_BLOCKS_FEW.max(2 * (piece_bytes / BLOCK_BYTES));
         let next = fresh.and_then(|at| peer.requests.get(at));
-        let begun = next.is_some_and(|block| self.is_begun(shared, peer, block.piece));
+        let begun = next.is_some_and(|block| self.is_begun(piece_bytes, peer, block.piece));
         let demand = Demand { again, weight: group_weight(&self.ledger, group, few.into()), begun };
         Some((demand, fresh.unwrap_or(0)))
     }
 
     /// Whether a connection was given the begin of a piece, and whole pieces one after the other are worth
     /// it: nobody can pass on half of one. Not for more than one piece in a row.
-    fn is_begun(&self, shared: &SharedTorrent, peer: &Peer, piece: u32) -> bool {
-        let piece_bytes = shared.meta.geometry.piece_bytes;
+    fn is_begun(&self, piece_bytes: u32, peer: &Peer, piece: u32) -> bool {
         let [least, most] = BEGUN_PIECE_SPANS;
         peer.out.piece.is_some_and(|(last, given_bytes)| last == piece && given_bytes < piece_bytes)
             && piece_bytes <= BEGUN_PIECE_BYTES_MAX
@@ -65,42 +67,44 @@ impl Engine {
     /// How many copies of a piece are enough, while a turn may carry only what is to spread: a seed injects,
     /// and the turn is neither earned nor for what others have, nor of somebody whose requests may be stale.
     pub(super) fn spreads_in(&self, conn: ConnId, class: Class) -> Option<u32> {
-        let bound = class.is_unearned() && !self.was_held_back(self.peers.get(conn)?);
-        bound.then(|| self.injects(conn))?.map(|(_, _, enough)| enough)
+        let (_, torrent, enough) = if class.is_unearned() { self.injects(conn)? } else { return None };
+        (!self.was_held_back(torrent, self.peers.get(conn)?)).then_some(enough)
     }
 
     /// Whether a piece is still to spread when its turn comes: it was not given to others in the meantime.
     pub(super) fn still_spreads(&self, conn: ConnId, enough: u32, piece: u32) -> bool {
-        self.client(conn).is_none_or(|(group, shared)| self.is_to_spread(shared, group, enough, piece))
+        self.client(conn).is_none_or(|(group, torrent)| self.is_to_spread(torrent, group, enough, piece))
     }
 
     /// The group and torrent of a connection that a seed serves while it injects, and how many copies are
     /// enough.
-    fn injects(&self, conn: ConnId) -> Option<(AccountId, &SharedTorrent, u32)> {
-        let (group, shared) = self.client(conn).filter(|(_, shared)| shared.is_complete())?;
-        let enough = shared.injection().enough(|piece| self.copies(shared, piece))?;
-        Some((group, shared, enough))
+    fn injects(&self, conn: ConnId) -> Option<(AccountId, &Torrent, u32)> {
+        let (group, torrent) = self.client(conn).filter(|(_, torrent)| torrent.shared.is_complete())?;
+        let enough = torrent.shared.injection().enough(|piece| self.copies(torrent, piece))?;
+        Some((group, torrent, enough))
     }
 
     /// Whether what a connection asks for may have grown stale while it waited: once it is served it asks for
     /// something else.
-    fn was_held_back(&self, peer: &Peer) -> bool {
-        self.ticked_at.since(peer.waits_since).0 >= HELD_BACK_TIME.0
+    fn was_held_back(&self, torrent: &Torrent, peer: &Peer) -> bool {
+        self.ticked_at.since(peer.waits_since).0 >= torrent.gift_span.0
     }
 
     /// Whether a group that gets a piece of a seed helps it to spread: too few have it, and nobody else was
     /// just given it who may pass it on.
-    fn is_to_spread(&self, shared: &SharedTorrent, group: AccountId, enough: u32, piece: u32) -> bool {
+    fn is_to_spread(&self, torrent: &Torrent, group: AccountId, enough: u32, piece: u32) -> bool {
         let spreads_soon = || {
-            let given = shared.injection().given(piece).filter(|given| given.group != group);
-            given.is_some_and(|given| self.is_awaited(given) && may_pass_on(&self.ledger, given.group))
+            let given = torrent.shared.injection().given(piece).filter(|given| given.group != group);
+            let awaited = |given: &Given| torrent.awaits(*given, self.ticked_at);
+            given.filter(awaited).is_some_and(|given| may_pass_on(&self.ledger, given.group))
         };
-        self.copies(shared, piece) < enough && !spreads_soon()
+        self.copies(torrent, piece) < enough && !spreads_soon()
     }
 
     /// A block goes to `conn`. Only whole ones prove anything: a byte of each piece would be cheap.
     pub(super) fn note_given(&self, conn: ConnId, block: BlockRef, now: Instant) {
-        let (piece, Some((group, shared))) = (block.piece, self.client(conn)) else { return };
+        let (piece, Some((group, torrent))) = (block.piece, self.client(conn)) else { return };
+        let shared = &torrent.shared;
         // Padding is asked for by nobody who knows of it.
         let left_bytes = shared.meta.wanted_piece_len(piece).saturating_sub(block.begin);
         if block.length < BLOCK_BYTES.min(left_bytes) {
@@ -110,8 +114,9 @@ impl Engine {
             }
             return;
         }
-        if shared.is_complete() && self.copies(shared, piece) == 0 {
-            let kept = |before: Given| keeps_all(&self.ledger, before.group) && !self.is_awaited(before);
+        if shared.is_complete() && self.copies(torrent, piece) == 0 {
+            let awaited = |given| torrent.awaits(given, self.ticked_at);
+            let kept = |before: Given| keeps_all(&self.ledger, before.group) && !awaited(before);
             // First, since another core may find that it is awaited no longer.
             self.ledger.await_block(group);
             let change = shared.injection().note_given(piece, group, now, kept);
@@ -125,7 +130,8 @@ impl Engine {
 
     /// A peer announced a piece that it did not have before.
     pub(super) fn note_announced(&self, conn: ConnId, piece: u32) {
-        let Some((group, shared)) = self.client(conn) else { return };
+        let Some((group, torrent)) = self.client(conn) else { return };
+        let shared = &torrent.shared;
         if shared.is_complete()
             && let Some(giver) = shared.injection().note_announced(piece, group)
         {
@@ -137,23 +143,25 @@ impl Engine {
 
     /// A peer said at once what it has.
     pub(super) fn note_announced_all(&self, conn: ConnId) {
-        let (Some((group, shared)), Some(peer)) = (self.client(conn), self.peers.get(conn)) else { return };
+        let (Some((group, torrent)), Some(peer)) = (self.client(conn), self.peers.get(conn)) else { return };
+        let shared = &torrent.shared;
         let trusted = is_trusted(&self.ledger, group);
         peer.bits.ones().for_each(|piece| shared.witnesses.note_announced(piece, group, trusted));
     }
 
     /// A peer is gone, and what it had.
     pub(super) fn forget_announced(&self, conn: ConnId) {
-        let (Some((group, shared)), Some(peer)) = (self.client(conn), self.peers.get(conn)) else { return };
-        peer.bits.ones().for_each(|piece| shared.witnesses.forget(piece, group));
+        let (Some((group, torrent)), Some(peer)) = (self.client(conn), self.peers.get(conn)) else { return };
+        peer.bits.ones().for_each(|piece| torrent.shared.witnesses.forget(piece, group));
     }
 
     /// How many others are believed to hold a piece, and to give it; no more than matters are counted. Who
     /// keeps what it gets counts for as long as it is awaited whether others have it from there.
-    fn copies(&self, shared: &SharedTorrent, piece: u32) -> u32 {
+    fn copies(&self, torrent: &Torrent, piece: u32) -> u32 {
+        let shared = &torrent.shared;
         let is_awaited = |group| {
             let given = shared.injection().given(piece);
-            given.is_some_and(|given| given.group == group && self.is_awaited(given))
+            given.is_some_and(|given| given.group == group && torrent.awaits(given, self.ticked_at))
         };
         let keeps = |group| keeps_all(&self.ledger, group) && !is_awaited(group);
         shared.witnesses.copies(piece, |group| is_trusted(&self.ledger, group), keeps)
@@ -163,25 +171,38 @@ impl Engine {
         self.ledger.await_no_longer(given.group, given.blocks);
     }
 
-    /// Whether what was given may still come to others from there.
-    fn is_awaited(&self, given: Given) -> bool {
-        is_fresh(given.at_ticks, at_ticks(self.ticked_at))
-    }
-
     /// The group of a connection and its torrent, if that may be injected here one day: of one of which
     /// pieces are left out nobody asks who else holds them.
-    fn client(&self, conn: ConnId) -> Option<(AccountId, &SharedTorrent)> {
+    fn client(&self, conn: ConnId) -> Option<(AccountId, &Torrent)> {
         let peer = self.peers.get(conn)?;
         let [_, group] = peer.accounts?;
-        let shared = &self.torrent(peer.torrent?)?.shared;
-        shared.may_be_complete().then_some((group, shared))
+        let torrent = self.torrent(peer.torrent?)?;
+        torrent.shared.may_be_complete().then_some((group, torrent))
+    }
+
+    /// How fast the links are has changed: what is given is awaited from there for as long as some pieces take.
+    pub(super) fn review_gifts(&mut self) {
+        for torrent in self.torrents.iter_mut().flatten() {
+            let pieces_bytes =
+                u64::from(GIFT_FRESH_PIECES) * u64::from(torrent.shared.meta.geometry.piece_bytes);
+            let span = self.egress.longest_sending(pieces_bytes);
+            torrent.gift_span = span.clamp(GIFT_FRESH_TIME, GIFT_FRESH_TIME_MAX);
+        }
+    }
+}
+
+impl Torrent {
+    /// Whether what was given may still come to others from there.
+    fn awaits(&self, given: Given, now: Instant) -> bool {
+        is_fresh(given.at_ticks, at_ticks(now), self.gift_span)
     }
 }
 
 /// Whether a piece was given away a short while ago. It may have been after the tick whose time is compared,
 /// but not by much: the clock goes round.
-const fn is_fresh(given_ticks: u16, now_ticks: u16) -> bool {
-    let span = (GIFT_FRESH_TIME.0 / TICK.0) as i16;
+const fn is_fresh(given_ticks: u16, now_ticks: u16, span: Span) -> bool {
+    const { assert!(GIFT_FRESH_TIME_MAX.0 / TICK.0 < i16::MAX as u64) };
+    let span = (span.0 / TICK.0) as i16;
     let passed = now_ticks.wrapping_sub(given_ticks).cast_signed();
     -span <= passed && passed < span
 }
@@ -230,6 +251,7 @@ mod tests {
     #[test]
     fn a_piece_is_awaited_for_so_long_and_no_longer() {
         let span = (GIFT_FRESH_TIME.0 / TICK.0) as u16;
+        let is_fresh = |given, now| is_fresh(given, now, GIFT_FRESH_TIME);
         for given in [5, u16::MAX - 5] {
             for (passed, fresh) in [(0, true), (span - 1, true), (span, false), (span + 1, false)] {
                 assert_eq!(is_fresh(given, given.wrapping_add(passed)), fresh, "{passed}");

@@ -79,6 +79,7 @@ impl Engine {
             self.appetite.roll();
             self.pressure.roll(self.cache.refusals());
             self.give_up_stale(now);
+            self.review_gifts();
             self.review_paroles(now);
             self.review_leaf_asks(now);
             self.review_inquests(now);
@@ -132,6 +133,9 @@ impl Engine {
         // Who is slow and steady does not snub us.
         let patience = peer.pace.patience().unwrap_or(SNUB_TIMEOUT);
         let timeout = patience.max(SNUB_TIMEOUT).min(SNUB_TIMEOUT_MAX);
+        // What only it has is asked of it again: to take it back would lose its turn and what is on its way.
+        let timeout = if self.waits_for_rare(conn) { SNUB_TIMEOUT_MAX } else { timeout };
+        let Some(peer) = self.peers.get_mut(conn) else { return };
         if waits && now.since(peer.block_at) >= timeout {
             let until = (peer.block_at + SNUBBED_TIME).max(now + SNUB_TIMEOUT);
             self.snub(conn, until);

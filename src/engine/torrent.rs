@@ -11,9 +11,10 @@ use super::parole::Parole;
 use super::tap::Tap;
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::{ConnId, CoreId, TorrentId};
+use crate::base::limits::GIFT_FRESH_TIME;
 use crate::base::priority::Priority;
 use crate::base::rng::Rng;
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Span};
 use crate::shared::torrent::{CoreStats, SharedTorrent};
 
 /// Chunk and piece indices are ours, not a peer's: a fast hash will do.
@@ -138,6 +139,8 @@ pub struct Torrent {
     pub peers: Vec<ConnId>,
     /// Chunks that this core collects.
     pub claims: IndexMap<Claim>,
+    /// How long it takes to collect one, smoothed over about eight.
+    pub chunk_span: Span,
     /// Partial chunks that some core offered.
     pub offers: IndexList,
     /// Pieces that this core has begun and of which chunks are unclaimed.
@@ -169,9 +172,16 @@ pub struct Torrent {
     pub idle_told_at: Instant,
     /// What limits what is asked for of it.
     pub download: Option<Tap>,
+    /// How long what a seed gives first is awaited from there, and who wants the same is held back.
+    pub gift_span: Span,
 }
 
 impl Torrent {
+    /// A chunk was collected within `span`.
+    pub const fn note_collected(&mut self, span: Span) {
+        self.chunk_span = Span((7 * self.chunk_span.0 + span.0) / 8);
+    }
+
     /// A torrent that this core begins to serve. `sequential` keeps the missing pieces in order.
     pub fn new(shared: Arc<SharedTorrent>, sequential: bool, rng: &mut Rng) -> Self {
         let geometry = shared.meta.geometry;
@@ -188,6 +198,8 @@ impl Torrent {
             shared,
             peers: Vec::new(),
             claims: IndexMap::default(),
+            chunk_span: Span::ZERO,
+            gift_span: GIFT_FRESH_TIME,
             offers: IndexList::new(Vec::new(), geometry.chunk_count()),
             begun: Vec::new(),
             missing,

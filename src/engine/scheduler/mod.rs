@@ -44,8 +44,8 @@ pub mod window;
 
 use crate::base::ids::ConnId;
 use crate::base::limits::{
-    BEGUN_PIECE_BYTES_MAX, GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_MAX, SCHEDULER_LOOKS_MAX,
-    SERVICE_STEP_BYTES, TURN_BYTES, TURN_BYTES_LEAST,
+    BEGUN_PIECE_BYTES_MAX, GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_AT_FIRST, GRANT_POOL_BYTES_MAX,
+    SCHEDULER_LOOKS_MAX, SERVICE_STEP_BYTES, TURN_BYTES, TURN_BYTES_LEAST,
 };
 use crate::base::time::Instant;
 use crate::shared::ledger::{AccountId, Ledger};
@@ -188,7 +188,7 @@ impl Scheduler {
             asks: Vec::new(),
             held: Vec::new(),
             ask_at: None,
-            pool_bytes: GRANT_POOL_BYTES_MAX,
+            pool_bytes: GRANT_POOL_BYTES_AT_FIRST,
         }
     }
 

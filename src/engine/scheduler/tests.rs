@@ -179,8 +179,26 @@ fn newcomers_get_their_grant_at_once_and_the_pool_bounds_all_of_them() {
     assert_eq!(class, Grant);
     let shares = rig.shares((100 * MIB / BLOCK) as usize);
     let newcomers: u64 = shares[1..].iter().sum();
-    let most = 100 * MIB / GRANT_PART + GRANT_POOL_BYTES_MAX as u64 + BLOCK;
+    let most = 100 * MIB / GRANT_PART + GRANT_POOL_BYTES_AT_FIRST as u64 + BLOCK;
     assert!(newcomers <= most && newcomers >= most * 9 / 10, "{newcomers} of at most {most}");
+}
+
+#[test]
+fn before_anything_was_sent_a_block_may_be_granted_and_a_part_of_that() {
+    let parts = GRANT_PART as i64;
+    let least = (GRANT_POOL_BYTES_AT_FIRST * parts / (parts - 1)) as u64;
+    for (granted, class) in [(least - 1, Grant), (least, Owed), (least + 1, Owed)] {
+        let mut rig = Rig::new();
+        let giver = rig.enter(1);
+        rig.ledger.credit(1, MIB);
+        let newcomer = ConnId { index: 1, generation: 0 };
+        let account = rig.ledger.open(2);
+        rig.scheduler.enter(newcomer, Membership { own: account, balance: account, group: account });
+        rig.wait(newcomer);
+        assert_eq!(rig.serve(granted), Some((newcomer, Grant)));
+        rig.wait(giver);
+        assert_eq!(rig.serve(BLOCK).unwrap().1, class, "{granted} bytes were granted");
+    }
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl Scheduler {
 mod tests {
     use super::super::{Demand, InFlight};
     use super::*;
-    use crate::base::limits::GRANT_GROUP_BYTES;
+    use crate::base::limits::{GRANT_GROUP_BYTES, GRANT_POOL_BYTES_MAX};
     use crate::base::time::Instant;
     use crate::shared::ledger::AccountId;
 
@@ -184,6 +184,7 @@ mod tests {
             enter(&mut scheduler, &ledger, index, key);
         }
         ledger.credit(7, 9 * MIB);
+        scheduler.pool_bytes = GRANT_POOL_BYTES_MAX;
         for index in 0..4 {
             scheduler.wait(conn(index), Demand::default(), &ledger);
         }

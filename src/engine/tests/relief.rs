@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::base::limits::{
-    CHUNKS_WRITING_MAX, COMEBACKS_MAX, ENDGAME_AGE, ENDGAME_CHUNKS, HELD_BACK_TIME, SNUBBED_TIME,
+    CHUNKS_WRITING_MAX, COMEBACKS_MAX, ENDGAME_AGE, ENDGAME_CHUNKS, ENDGAME_SPANS, HELD_BACK_TIME,
+    SNUBBED_TIME,
 };
 use crate::base::units::{BLOCK_BYTES, CHUNK_BYTES};
 use crate::engine::relief::{RELIEF_LOOKS, RELIEF_PIECES};
@@ -108,7 +109,8 @@ fn who_gives_after_all_is_asked_again_so_often_and_no_more() {
     let mut rig = Rig::new(2, false);
     let (late, mut left) = quick(&mut rig);
     for comeback in 1..=COMEBACKS_MAX + 1 {
-        let stale = left[0];
+        // Of another chunk than the one that is begun: what nothing has come of is begun anew by whoever asks.
+        let stale = *left.iter().find(|block| block.piece != left[0].piece).unwrap_or(&left[0]);
         let until = rig.now + SNUBBED_TIME;
         rig.engine.snub(late, until);
         assert_eq!(rig.engine.handle_piece_header(late, stale), Ok(Landing::Discard));
@@ -121,6 +123,53 @@ fn who_gives_after_all_is_asked_again_so_often_and_no_more() {
     rig.pass(Span(3 * crate::base::limits::SNUB_TIMEOUT.0));
     assert!(!rig.asked(late).is_empty(), "after a while it has another chance");
     assert_eq!(rig.engine.peer(late).unwrap().comebacks, 0);
+}
+
+#[test]
+fn a_block_that_was_taken_back_and_comes_all_the_same_is_not_thrown_away() {
+    let mut rig = Rig::of_pieces(16, CHUNK_BYTES, false);
+    let (late, mut left) = quick(&mut rig);
+    // Somebody else could give it, so that the chunk stays with us.
+    rig.seed();
+    for comeback in 1..=COMEBACKS_MAX + 1 {
+        let until = rig.now + SNUBBED_TIME;
+        rig.engine.snub(late, until);
+        let block = left[0];
+        let Ok(landing) = rig.engine.handle_piece_header(late, block) else { panic!("{block:?}") };
+        let back = comeback <= COMEBACKS_MAX;
+        assert_eq!(is_snubbed(&rig, late), !back, "comeback {comeback}");
+        assert_eq!(matches!(landing, Landing::Into(_)), back, "comeback {comeback}");
+        if let Landing::Into(place) = landing {
+            let before = rig.engine.peer(late).unwrap().received_bytes;
+            rig.engine.handle_block(late, place.chunk, place.index, rig.now);
+            let gave_bytes = rig.engine.peer(late).unwrap().received_bytes - before;
+            assert_eq!(gave_bytes, u64::from(block.length));
+        }
+        left = rig.asked(late);
+        rig.engine.check_invariants();
+    }
+}
+
+#[test]
+fn a_late_block_is_taken_once_as_often_as_it_was_taken_back_and_not_where_another_lands() {
+    let mut rig = Rig::new(1, false);
+    let (late, left) = quick(&mut rig);
+    let other = rig.seed();
+    let until = rig.now + SNUBBED_TIME;
+    rig.engine.snub(late, until);
+    assert!(!rig.asked(other).is_empty());
+    let Ok(Landing::Into(_)) = rig.engine.handle_piece_header(other, left[0]) else { panic!() };
+    assert_eq!(rig.engine.handle_piece_header(late, left[0]), Ok(Landing::Discard), "another's is landing");
+    give(&mut rig, late, left[1]);
+    assert_eq!(cancelled(&mut rig, other), [left[1]], "the other need not send it");
+    assert_eq!(rig.engine.handle_piece_header(late, left[1]), Ok(Landing::Discard), "we have it");
+    let peer = rig.engine.peers.get_mut(late).unwrap();
+    assert_eq!(peer.grace, left.len() as u32 - 3, "so many more may come");
+    peer.grace = 1;
+    give(&mut rig, late, left[2]);
+    assert_eq!(rig.engine.handle_piece_header(late, left[3]), Ok(Landing::Discard), "nobody asked for it");
+    assert_eq!(rig.engine.peer(late).unwrap().unsolicited_bytes, u64::from(left[3].length));
+    rig.engine.check_invariants();
 }
 
 #[test]
@@ -149,9 +198,30 @@ fn nobody_races_while_more_is_outstanding_than_the_end_of_a_torrent() {
         let idle = rig.seed();
         assert_eq!(rig.asked(idle).len(), races, "{pieces} pieces");
         rig.engine.check_invariants();
-        // What its giver is slow with is raced for, however much that is.
-        rig.pass(ENDGAME_AGE);
-        assert!(!rig.asked(idle).is_empty() || races > 0);
+    }
+}
+
+#[test]
+fn what_its_giver_is_slow_with_is_raced_for_however_much_that_is() {
+    let half = Span(ENDGAME_AGE.0 / ENDGAME_SPANS);
+    let beyond = Span(half.0 + 1);
+    for (chunk_span, age_ns) in [
+        (Span::ZERO, ENDGAME_AGE.0),
+        (half, ENDGAME_AGE.0),
+        (beyond, ENDGAME_SPANS * beyond.0),
+        (ENDGAME_AGE, ENDGAME_SPANS * ENDGAME_AGE.0),
+    ] {
+        for (after_ns, races) in [(age_ns - 1, 0), (age_ns, 1), (age_ns + 1, 1)] {
+            let mut rig = Rig::of_pieces(2 * ENDGAME_CHUNKS as u32, 2 * BLOCK_BYTES, false);
+            let busy = rig.seed();
+            assert!(!rig.asked(busy).is_empty());
+            let idle = rig.seed();
+            assert_eq!(rig.asked(idle).len(), 0, "just begun");
+            rig.engine.torrents[0].as_mut().unwrap().chunk_span = chunk_span;
+            rig.now = rig.now + Span(after_ns);
+            rig.engine.handle_tick(rig.now);
+            assert_eq!(rig.asked(idle).len(), races, "{chunk_span:?}, after {after_ns} ns");
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::base::limits::{
-    BEGUN_PIECE_BYTES_MAX, BEGUN_PIECE_SPANS, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_TIME,
-    HELD_BACK_TIME, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+    BEGUN_PIECE_BYTES_MAX, BEGUN_PIECE_SPANS, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_PIECES,
+    GIFT_FRESH_TIME, GIFT_FRESH_TIME_MAX, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::scheduler::WEIGHT_ONE;
@@ -50,7 +50,7 @@ fn everybody_is_told_of_a_new_piece_who_has_it_too() {
 #[test]
 fn a_request_for_what_others_have_waits_for_so_long_and_no_longer() {
     for (after_ns, again) in
-        [(HELD_BACK_TIME.0 - 1, true), (HELD_BACK_TIME.0, false), (HELD_BACK_TIME.0 + 1, false)]
+        [(GIFT_FRESH_TIME.0 - 1, true), (GIFT_FRESH_TIME.0, false), (GIFT_FRESH_TIME.0 + 1, false)]
     {
         let mut rig = Rig::new(2, true);
         let asks = rig.client("80.1.1.1:1");
@@ -60,9 +60,46 @@ fn a_request_for_what_others_have_waits_for_so_long_and_no_longer() {
         rig.read(asks);
         rig.say(asks, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
         assert!(rig.engine.bring_forward(asks).again, "somebody has it");
-        rig.now = rig.now + Span(after_ns);
-        rig.engine.handle_tick(rig.now);
+        rig.engine.ticked_at = rig.now + Span(after_ns);
         assert_eq!(rig.engine.bring_forward(asks).again, again, "after {after_ns} ns");
+    }
+}
+
+#[test]
+fn on_a_slow_link_a_gift_is_awaited_for_as_long_as_some_pieces_take_to_send() {
+    let piece_bytes = 256 << 10;
+    let pieces_bytes = u64::from(GIFT_FRESH_PIECES * piece_bytes);
+    let rate = |span: Span| pieces_bytes * 1_000_000_000 / span.0;
+    let (least, most) = (GIFT_FRESH_TIME, GIFT_FRESH_TIME_MAX);
+    for (rate_bytes, span) in [
+        (rate(least) + 1, least),
+        (rate(Span(2 * least.0)), Span(2 * least.0)),
+        (rate(most), most),
+        (rate(most) - 1, most),
+        (1, most),
+    ] {
+        let mut rig = Rig::of_pieces(4, piece_bytes, true);
+        assert_eq!(rig.engine.torrents[0].as_ref().unwrap().gift_span, least, "no rate is known");
+        rig.engine.egress.set_rate(rate_bytes);
+        rig.engine.review_gifts();
+        let found = rig.engine.torrents[0].as_ref().unwrap().gift_span;
+        assert!(found.0.abs_diff(span.0) <= span.0 / 1000, "{rate_bytes} bytes a second: {found:?}");
+        // It is awaited for so long, and no longer.
+        rig.holder("80.2.2.2:1", 0);
+        let asks = rig.client("80.1.1.1:1");
+        rig.say(asks, Message::Request(block(1, 0, BLOCK_BYTES))).unwrap();
+        rig.read(asks);
+        rig.say(asks, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
+        let asked_at = rig.now;
+        for (after, again) in [(found.0 - 1, true), (found.0, false)] {
+            rig.engine.torrents[0].as_mut().unwrap().gift_span = found;
+            rig.engine.ticked_at = asked_at + Span(after);
+            assert_eq!(
+                rig.engine.bring_forward(asks).again,
+                again,
+                "{rate_bytes} bytes a second, {after} ns"
+            );
+        }
     }
 }
 
@@ -78,7 +115,7 @@ fn a_piece_that_only_a_free_rider_has_is_given_again_once_it_was_awaited_in_vain
         let rider = rig.holder("80.2.2.2:1", 0);
         rig.engine.ledger.debit(rig.group(rider), kept_bytes);
         rig.now = rig.now + after;
-        rig.engine.handle_tick(rig.now);
+        rig.engine.ticked_at = rig.now;
         let asks = rig.client("80.1.1.1:1");
         rig.say(asks, Message::Request(block(1, 0, BLOCK_BYTES))).unwrap();
         rig.read(asks);
@@ -158,9 +195,9 @@ fn a_turn_carries_what_is_to_spread_and_not_what_stands_behind_it() {
 #[test]
 fn who_was_held_back_long_enough_has_a_whole_turn() {
     for (after_ns, class) in [
-        (HELD_BACK_TIME.0 - 1, Class::Again),
-        (HELD_BACK_TIME.0, Class::Grant),
-        (HELD_BACK_TIME.0 + 1, Class::Grant),
+        (GIFT_FRESH_TIME.0 - 1, Class::Again),
+        (GIFT_FRESH_TIME.0, Class::Grant),
+        (GIFT_FRESH_TIME.0 + 1, Class::Grant),
     ] {
         let mut rig = Rig::new(3, true);
         let asks = rig.client("80.1.1.1:1");

@@ -79,14 +79,34 @@ fn p36_p37_who_promises_and_does_not_deliver_is_asked_no_more_and_others_are() {
     let liar = rig.seed();
     let first = rig.asked(liar);
     assert_eq!(first.len(), 7, "the whole torrent: {first:?}");
+    let honest = rig.peer(true);
+    rig.say(honest, Message::HaveAll).unwrap();
     rig.pass(nearly(SNUB_TIMEOUT));
     assert!(!rig.engine.peer(liar).unwrap().is_snubbed());
     rig.pass(Span::from_secs(1));
     assert!(rig.engine.peer(liar).unwrap().is_snubbed());
-    let honest = rig.seed();
+    rig.say(honest, Message::Unchoke).unwrap();
     let mut second = rig.asked(honest);
     second.sort_unstable();
     assert_eq!(second, first, "its reservation is released");
+}
+
+#[test]
+fn p36_who_alone_has_what_it_was_asked_for_is_waited_for_until_somebody_else_has_it() {
+    for (others_come, timeout) in [(false, SNUB_TIMEOUT_MAX), (true, SNUB_TIMEOUT)] {
+        let mut rig = Rig::new(1, false);
+        let only = rig.seed();
+        assert_eq!(rig.asked(only).len(), 7);
+        let other = rig.peer(true);
+        rig.say(other, Message::HaveNone).unwrap();
+        if others_come {
+            rig.say(other, Message::Have(0)).unwrap();
+        }
+        rig.pass(nearly(timeout));
+        assert!(!rig.engine.peer(only).unwrap().is_snubbed(), "others come: {others_come}");
+        rig.pass(Span::from_secs(1));
+        assert!(rig.engine.peer(only).unwrap().is_snubbed(), "others come: {others_come}");
+    }
 }
 
 #[test]
@@ -124,6 +144,8 @@ fn p36_a_peer_with_long_pauses_is_waited_for_four_times_as_long_but_not_for_good
         let mut rig = Rig::new(1, false);
         let slow = rig.seed();
         let asked = rig.asked(slow);
+        let other = rig.peer(true);
+        rig.say(other, Message::HaveAll).unwrap();
         for (&pause, &block) in pauses.iter().zip(&asked) {
             rig.pass(pause);
             let Ok(Landing::Into(place)) = rig.engine.handle_piece_header(slow, block) else { panic!() };
