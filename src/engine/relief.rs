@@ -10,8 +10,8 @@
 //! Being late is judged by what the peer itself did before, so that a slow and steady one keeps its blocks.
 //! Who was asked for something that only it gives is waited for as long as a seed of ours would have us wait
 //! (`HELD_BACK_TIME`): to leave it alone in turn would be the longer wait. No longer, since it may lie. What
-//! nobody else even has is waited for until the longest timeout, and a block that comes after it was taken back
-//! is taken: on a slow link to ask anew is to wait for another turn.
+//! nobody else even has is waited for until the longest timeout, and a block that comes after it was taken
+//! back is taken: on a slow link to ask anew is to wait for another turn.
 
 use std::collections::BTreeSet;
 
@@ -138,9 +138,9 @@ impl Engine {
 }
 
 impl Peer {
-    /// A block comes that was taken back: unless somebody else's is landing it is as good as any, and counts as
-    /// asked for again. Its place among what is asked for; `None` if it is thrown away. Of who is left alone
-    /// for its silence so many are taken as it may come back.
+    /// A block comes that was taken back: unless somebody else's is landing it is as good as any, and counts
+    /// as asked for again. Its place among what is asked for; `None` if it is thrown away. Of who is left
+    /// alone for its silence so many are taken as it may come back.
     pub(super) fn take_late(
         &mut self,
         claim: &mut Claim,

@@ -180,7 +180,7 @@ impl Engine {
         torrent.shared.may_be_complete().then_some((group, torrent))
     }
 
-    /// How fast the links are has changed: what is given is awaited from there for as long as some pieces take.
+    /// How fast links are has changed: what is given is awaited from there for as long as some pieces take.
     pub(super) fn review_gifts(&mut self) {
         for torrent in self.torrents.iter_mut().flatten() {
             let pieces_bytes =
