@@ -38,8 +38,8 @@ pub(super) fn selfish_cap(setup: &Setup) -> Figures {
         mean(&tally.times(tally.of_group(1)))
     });
     // The ratio alone does not say whether slow ones lose more or have less to lose.
-    figures.add("fast ones give all", "slow ones are done after, s", slow_times[0], Bar::None);
-    figures.add("fast ones give 0.3", "slow ones are done after, s", slow_times[1], Bar::None);
+    figures.add("fast ones give all", "slow ones: seconds", slow_times[0], Bar::None);
+    figures.add("fast ones give 0.3", "slow ones: seconds", slow_times[1], Bar::None);
     figures.add("fast ones give 0.3", "slow ones' time", slow_times[1] / slow_times[0], Bar::AtMost(1.10));
     figures
 }
