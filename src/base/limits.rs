@@ -117,10 +117,14 @@ pub const IDLE_TIMEOUT: Span = Span::from_secs(150);
 pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(100);
 /// Without a block for so long, an unchoked peer with requests counts as snubbing us.
 pub const SNUB_TIMEOUT: Span = Span::from_secs(20);
-/// The same of a peer that has long pauses: four times as long as those, but no longer than this.
+/// The same of a peer that has long pauses: four times as long as those, but no longer than this, which is
+/// how long one is waited for that alone has what it was asked for.
 pub const SNUB_TIMEOUT_MAX: Span = Span::from_secs(60);
 /// From its last block on, a peer that snubs us is asked for nothing for so long, unless one comes after all.
 pub const SNUBBED_TIME: Span = Span(2 * SNUB_TIMEOUT.0);
+/// How long a late peer is waited for that alone gives some of what it was asked for: it may be a seed that
+/// holds us back.
+pub const HELD_BACK_TIME: Span = GIFT_FRESH_TIME;
 /// A peer that was relieved of its requests for being late is left alone for so long, the next time for twice
 /// that, and at last for `SNUBBED_TIME`; unless a block comes after all.
 pub const RELIEVED_TIME: Span = Span::from_secs(2);

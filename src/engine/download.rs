@@ -351,9 +351,8 @@ impl Engine {
     fn join(&mut self, conn: ConnId) -> Option<(u32, u32)> {
         let peer = self.peers.get(conn)?;
         let torrent = self.torrents[peer.torrent?.0 as usize].as_ref()?;
-        let geometry = torrent.shared.meta.geometry;
-        let given = |chunk: u32| peer.bits.get(geometry.chunk_piece(chunk));
-        let open = |(chunk, claim): &(&u32, &Claim)| claim.is_open_to(conn) && given(**chunk);
+        let open =
+            |(chunk, claim): &(&u32, &Claim)| claim.is_open_to(conn) && picker::gives(torrent, peer, **chunk);
         for (&chunk, claim) in torrent.claims.iter().filter(open) {
             if let Some(index) = claim.next_unasked() {
                 self.peers.get_mut(conn)?.current = Some(chunk);

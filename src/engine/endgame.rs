@@ -12,17 +12,16 @@ impl Engine {
     pub(super) fn race(&mut self, conn: ConnId) -> Option<(u32, u32)> {
         let peer = self.peers.get(conn)?;
         let torrent = self.torrents[peer.torrent?.0 as usize].as_ref()?;
-        let geometry = torrent.shared.meta.geometry;
         let is_end = torrent.missing.is_empty() && torrent.begun.is_empty();
         if !peer.asked.is_empty() || !is_end || self.is_disk_behind() {
             return None;
         }
-        let few = ENDGAME_CHUNKS + geometry.chunk_count() as usize / ENDGAME_PART;
+        let few = ENDGAME_CHUNKS + torrent.shared.meta.geometry.chunk_count() as usize / ENDGAME_PART;
         let late_age = ENDGAME_AGE.max(Span(ENDGAME_SPANS * torrent.chunk_span.0));
         let is_late = |claim: &Claim| self.ticked_at.since(claim.since) >= late_age;
         let races = |(chunk, claim): &(&u32, &Claim)| {
-            let gives = claim.is_open_to(conn) && peer.bits.get(geometry.chunk_piece(**chunk));
-            gives && (torrent.claims.len() <= few || is_late(claim))
+            let open = claim.is_open_to(conn) && picker::gives(torrent, peer, **chunk);
+            open && (torrent.claims.len() <= few || is_late(claim))
         };
         let (chunk, index) = torrent.claims.iter().filter(races).find_map(|(&chunk, claim)| {
             let contested = |&index: &u32| claim.asked[index as usize] < ENDGAME_COPIES;

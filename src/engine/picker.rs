@@ -258,7 +258,7 @@ fn open_claim(
 }
 
 /// Whether the peer has the piece of `chunk`.
-fn gives(torrent: &Torrent, peer: &Peer, chunk: u32) -> bool {
+pub(super) fn gives(torrent: &Torrent, peer: &Peer, chunk: u32) -> bool {
     peer.bits.get(torrent.shared.meta.geometry.chunk_piece(chunk))
 }
 

@@ -46,7 +46,7 @@ impl Engine {
         let peer = self.peers.get(conn)?;
         let is_fresh = |block: &BlockRef| self.is_to_spread(torrent, group, enough, block.piece);
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(is_fresh);
-        let again = fresh.is_none() && !self.was_held_back(torrent, peer);
+        let again = fresh.is_none() && !self.was_held_back(peer);
         let piece_bytes = torrent.shared.meta.geometry.piece_bytes;
         let few = AWAITED_BLOCKS_FEW.max(2 * (piece_bytes / BLOCK_BYTES));
         let next = fresh.and_then(|at| peer.requests.get(at));
@@ -67,8 +67,8 @@ impl Engine {
     /// How many copies of a piece are enough, while a turn may carry only what is to spread: a seed injects,
     /// and the turn is neither earned nor for what others have, nor of somebody whose requests may be stale.
     pub(super) fn spreads_in(&self, conn: ConnId, class: Class) -> Option<u32> {
-        let (_, torrent, enough) = if class.is_unearned() { self.injects(conn)? } else { return None };
-        (!self.was_held_back(torrent, self.peers.get(conn)?)).then_some(enough)
+        let bound = class.is_unearned() && !self.was_held_back(self.peers.get(conn)?);
+        bound.then(|| self.injects(conn))?.map(|(_, _, enough)| enough)
     }
 
     /// Whether a piece is still to spread when its turn comes: it was not given to others in the meantime.
@@ -86,8 +86,9 @@ impl Engine {
 
     /// Whether what a connection asks for may have grown stale while it waited: once it is served it asks for
     /// something else.
-    fn was_held_back(&self, torrent: &Torrent, peer: &Peer) -> bool {
-        self.ticked_at.since(peer.waits_since).0 >= torrent.gift_span.0
+    fn was_held_back(&self, peer: &Peer) -> bool {
+        let torrent = peer.torrent.and_then(|id| self.torrent(id));
+        torrent.is_some_and(|torrent| self.ticked_at.since(peer.waits_since) >= torrent.gift_span)
     }
 
     /// Whether a group that gets a piece of a seed helps it to spread: too few have it, and nobody else was
@@ -95,8 +96,9 @@ impl Engine {
     fn is_to_spread(&self, torrent: &Torrent, group: AccountId, enough: u32, piece: u32) -> bool {
         let spreads_soon = || {
             let given = torrent.shared.injection().given(piece).filter(|given| given.group != group);
-            let awaited = |given: &Given| torrent.awaits(*given, self.ticked_at);
-            given.filter(awaited).is_some_and(|given| may_pass_on(&self.ledger, given.group))
+            given.is_some_and(|given| {
+                torrent.awaits(given, self.ticked_at) && may_pass_on(&self.ledger, given.group)
+            })
         };
         self.copies(torrent, piece) < enough && !spreads_soon()
     }
@@ -115,8 +117,9 @@ impl Engine {
             return;
         }
         if shared.is_complete() && self.copies(torrent, piece) == 0 {
-            let awaited = |given| torrent.awaits(given, self.ticked_at);
-            let kept = |before: Given| keeps_all(&self.ledger, before.group) && !awaited(before);
+            let kept = |before: Given| {
+                keeps_all(&self.ledger, before.group) && !torrent.awaits(before, self.ticked_at)
+            };
             // First, since another core may find that it is awaited no longer.
             self.ledger.await_block(group);
             let change = shared.injection().note_given(piece, group, now, kept);

@@ -133,12 +133,13 @@ impl Engine {
         // Who is slow and steady does not snub us.
         let patience = peer.pace.patience().unwrap_or(SNUB_TIMEOUT);
         let timeout = patience.max(SNUB_TIMEOUT).min(SNUB_TIMEOUT_MAX);
-        // What only it has is asked of it again: to take it back would lose its turn and what is on its way.
-        let timeout = if self.waits_for_rare(conn) { SNUB_TIMEOUT_MAX } else { timeout };
-        let Some(peer) = self.peers.get_mut(conn) else { return };
-        if waits && now.since(peer.block_at) >= timeout {
-            let until = (peer.block_at + SNUBBED_TIME).max(now + SNUB_TIMEOUT);
-            self.snub(conn, until);
+        let gave_at = peer.block_at;
+        let waited = now.since(gave_at);
+        if waits && waited >= timeout {
+            // What only it has is asked of it again: to take it back would lose its turn and what is on its way.
+            if waited >= SNUB_TIMEOUT_MAX || !self.waits_for_rare(conn) {
+                self.snub(conn, (gave_at + SNUBBED_TIME).max(now + SNUB_TIMEOUT));
+            }
         } else if peer.snubbed_until.is_some_and(|until| now >= until) {
             // Another chance, with a short queue.
             (peer.snubbed_until, peer.comebacks) = (None, 0);

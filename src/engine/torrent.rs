@@ -177,11 +177,6 @@ pub struct Torrent {
 }
 
 impl Torrent {
-    /// A chunk was collected within `span`.
-    pub const fn note_collected(&mut self, span: Span) {
-        self.chunk_span = Span((7 * self.chunk_span.0 + span.0) / 8);
-    }
-
     /// A torrent that this core begins to serve. `sequential` keeps the missing pieces in order.
     pub fn new(shared: Arc<SharedTorrent>, sequential: bool, rng: &mut Rng) -> Self {
         let geometry = shared.meta.geometry;
@@ -216,6 +211,11 @@ impl Torrent {
             idle_told_at: Instant(0),
             download,
         }
+    }
+
+    /// A chunk was collected within `span`.
+    pub const fn note_collected(&mut self, span: Span) {
+        self.chunk_span = Span((7 * self.chunk_span.0 + span.0) / 8);
     }
 
     /// Its id.

@@ -21,9 +21,6 @@ pub const GIFT_FRESH_TIME: Span = Span::from_secs(3);
 pub const GIFT_FRESH_PIECES: u32 = 16;
 /// But no longer than this.
 pub const GIFT_FRESH_TIME_MAX: Span = Span::from_secs(60);
-/// How long a late peer is waited for that alone gives some of what it was asked for: it may be a seed that
-/// holds us back.
-pub const HELD_BACK_TIME: Span = GIFT_FRESH_TIME;
 /// What a group was sent before it is judged by what became of it.
 pub const EVIDENCE_BYTES_MIN: u64 = 1 << 20;
 /// Who keeps all passes on less than one part in so many of what it was sent.

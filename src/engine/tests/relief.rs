@@ -109,8 +109,7 @@ fn who_gives_after_all_is_asked_again_so_often_and_no_more() {
     let mut rig = Rig::new(2, false);
     let (late, mut left) = quick(&mut rig);
     for comeback in 1..=COMEBACKS_MAX + 1 {
-        // Of a chunk that nothing has come of, and so is anybody's again.
-        let stale = *left.iter().find(|block| block.piece != left[0].piece).unwrap_or(&left[0]);
+        let stale = left[0];
         let until = rig.now + SNUBBED_TIME;
         rig.engine.snub(late, until);
         assert_eq!(rig.engine.handle_piece_header(late, stale), Ok(Landing::Discard));
