@@ -5,6 +5,7 @@
 
 mod line;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver, channel};
 use crate::base::ids::{InfoHash, PeerId, TorrentId};
 use crate::base::limits::{HANDSHAKE_TIMEOUT, METADATA_CALLERS_QUEUED_MAX, METADATA_OTHER_BYTES_MAX};
 use crate::daemon::clock;
+use crate::daemon::random::random;
 use crate::engine::action::Farewell;
 use crate::engine::encryption::Manner;
 use crate::hash::merkle::Hash;
@@ -25,6 +27,7 @@ use crate::proto::wire::handshake::{HANDSHAKE_BYTES, Handshake};
 use crate::proto::wire::hashes::HashRequest;
 use crate::proto::wire::message::Message;
 use crate::proto::wire::metadata::{MetadataMessage, UT_METADATA, next_message};
+use crate::proto::wire::peer_id::peer_id;
 use crate::worker::Seeker;
 use crate::worker::mesh::Caller;
 
@@ -83,6 +86,15 @@ pub struct Call {
     pub peer_id: PeerId,
     /// The port on which we take connections.
     pub port: Option<u16>,
+}
+
+impl Call {
+    /// By a name of its own and without a port, for who may be connected to the peer already, or was until
+    /// now and the peer has yet to see that: by our name it would take us for there twice, and close this one.
+    pub fn once_more(info_hash: InfoHash) -> io::Result<Self> {
+        let peer_id = peer_id(random()?);
+        Ok(Self { info_hash, their_hash: info_hash, peer_id, port: None })
+    }
 }
 
 /// A connection that a peer opened, and for which torrent.

@@ -4,11 +4,9 @@ use super::*;
 use crate::daemon::late_layers::LateLayers;
 use crate::daemon::magnet::{Call, Opening, converse};
 use crate::daemon::mse::methods;
-use crate::daemon::random::random;
 use crate::daemon::seeking::Line;
 use crate::engine::action::Farewell;
 use crate::engine::peer::Origin;
-use crate::proto::wire::peer_id::peer_id;
 
 impl Control<'_> {
     /// A torrent runs: what it went on without is looked for from now on. A `get` is soon over.
@@ -29,16 +27,9 @@ impl Control<'_> {
             let (requests, inbox) = unbounded_channel();
             let origin = Origin::Outgoing;
             let line = Line { address, origin, name: late.name(), requests, ready: false };
-            let (Some(number), Ok(name)) = (late.begin(line), random()) else { return };
+            let (Some(number), Ok(call)) = (late.begin(line), Call::once_more(late.name())) else { return };
             let opening =
                 Opening::Dial(address, (candidates.manner(address), methods(self.config.encryption)));
-            let call = Call {
-                info_hash: late.name(),
-                their_hash: late.name(),
-                // By our own name it would take us for a second connection, and close one of the two.
-                peer_id: peer_id(name),
-                port: None,
-            };
             let (places, tell) = (Rc::clone(&self.seek_places), self.tell.clone());
             tokio_uring::spawn(async move {
                 let say = |said| drop(tell.send(Event::SaidLate(id, number, said)));

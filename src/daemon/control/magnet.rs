@@ -126,7 +126,9 @@ impl Control<'_> {
             let number = seeking.begin(Line { address, origin, name, requests, ready: false });
             let manner = (swarm.roster.candidates.manner(address), methods(self.config.encryption));
             let peer_id = self.shared.peer_id;
-            let call = Call { info_hash: name, their_hash: name, peer_id, port: listens_at };
+            let ours = Call { info_hash: name, their_hash: name, peer_id, port: listens_at };
+            let again = seeking.layers_name.and_then(|name| Call::once_more(name).ok());
+            let call = again.unwrap_or(ours);
             let (places, tell) = (Rc::clone(&self.seek_places), self.tell.clone());
             tokio_uring::spawn(async move {
                 let _place = places.wait().await;

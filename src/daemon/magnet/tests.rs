@@ -24,3 +24,10 @@ fn p30_so_many_who_came_wait_to_be_taken_and_others_are_hung_up_on() {
         assert!(beyond.into_iter().all(|mut end| end.read(&mut [0]).unwrap() == 0), "its end is closed");
     }
 }
+
+#[test]
+fn who_may_still_be_connected_comes_by_a_new_name_and_without_a_home() {
+    let calls = [(); 2].map(|()| Call::once_more(InfoHash([1; 20])).unwrap());
+    assert_ne!(calls[0].peer_id, calls[1].peer_id, "one name for both would make the second a duplicate");
+    assert!(calls.iter().all(|call| call.port.is_none()), "so would one port, by which a relay knows a home");
+}
