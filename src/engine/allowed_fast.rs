@@ -79,11 +79,12 @@ impl Offered {
 
 impl Engine {
     /// A peer has said what it has. A newcomer that is not unchoked at once anyway is told what it may ask
-    /// for meanwhile.
+    /// for meanwhile. No other is: addresses that differ have sets that overlap, and of two newcomers that
+    /// ask a seed for one piece the second gets nothing while it is awaited from the first.
     pub(super) fn offer_allowed_fast(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         let newcomer = peer.fast && (peer.bits.count() as usize) < ALLOWED_FAST_PIECES;
-        if !newcomer || !self.competes(peer) || !self.has_grant(peer) {
+        if !newcomer || self.choker.has_room() || !self.competes(peer) || !self.has_grant(peer) {
             return;
         }
         let Some(torrent) = peer.torrent.and_then(|id| self.torrent(id)) else { return };

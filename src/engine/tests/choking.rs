@@ -470,6 +470,12 @@ fn bep6_a_newcomer_is_served_from_its_set_while_it_is_choked_out_of_its_grant() 
 }
 
 #[test]
+fn bep6_who_is_unchoked_at_once_is_told_of_no_set() {
+    let uplink = Uplink::with(ROOM);
+    assert!(uplink.remotes.iter().all(|remote| remote.unchoked && remote.allowed.is_empty()));
+}
+
+#[test]
 fn p26_a_flood_of_requests_for_allowed_pieces_and_whitewashing_gain_no_more_than_one_grant() {
     let mut uplink = crowd();
     let mut got = 0;
