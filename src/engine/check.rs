@@ -72,6 +72,21 @@ impl Engine {
         let open = |peer: &&Peer| peer.is_open() && peer.torrent == Some(torrent.id());
         let open: HashSet<ConnId> = self.peers.iter().filter(open).map(|peer| peer.conn).collect();
         assert_eq!(members, open, "the torrent's list and the open connections differ");
+        self.check_givers(torrent);
+    }
+
+    /// As far as one core can know.
+    fn check_givers(&self, torrent: &Torrent) {
+        let pieces = torrent.shared.meta.geometry.piece_count();
+        if torrent.shared.stats.len() > 1 || pieces > 64 {
+            return;
+        }
+        let givers = torrent.peers.iter().filter_map(|&conn| self.peers.get(conn));
+        let givers: Vec<&Peer> = givers.filter(|peer| peer.flags.has_unchoked).collect();
+        for piece in 0..pieces {
+            let count = givers.iter().filter(|peer| peer.bits.get(piece)).count();
+            assert_eq!(torrent.shared.givers.of(piece) as usize, count, "of piece {piece}");
+        }
     }
 
     fn check_claim(&self, torrent: &Torrent, chunk: u32, claim: &claims::Claim) {

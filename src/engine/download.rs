@@ -369,7 +369,16 @@ impl Engine {
             return idle(peer);
         }
         peer.block_at = now;
+        let first = !std::mem::replace(&mut peer.flags.has_unchoked, true);
+        if let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref())
+            && first
+        {
+            torrent.shared.givers.join(&peer.bits);
+        }
         self.ask_more(conn, now);
+        if first {
+            self.take_over_all(conn);
+        }
         Ok(())
     }
 

@@ -447,8 +447,8 @@ impl Engine {
             return;
         };
         torrent.peers.retain(|&other| other != conn);
-        for piece in peer.bits.ones() {
-            torrent.shared.sub_availability(piece);
+        if peer.flags.has_unchoked {
+            torrent.shared.givers.leave(&peer.bits);
         }
         use crate::shared::sync::Ordering;
         let stats = torrent.stats(self.config.core);

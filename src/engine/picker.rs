@@ -215,7 +215,7 @@ impl Begun {
     /// Whether a missing piece is rather to be asked for: no less wanted, and only seeds have it.
     fn waits_for(&self, torrent: &Torrent, missing: u32) -> bool {
         let class = |piece| torrent.shared.priority(piece).class();
-        class(missing) <= class(self.piece) && !torrent.shared.is_with_others(missing)
+        class(missing) <= class(self.piece) && !torrent.shared.givers.is_with_leeches(missing)
     }
 }
 
@@ -229,7 +229,7 @@ fn begun_chunk(torrent: &mut Torrent, cache: &Cache, peer: &Peer) -> Option<Begu
         match first_empty_chunk(torrent, cache, piece) {
             None => drop(torrent.begun.swap_remove(at)),
             Some(chunk) if peer.bits.get(piece) => {
-                let may_wait = peer.is_seed() && torrent.shared.is_with_others(piece);
+                let may_wait = peer.is_seed() && torrent.shared.givers.is_with_leeches(piece);
                 let found = Begun { piece, chunk, may_wait };
                 if !may_wait {
                     return Some(found);
@@ -355,7 +355,7 @@ fn pick_of_class(
                 return Some(piece);
             }
             fits += 1;
-            let rarity = torrent.shared.availability(piece);
+            let rarity = torrent.shared.givers.of(piece);
             let (rarest, theirs) = best.map_or((u32::MAX, true), |(rank, _)| rank);
             // Whose piece it is takes a hash for each rival: only looked at where it decides.
             if rarity < rarest || rarity == rarest && theirs {

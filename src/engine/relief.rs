@@ -96,11 +96,7 @@ impl Engine {
     /// and a seed that was asked for nothing but what others were given gave nothing for seconds. Once only:
     /// whoever chokes and unchokes all the time is no work of ours.
     pub(super) fn take_over_all(&mut self, giver: ConnId) {
-        let Some(peer) = self.peers.get_mut(giver) else { return };
-        if std::mem::replace(&mut peer.flags.has_unchoked, true) || peer.is_seed() {
-            return;
-        }
-        let Some(peer) = self.peers.get(giver) else { return };
+        let Some(peer) = self.peers.get(giver).filter(|peer| !peer.is_seed()) else { return };
         let Some(torrent) = peer.torrent.and_then(|id| self.torrent(id)) else { return };
         let geometry = torrent.shared.meta.geometry;
         let looked_at = torrent.peers.iter().take(RELIEF_LOOKS).filter_map(|&conn| self.peers.get(conn));
@@ -110,13 +106,13 @@ impl Engine {
         pieces.into_iter().take(RELIEF_PIECES).for_each(|piece| self.take_over(giver, piece));
     }
 
-    /// Whether what a peer was asked for first is a piece that nobody else is known to have.
+    /// Whether what a peer was asked for first is a piece that nobody else is known to give.
     pub(super) fn waits_for_rare(&self, conn: ConnId) -> bool {
         let first = || {
             let peer = self.peers.get(conn)?;
             let shared = &self.torrent(peer.torrent?)?.shared;
             let piece = shared.meta.geometry.chunk_piece(peer.asked.front()?.chunk);
-            Some(shared.availability(piece) <= 1)
+            Some(shared.givers.of(piece) <= 1)
         };
         first().unwrap_or(false)
     }

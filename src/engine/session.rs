@@ -279,7 +279,7 @@ impl Engine {
                 idle(peer)?;
                 self.choked(conn)
             }
-            Message::Unchoke => self.unchoked(conn, now).map(|()| self.take_over_all(conn)),
+            Message::Unchoke => self.unchoked(conn, now),
             Message::Interested => self.wants_us(conn, true, now),
             Message::NotInterested => self.wants_us(conn, false, now),
             Message::AllowedFast(piece) => self.allowed_fast(conn, piece, now),
@@ -370,7 +370,9 @@ impl Engine {
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else {
             return false;
         };
-        torrent.shared.add_availability(piece);
+        if peer.flags.has_unchoked {
+            torrent.shared.givers.gain(piece, &peer.bits);
+        }
         if peer.is_seed() {
             torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
         }
@@ -407,11 +409,10 @@ impl Engine {
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else {
             return Ok(());
         };
-        let mut useful = false;
-        for piece in peer.bits.ones() {
-            torrent.shared.add_availability(piece);
-            useful |= torrent.shared.lacks(piece);
+        if peer.flags.has_unchoked {
+            torrent.shared.givers.join(&peer.bits);
         }
+        let useful = peer.bits.ones().any(|piece| torrent.shared.lacks(piece));
         if peer.is_seed() {
             torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
         }

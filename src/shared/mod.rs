@@ -10,6 +10,7 @@ pub mod budget;
 pub mod cache;
 pub mod chunks;
 pub mod counters;
+pub mod givers;
 pub mod injection;
 pub mod judge;
 pub mod lane;

@@ -8,6 +8,7 @@ use crossbeam::utils::CachePadded;
 use super::budget::Budget;
 use super::chunks::ChunkTable;
 use super::counters::Count;
+use super::givers::Givers;
 use super::injection::Injection;
 use super::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use super::trees::Trees;
@@ -117,7 +118,8 @@ pub struct SharedTorrent {
     have_count: AtomicU32,
     /// Pieces that are wanted and not verified.
     lacking: AtomicU32,
-    availability: Box<[AtomicU32]>,
+    /// Who gives which piece.
+    pub givers: Givers,
     owners: Box<[AtomicU8]>,
     fingerprints: Box<[AtomicU64]>,
     fetch_stopped: AtomicBool,
@@ -134,7 +136,7 @@ const NO_OWNER: u8 = u8::MAX;
 const RESTRICTED: u8 = 0x80;
 
 const _: () = assert!(CORES_MAX < RESTRICTED as usize);
-// A count of connections fits into the availability of a piece.
+// A count of connections fits into that of those who give a piece.
 const _: () = assert!(CORES_MAX as u64 * (CONNECTIONS_PER_CORE_MAX as u64) < u32::MAX as u64);
 
 impl SharedTorrent {
@@ -170,7 +172,7 @@ impl SharedTorrent {
             stats: (0..cores).map(|_| CachePadded::default()).collect(),
             have: (0..pieces.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             have_count: AtomicU32::new(0),
-            availability: (0..pieces).map(|_| AtomicU32::new(0)).collect(),
+            givers: Givers::new(pieces),
             owners: (0..pieces).map(|_| AtomicU8::new(NO_OWNER)).collect(),
             fingerprints: (0..geometry.chunk_count()).map(|_| AtomicU64::new(0)).collect(),
             fetch_stopped: AtomicBool::new(false),
@@ -281,27 +283,6 @@ impl SharedTorrent {
         let short = u64::from(geometry.piece_bytes - geometry.piece_len(last));
         // The last piece may come between the two looks.
         if self.has(last) { full.saturating_sub(short) } else { full }
-    }
-
-    /// How many connected peers, on all cores, announced piece `piece`.
-    pub fn availability(&self, piece: u32) -> u32 {
-        self.availability[piece as usize].load(Ordering::Relaxed)
-    }
-
-    /// Whether a connected peer announced piece `piece` that lacks others.
-    pub fn is_with_others(&self, piece: u32) -> bool {
-        let seeds: u32 = self.stats.iter().map(|core| core.seeds.load(Ordering::Relaxed)).sum();
-        self.availability(piece) > seeds
-    }
-
-    /// A peer that has piece `piece` came.
-    pub fn add_availability(&self, piece: u32) {
-        self.availability[piece as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A peer that has piece `piece` left.
-    pub fn sub_availability(&self, piece: u32) {
-        self.availability[piece as usize].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Who collects and hashes piece `piece`, if anybody does.

@@ -71,7 +71,7 @@ fn a_seed_is_asked_last_for_the_rest_of_a_piece_that_others_have() {
 fn a_seed_is_asked_first_for_the_rest_of_a_piece_that_nobody_else_has() {
     let mut begun = Begun::new(&[Normal; 4], false);
     begun.rig.engine.handle_gone(begun.other);
-    assert_eq!(begun.rig.shared.availability(0), 0);
+    assert_eq!(begun.rig.shared.givers.of(0), 0);
     assert_eq!(begun.fetch_from_seed()[0], 0);
 }
 

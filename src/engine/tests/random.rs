@@ -531,6 +531,8 @@ fn asked_of(sets: &[&[u32]], sequential: bool, seed: u64) -> Vec<Vec<u32>> {
     for set in sets {
         world.connect(0, 0, false);
         let at = world.remotes.len() - 1;
+        // Only who has let us ask once counts.
+        [false, true].into_iter().for_each(|chokes| world.set_choking(at, chokes));
         for &piece in *set {
             world.remotes[at].bits.set(piece);
             world.say(at, Message::Have(piece));

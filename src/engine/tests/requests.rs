@@ -48,12 +48,33 @@ fn p9_p28_pieces_are_announced_once_and_first() {
             rig.perform();
             let gone = if *good { 1 } else { 0 };
             assert_eq!(rig.shared.stats[0].peers.load(crate::shared::sync::Ordering::Relaxed), gone);
+            if *good {
+                rig.say(conn, Message::Unchoke).unwrap();
+            }
+            rig.engine.check_invariants();
             rig.engine.handle_gone(conn);
             rig.perform();
-            let left: u32 = (0..3).map(|piece| rig.shared.availability(piece)).sum();
+            let left: u32 = (0..3).map(|piece| rig.shared.givers.of(piece)).sum();
             assert_eq!(left, 0, "{messages:?}: what it said is forgotten with it");
         }
     }
+}
+
+#[test]
+fn who_never_let_us_ask_makes_no_piece_less_rare() {
+    let mut rig = Rig::new(3, false);
+    let conn = rig.peer(true);
+    rig.say(conn, Message::Have(0)).unwrap();
+    assert_eq!(rig.shared.givers.of(0), 0);
+    // Once is enough: it may be our turn again.
+    for message in [Message::Unchoke, Message::Choke, Message::Unchoke, Message::Have(1)] {
+        rig.say(conn, message).unwrap();
+        assert_eq!(rig.shared.givers.of(0), 1);
+        rig.engine.check_invariants();
+    }
+    assert_eq!(rig.shared.givers.of(1), 1);
+    rig.engine.handle_gone(conn);
+    assert_eq!(rig.shared.givers.of(0), 0);
 }
 
 #[test]

@@ -268,8 +268,9 @@ fn p44_connections_of_one_group_that_announce_everything_end_no_injection() {
         for piece in (0..3).filter(|&piece| piece != lacks) {
             rig.say(liar, Message::Have(piece)).unwrap();
         }
+        rig.say(liar, Message::Unchoke).unwrap();
     }
-    assert_eq!(rig.shared.availability(0), 2);
+    assert_eq!(rig.shared.givers.of(0), 2);
     assert_eq!(asked_for(&mut rig, honest, 0), (true, false), "nothing has come of what they say");
     // An accomplice elsewhere that takes a block of it all makes one copy of each, and no more.
     let taker = rig.client("80.3.3.3:1");

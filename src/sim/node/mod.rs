@@ -357,7 +357,7 @@ impl Node {
             return Some(format!("{peers} peers and {seeds} seeds are counted, none is connected"));
         }
         let pieces = 0..self.shared.meta.geometry.piece_count();
-        if let Some(piece) = pieces.into_iter().find(|&piece| self.shared.availability(piece) != 0) {
+        if let Some(piece) = pieces.into_iter().find(|&piece| self.shared.givers.of(piece) != 0) {
             return Some(format!("piece {piece} counts as available, nobody is connected"));
         }
         None
