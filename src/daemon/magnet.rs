@@ -90,7 +90,7 @@ pub struct Call {
 
 impl Call {
     /// By a name of its own and without a port, for who may be connected to the peer already, or was until
-    /// now and the peer has yet to see that: by our name it would take us for there twice, and close this one.
+    /// now and it has yet to see that: by our name it would take us for there twice, and close this one.
     pub fn once_more(info_hash: InfoHash) -> io::Result<Self> {
         let peer_id = peer_id(random()?);
         Ok(Self { info_hash, their_hash: info_hash, peer_id, port: None })
