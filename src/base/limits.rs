@@ -118,7 +118,7 @@ pub const KEEPALIVE_INTERVAL: Span = Span::from_secs(100);
 /// Without a block for so long, an unchoked peer with requests counts as snubbing us.
 pub const SNUB_TIMEOUT: Span = Span::from_secs(20);
 /// The same of a peer that has long pauses: four times as long as those, but no longer than this, which is
-/// how long one is waited for that alone has what it was asked for.
+/// how long one is waited for that alone gives what it was asked for.
 pub const SNUB_TIMEOUT_MAX: Span = Span::from_secs(60);
 /// From its last block on, a peer that snubs us is asked for nothing for so long, unless one comes after all.
 pub const SNUBBED_TIME: Span = Span(2 * SNUB_TIMEOUT.0);

@@ -78,13 +78,13 @@ impl Offered {
 }
 
 impl Engine {
-    /// A peer has said what it has. A newcomer that is not unchoked at once anyway is told what it may ask
-    /// for meanwhile. No other is: addresses that differ have sets that overlap, and of two newcomers that
-    /// ask a seed for one piece the second gets nothing while it is awaited from the first.
+    /// A peer wants blocks and has to wait for its turn: a newcomer is told once what it may ask for
+    /// meanwhile. Who is unchoked at once is not: sets of different addresses overlap, and of two newcomers
+    /// that ask a seed for one piece the second gets nothing while that is awaited from the first.
     pub(super) fn offer_allowed_fast(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         let newcomer = peer.fast && (peer.bits.count() as usize) < ALLOWED_FAST_PIECES;
-        if !newcomer || self.choker.has_room() || !self.competes(peer) || !self.has_grant(peer) {
+        if !newcomer || peer.offered.is_some() || !self.has_grant(peer) {
             return;
         }
         let Some(torrent) = peer.torrent.and_then(|id| self.torrent(id)) else { return };

@@ -87,6 +87,8 @@ impl Engine {
             let count = givers.iter().filter(|peer| peer.bits.get(piece)).count();
             assert_eq!(torrent.shared.givers.of(piece) as usize, count, "of piece {piece}");
         }
+        let seeds = givers.iter().filter(|peer| peer.is_seed()).count();
+        assert_eq!(torrent.shared.givers.seeds() as usize, seeds);
     }
 
     fn check_claim(&self, torrent: &Torrent, chunk: u32, claim: &claims::Claim) {

@@ -207,12 +207,12 @@ pub(super) fn own_anyway(
 struct Begun {
     piece: u32,
     chunk: u32,
-    /// The peer is a seed, and somebody else has the piece who is none.
+    /// The peer is a seed, and somebody else gives the piece who is none.
     may_wait: bool,
 }
 
 impl Begun {
-    /// Whether a missing piece is rather to be asked for: no less wanted, and only seeds have it.
+    /// Whether a missing piece is rather to be asked for: no less wanted, and only seeds give it.
     fn waits_for(&self, torrent: &Torrent, missing: u32) -> bool {
         let class = |piece| torrent.shared.priority(piece).class();
         class(missing) <= class(self.piece) && !torrent.shared.givers.is_with_leeches(missing)
@@ -220,7 +220,7 @@ impl Begun {
 }
 
 /// A chunk of a begun piece that the peer has and nobody collects: of a seed, rather one that only seeds
-/// have. Pieces that are wholly claimed leave the list when they are met.
+/// give. Pieces that are wholly claimed leave the list when they are met.
 fn begun_chunk(torrent: &mut Torrent, cache: &Cache, peer: &Peer) -> Option<Begun> {
     let (mut at, mut tries, mut second) = (torrent.begun.len(), 0, None);
     while at > 0 && tries < SAMPLE {

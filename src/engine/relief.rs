@@ -10,7 +10,7 @@
 //! Being late is judged by what the peer itself did before, so that a slow and steady one keeps its blocks.
 //! Who was asked for something that only it gives is waited for as long as a seed of ours would have us wait
 //! (`HELD_BACK_TIME`): to leave it alone in turn would be the longer wait. No longer, since it may lie. What
-//! nobody else even has is waited for until the longest timeout, and a block that comes after it was taken
+//! nobody else even gives is waited for until the longest timeout, and a block that comes after it was taken
 //! back is taken: on a slow link to ask anew is to wait for another turn.
 
 use std::collections::BTreeSet;
@@ -112,7 +112,7 @@ impl Engine {
             let peer = self.peers.get(conn)?;
             let shared = &self.torrent(peer.torrent?)?.shared;
             let piece = shared.meta.geometry.chunk_piece(peer.asked.front()?.chunk);
-            Some(shared.givers.of(piece) <= 1)
+            Some(shared.givers.of(piece) <= u32::from(peer.flags.has_unchoked))
         };
         first().unwrap_or(false)
     }

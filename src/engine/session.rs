@@ -293,10 +293,7 @@ impl Engine {
                 let bits = Bitfield::full(peer.bits.len());
                 self.has_bits(conn, bits, now)
             }
-            Message::HaveNone if first => {
-                self.offer_allowed_fast(conn);
-                Ok(())
-            }
+            Message::HaveNone if first => Ok(()),
             Message::HaveAll | Message::HaveNone => Err(PeerMisbehaved::BadBitfield),
             Message::Request(block) => {
                 peer.asks.note_message();
@@ -409,9 +406,7 @@ impl Engine {
         let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) else {
             return Ok(());
         };
-        if peer.flags.has_unchoked {
-            torrent.shared.givers.join(&peer.bits);
-        }
+        debug_assert!(!peer.flags.has_unchoked, "nothing was said before, so it gives nothing yet");
         let useful = peer.bits.ones().any(|piece| torrent.shared.lacks(piece));
         if peer.is_seed() {
             torrent.stats(self.config.core).seeds.fetch_add(1, Ordering::Relaxed);
@@ -421,7 +416,6 @@ impl Engine {
             self.become_interested(conn);
             self.ask_more(conn, now);
         }
-        self.offer_allowed_fast(conn);
         Ok(())
     }
 

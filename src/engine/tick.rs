@@ -136,7 +136,7 @@ impl Engine {
         let gave_at = peer.block_at;
         let waited = now.since(gave_at);
         if waits && waited >= timeout {
-            // What only it has stays asked of it: taking it back would lose its turn and what is on its way.
+            // What only it gives stays asked of it: taking it back would lose its turn and what is under way.
             if waited >= SNUB_TIMEOUT_MAX || !self.waits_for_rare(conn) {
                 self.snub(conn, (gave_at + SNUBBED_TIME).max(now + SNUB_TIMEOUT));
             }

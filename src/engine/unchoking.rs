@@ -24,8 +24,9 @@ impl Engine {
             (true, false, true) => {
                 let room = self.choker.has_room();
                 self.choker.turns.push(conn, group);
-                if room {
-                    self.unchoke(conn, CHOKE_ROUND, now);
+                match room {
+                    true => self.unchoke(conn, CHOKE_ROUND, now),
+                    false => self.offer_allowed_fast(conn),
                 }
             }
             (true, true, true) => self.choker.note_unchoked(),

@@ -1,8 +1,9 @@
 //! How many connected peers give each piece, on all cores. A peer gives what it announced once it has let us
 //! ask for something (unchoked us).
 //!
-//! Pieces are picked by these counts, rarest first. What somebody announces who never gives is of no use to
-//! anybody: if it counted, a seed's client would leave for last just what only free riders have from it.
+//! Pieces are picked by these counts, rarest first. What somebody announces who never lets us ask is of no
+//! use to us: if it counted, a seed's client would leave for last just what only free riders have from it.
+//! To unchoke somebody once costs little: this is a guard against who does nothing, not against who lies.
 
 use super::sync::{AtomicU32, Ordering};
 use crate::base::bitfield::Bitfield;
@@ -27,9 +28,14 @@ impl Givers {
         self.pieces[piece as usize].load(Ordering::Relaxed)
     }
 
+    /// How many give all.
+    pub fn seeds(&self) -> u32 {
+        self.seeds.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody gives piece `piece` that lacks others.
     pub fn is_with_leeches(&self, piece: u32) -> bool {
-        self.of(piece) > self.seeds.load(Ordering::Relaxed)
+        self.of(piece) > self.seeds()
     }
 
     /// A peer that has `bits` lets us ask for the first time.

@@ -119,6 +119,20 @@ fn p36_who_alone_has_what_it_was_asked_for_is_waited_for_until_somebody_else_has
 }
 
 #[test]
+fn p36_who_chokes_us_and_allows_us_a_piece_is_not_waited_for_while_somebody_gives_it() {
+    let mut rig = Rig::new(1, false);
+    let liar = rig.peer(true);
+    rig.say(liar, Message::HaveAll).unwrap();
+    rig.say(liar, Message::AllowedFast(0)).unwrap();
+    assert!(!rig.asked(liar).is_empty());
+    choking_giver(&mut rig);
+    rig.pass(nearly(SNUB_TIMEOUT));
+    assert!(!rig.engine.peer(liar).unwrap().is_snubbed());
+    rig.pass(Span::from_secs(1));
+    assert!(rig.engine.peer(liar).unwrap().is_snubbed());
+}
+
+#[test]
 fn p35_who_hardly_reads_is_parted_from_only_while_others_wait_for_slots() {
     for pressed in [false, true] {
         let mut rig = Rig::new(3, true);

@@ -357,8 +357,9 @@ impl Node {
             return Some(format!("{peers} peers and {seeds} seeds are counted, none is connected"));
         }
         let pieces = 0..self.shared.meta.geometry.piece_count();
-        if let Some(piece) = pieces.into_iter().find(|&piece| self.shared.givers.of(piece) != 0) {
-            return Some(format!("piece {piece} counts as available, nobody is connected"));
+        let givers = &self.shared.givers;
+        if let Some(piece) = pieces.into_iter().find(|&piece| givers.of(piece) != 0 || givers.seeds() != 0) {
+            return Some(format!("somebody counts as giving piece {piece}, or all, and nobody is connected"));
         }
         None
     }
