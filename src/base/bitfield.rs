@@ -58,6 +58,11 @@ impl Bitfield {
         self.count
     }
 
+    /// Whether there are bits and every one is set: what a seed has.
+    pub const fn is_whole(&self) -> bool {
+        !self.is_empty() && self.is_full()
+    }
+
     /// Whether every bit is set.
     pub const fn is_full(&self) -> bool {
         self.count == self.len

@@ -351,8 +351,9 @@ impl Engine {
     fn join(&mut self, conn: ConnId) -> Option<(u32, u32)> {
         let peer = self.peers.get(conn)?;
         let torrent = self.torrents[peer.torrent?.0 as usize].as_ref()?;
-        let open =
-            |(chunk, claim): &(&u32, &Claim)| claim.is_open_to(conn) && picker::gives(torrent, peer, **chunk);
+        let open = |(chunk, claim): &(&u32, &Claim)| {
+            claim.is_open_to(conn) && picker::has_chunk(torrent, peer, **chunk)
+        };
         for (&chunk, claim) in torrent.claims.iter().filter(open) {
             if let Some(index) = claim.next_unasked() {
                 self.peers.get_mut(conn)?.current = Some(chunk);
@@ -370,9 +371,7 @@ impl Engine {
         }
         peer.block_at = now;
         let first = !std::mem::replace(&mut peer.flags.has_unchoked, true);
-        if let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref())
-            && first
-        {
+        if first && let Some(torrent) = peer.torrent.and_then(|id| self.torrents[id.0 as usize].as_ref()) {
             torrent.shared.givers.join(&peer.bits);
         }
         self.ask_more(conn, now);

@@ -20,7 +20,7 @@ impl Engine {
         let late_age = ENDGAME_AGE.max(Span(ENDGAME_SPANS * torrent.chunk_span.0));
         let is_late = |claim: &Claim| self.ticked_at.since(claim.since) >= late_age;
         let races = |(chunk, claim): &(&u32, &Claim)| {
-            let open = claim.is_open_to(conn) && picker::gives(torrent, peer, **chunk);
+            let open = claim.is_open_to(conn) && picker::has_chunk(torrent, peer, **chunk);
             open && (torrent.claims.len() <= few || is_late(claim))
         };
         let (chunk, index) = torrent.claims.iter().filter(races).find_map(|(&chunk, claim)| {

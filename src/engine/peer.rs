@@ -401,7 +401,7 @@ impl Peer {
 
     /// Whether they have every piece.
     pub fn is_seed(&self) -> bool {
-        !self.bits.is_empty() && self.bits.is_full()
+        self.bits.is_whole()
     }
 
     /// Whether it gives blocks of a piece: it has that, and lets us ask for it.

@@ -44,7 +44,8 @@ impl Engine {
         }
         let peer = self.peers.get(conn)?;
         let torrent = self.torrents[id.0 as usize].as_mut()?;
-        if let Some(at) = torrent.offers.as_slice().iter().rposition(|&chunk| gives(torrent, peer, chunk)) {
+        if let Some(at) = torrent.offers.as_slice().iter().rposition(|&chunk| has_chunk(torrent, peer, chunk))
+        {
             let chunk = torrent.offers.swap_remove(at);
             if let Some(slot) = torrent.shared.chunks.claim_partial(chunk) {
                 let got = self.cache.got(slot);
@@ -258,7 +259,7 @@ fn open_claim(
 }
 
 /// Whether the peer has the piece of `chunk`.
-pub(super) fn gives(torrent: &Torrent, peer: &Peer, chunk: u32) -> bool {
+pub(super) fn has_chunk(torrent: &Torrent, peer: &Peer, chunk: u32) -> bool {
     peer.bits.get(torrent.shared.meta.geometry.chunk_piece(chunk))
 }
 

@@ -41,18 +41,18 @@ impl Givers {
     /// A peer that has `bits` lets us ask for the first time.
     pub fn join(&self, bits: &Bitfield) {
         bits.ones().for_each(|piece| self.add(piece));
-        self.seeds.fetch_add(u32::from(is_seed(bits)), Ordering::Relaxed);
+        self.seeds.fetch_add(u32::from(bits.is_whole()), Ordering::Relaxed);
     }
 
     /// Such a peer has one more, and `bits` now.
     pub fn gain(&self, piece: u32, bits: &Bitfield) {
         self.add(piece);
-        self.seeds.fetch_add(u32::from(is_seed(bits)), Ordering::Relaxed);
+        self.seeds.fetch_add(u32::from(bits.is_whole()), Ordering::Relaxed);
     }
 
     /// Such a peer left, and what it had.
     pub fn leave(&self, bits: &Bitfield) {
-        self.seeds.fetch_sub(u32::from(is_seed(bits)), Ordering::Relaxed);
+        self.seeds.fetch_sub(u32::from(bits.is_whole()), Ordering::Relaxed);
         for piece in bits.ones() {
             self.pieces[piece as usize].fetch_sub(1, Ordering::Relaxed);
         }
@@ -61,10 +61,6 @@ impl Givers {
     fn add(&self, piece: u32) {
         self.pieces[piece as usize].fetch_add(1, Ordering::Relaxed);
     }
-}
-
-fn is_seed(bits: &Bitfield) -> bool {
-    !bits.is_empty() && bits.is_full()
 }
 
 #[cfg(all(test, not(feature = "loom")))]

@@ -356,10 +356,12 @@ impl Node {
         if (peers, seeds) != (0, 0) {
             return Some(format!("{peers} peers and {seeds} seeds are counted, none is connected"));
         }
-        let pieces = 0..self.shared.meta.geometry.piece_count();
         let givers = &self.shared.givers;
-        if let Some(piece) = pieces.into_iter().find(|&piece| givers.of(piece) != 0 || givers.seeds() != 0) {
-            return Some(format!("somebody counts as giving piece {piece}, or all, and nobody is connected"));
+        let given = (0..self.shared.meta.geometry.piece_count()).find(|&piece| givers.of(piece) != 0);
+        if (given, givers.seeds()) != (None, 0) {
+            return Some(format!(
+                "somebody counts as giving piece {given:?}, or all, and nobody is connected"
+            ));
         }
         None
     }
