@@ -94,8 +94,12 @@ impl Bitfield {
     /// The bits 64 at a time: bit `i` of word `w` is bit `64 * w + i` of the field.
     pub fn words(&self) -> impl Iterator<Item = u64> {
         self.bytes.chunks(8).map(|bytes| {
-            let mut word = [0; 8];
-            word[..bytes.len()].copy_from_slice(bytes);
+            // All but the last are whole: no call to copy eight bytes.
+            let word = bytes.try_into().unwrap_or_else(|_| {
+                let mut word = [0; 8];
+                word[..bytes.len()].copy_from_slice(bytes);
+                word
+            });
             u64::from_be_bytes(word).reverse_bits()
         })
     }

@@ -26,6 +26,8 @@ pub struct Store {
     /// Of each piece: whether wrong bytes are in it.
     spoilt: Vec<bool>,
     begun: Vec<u32>,
+    /// Pieces of which some block is asked for by nobody. Most questions for a block end here.
+    unasked: Bitfield,
 }
 
 /// What became of a block.
@@ -54,6 +56,7 @@ impl Store {
             blocks: vec![if complete { GOT } else { 0 }; blocks],
             spoilt: vec![false; pieces as usize],
             begun: Vec::new(),
+            unasked: if complete { Bitfield::new(pieces) } else { Bitfield::full(pieces) },
         }
     }
 
@@ -87,6 +90,20 @@ impl Store {
         bits.words().zip(self.have.words()).any(|(theirs, ours)| theirs & !ours != 0)
     }
 
+    /// Whether a peer has something that nobody is asked for.
+    fn offers(&self, bits: &Bitfield) -> bool {
+        bits.words().zip(self.unasked.words()).any(|(theirs, unasked)| theirs & unasked != 0)
+    }
+
+    /// Looks anew whether all of a piece is asked for.
+    fn note_asked(&mut self, piece: u32) {
+        if self.find(piece, |state| state == 0).is_some() {
+            self.unasked.set(piece);
+        } else {
+            self.unasked.clear(piece);
+        }
+    }
+
     /// Payload of a piece.
     pub fn piece_bytes(&self) -> u64 {
         self.content.geometry.piece_bytes.into()
@@ -112,10 +129,12 @@ impl Store {
 
     /// The next block to ask a peer for, which is not asked for it yet; it counts as asked.
     pub fn pick(&mut self, bits: &Bitfield, asked: &[BlockRef], rng: &mut Rng) -> Option<BlockRef> {
-        let block = self.pick_begun(bits).or_else(|| self.pick_rarest(bits, rng));
+        let offered = self.offers(bits);
+        let block = offered.then(|| self.pick_begun(bits).or_else(|| self.pick_rarest(bits, rng))).flatten();
         let block = block.or_else(|| self.pick_late(bits, asked))?;
         let at = self.index(block);
         self.blocks[at] += 1;
+        self.note_asked(block.piece);
         Some(block)
     }
 
@@ -156,6 +175,7 @@ impl Store {
         let at = self.index(block);
         let state = &mut self.blocks[at];
         *state -= u8::from(*state > 0 && *state != GOT);
+        self.note_asked(block.piece);
     }
 
     /// A block came.
@@ -168,6 +188,7 @@ impl Store {
             self.begun.push(piece);
         }
         self.blocks[at] = GOT;
+        self.note_asked(piece);
         self.spoilt[piece as usize] |= !good;
         if self.find(piece, |state| state != GOT).is_some() {
             return Stored::Part;
@@ -177,6 +198,7 @@ impl Store {
             let count = self.blocks_per_piece() as usize;
             let first = piece as usize * count;
             self.blocks[first..first + count].fill(0);
+            self.note_asked(piece);
             return Stored::Spoilt;
         }
         self.have.set(piece);
