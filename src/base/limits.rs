@@ -92,6 +92,8 @@ pub const APPETITE_SECS: u64 = 5;
 /// Blocks have to come in so many seconds before what came is a measure: until then nothing bounds them. The
 /// first second may be a short one.
 pub const APPETITE_FREE_SECS: u32 = 2;
+/// While no more seeds than so many give, each is asked for `REQUESTS_OUT_MIN` blocks in any case.
+pub const APPETITE_SEEDS_FEW: u32 = 4;
 /// What is outstanding on a core is the end of a torrent if it is so many chunks and one of each
 /// `ENDGAME_PART` of all, at most. In a small torrent with many peers everything is asked for from the start.
 pub const ENDGAME_CHUNKS: usize = 4;
@@ -403,7 +405,7 @@ pub const SCHEDULER_LOOKS_MAX: usize = 16;
 /// Least share of a party in what may be in flight, if a quarter of the window is not less: shorter sends
 /// cost more.
 pub const TURN_BYTES: u64 = 512 << 10;
-/// A seed goes on with the piece that it began to give a connection while its link takes so long for a whole
+/// A node goes on with the piece that it began to give a connection while its link takes so long for a whole
 /// one: shorter ones are not worth the order of service, and with longer ones others would wait too long.
 pub const BEGUN_PIECE_SPANS: [Span; 2] = [Span::from_ms(500), Span::from_secs(10)];
 /// The longest piece of which it does so: on links of up to 1 MiB a second.

@@ -8,13 +8,18 @@
 //! comes it doubles each second: peers that stay silent do not keep us from asking others.
 //!
 //! Whoever has nothing to do and answers fast is asked for a block in any case: a few slow ones that took all
-//! places would keep everybody from finding out that more could come.
+//! places would keep everybody from finding out that more could come. And so is a seed for
+//! `REQUESTS_OUT_MIN`, while there are few: what nobody else has yet comes only from there, and all places
+//! were taken by what others have.
 //!
 //! At the start nobody knows how much will come, and to find out by doubling costs a fast swarm round trips:
 //! nothing is bounded before blocks came in `APPETITE_FREE_SECS` seconds.
 
 use super::*;
-use crate::base::limits::{APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, APPETITE_SECS, HUNGRY_LOOKS_MAX};
+use crate::base::limits::{
+    APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, APPETITE_SECS, APPETITE_SEEDS_FEW, HUNGRY_LOOKS_MAX,
+    REQUESTS_OUT_MIN,
+};
 use crate::base::units::BLOCKS_PER_CHUNK;
 
 /// Most doublings while nothing comes: then everybody has long been asked.
@@ -118,12 +123,20 @@ impl Engine {
         (blocks / givers).max(BLOCKS_PER_CHUNK as usize)
     }
 
-    /// Whether a peer may be asked whatever is asked of all: a web seed for a long range, and whoever has
-    /// nothing to do for one block, unless it is known to be slow. Else a few that give a block a second
-    /// would hold all that may be outstanding, and nobody would find out that others are faster.
+    /// Whether a peer may be asked whatever is asked of all: a web seed for a long range, one of few seeds
+    /// for a few blocks, and whoever has nothing to do for one, unless it is known to be slow. Else a few
+    /// that give a block a second would hold all that may be outstanding, and nobody would find out that
+    /// others are faster.
     pub(super) fn is_exempt(&self, conn: ConnId) -> bool {
         let Some(peer) = self.peers.get(conn) else { return false };
-        peer.is_web_seed() || peer.asked.is_empty() && !peer.pace.is_slow()
+        peer.is_web_seed()
+            || peer.asked.is_empty() && !peer.pace.is_slow()
+            || peer.asked.len() < REQUESTS_OUT_MIN && self.is_one_of_few_seeds(peer)
+    }
+
+    fn is_one_of_few_seeds(&self, peer: &Peer) -> bool {
+        let torrent = peer.torrent.and_then(|id| self.torrent(id));
+        peer.is_seed() && torrent.is_some_and(|torrent| torrent.shared.givers.seeds() <= APPETITE_SEEDS_FEW)
     }
 
     /// Lets peers that could be asked for more try again: all of them, unless a block came and nothing else.

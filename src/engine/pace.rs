@@ -39,8 +39,8 @@ const TURNS_AHEAD_BLOCKS: u64 = 32;
 /// Nobody is late before, however near and fast it is: a lost segment alone takes 200 ms on Linux.
 const LATE_AFTER: Span = Span::from_ms(250);
 
-/// Whose last block took so long is slow.
-const SLOW: Span = Span::from_secs(1);
+/// Whose last block took so long is slow: longer than six take on a link of 30 KiB/s.
+const SLOW: Span = Span::from_secs(3);
 
 /// What a fresh connection may have outstanding.
 const DEPTH_AT_FIRST: usize = 16;
@@ -85,7 +85,7 @@ impl Pace {
         }
     }
 
-    /// Whether the last block took a second or longer. Not before the first.
+    /// Whether the last block took three seconds or longer. Not before the first.
     pub fn is_slow(&self) -> bool {
         self.latency >= SLOW
     }

@@ -40,17 +40,21 @@ impl Engine {
         demand
     }
 
-    /// The demand of a seed's client while it injects, and which request is to be served first.
+    /// The demand of a client, and which of its requests is to be served first: not the first one only while
+    /// a seed injects.
     fn demand(&self, conn: ConnId) -> Option<(Demand, usize)> {
-        let (group, torrent, enough) = self.injects(conn)?;
         let peer = self.peers.get(conn)?;
+        let piece_bytes = self.torrent(peer.torrent?)?.shared.meta.geometry.piece_bytes;
+        let is_begun = |block: &BlockRef| self.is_begun(piece_bytes, peer, block.piece);
+        let Some((group, torrent, enough)) = self.injects(conn) else {
+            let begun = peer.requests.front().is_some_and(is_begun);
+            return Some((Demand { begun, ..Demand::default() }, 0));
+        };
         let is_fresh = |block: &BlockRef| self.is_to_spread(torrent, group, enough, block.piece);
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(is_fresh);
         let again = fresh.is_none() && !self.was_held_back(peer);
-        let piece_bytes = torrent.shared.meta.geometry.piece_bytes;
         let few = AWAITED_BLOCKS_FEW.max(2 * (piece_bytes / BLOCK_BYTES));
-        let next = fresh.and_then(|at| peer.requests.get(at));
-        let begun = next.is_some_and(|block| self.is_begun(piece_bytes, peer, block.piece));
+        let begun = fresh.and_then(|at| peer.requests.get(at)).is_some_and(is_begun);
         let demand = Demand { again, weight: group_weight(&self.ledger, group, few.into()), begun };
         Some((demand, fresh.unwrap_or(0)))
     }
@@ -59,8 +63,8 @@ impl Engine {
     /// it: nobody can pass on half of one. Not for more than one piece in a row.
     fn is_begun(&self, piece_bytes: u32, peer: &Peer, piece: u32) -> bool {
         let [least, most] = BEGUN_PIECE_SPANS;
-        peer.out.piece.is_some_and(|(last, given_bytes)| last == piece && given_bytes < piece_bytes)
-            && piece_bytes <= BEGUN_PIECE_BYTES_MAX
+        piece_bytes <= BEGUN_PIECE_BYTES_MAX
+            && peer.out.piece.is_some_and(|(last, given_bytes)| last == piece && given_bytes < piece_bytes)
             && (least..=most).contains(&self.egress.sending(peer.conn, piece_bytes.into()))
     }
 

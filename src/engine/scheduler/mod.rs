@@ -91,7 +91,7 @@ pub struct Demand {
     /// Weight of its group in *rest*, in sixteenths.
     pub weight: u64,
     /// Its next block goes on with a piece that it was given the begin of, on a slow link: if it was the last
-    /// of its group to be served, it goes first in *grant*, and in *rest* where the ring begins.
+    /// of its party to be served, it goes first in its class, and in *rest* where the ring begins.
     pub begun: bool,
 }
 
@@ -460,7 +460,7 @@ impl Scheduler {
     fn place(&mut self, seat: &mut Seat, ledger: &Ledger) -> Place {
         if let Some(place) = earned(ledger.standing(self.account(seat.identity))) {
             seat.party = seat.identity;
-            return place;
+            return if self.goes_on(seat) { Place { key: 0, ..place } } else { place };
         }
         if seat.demand.again {
             seat.party = AGAIN;
@@ -475,11 +475,11 @@ impl Scheduler {
         Place { class: Class::Rest, key: if self.goes_on(seat) { self.queue.base() } else { key } }
     }
 
-    /// Whether the connection goes before others that wait where its group does: it was the last of that to
-    /// be served, and is in the middle of a piece.
+    /// Whether the connection goes before others of its party's class: it was the last of that party to be
+    /// served, and is in the middle of a piece.
     fn goes_on(&self, seat: &Seat) -> bool {
-        let is_last = || self.parties.at(seat.group).is_turn_of(seat.conn.index);
-        seat.demand.begun && seat.party == seat.group && is_last()
+        let is_last = || self.parties.at(seat.party).is_turn_of(seat.conn.index);
+        seat.demand.begun && seat.party != AGAIN && is_last()
     }
 
     /// Key of a group in *rest*: what its account was served, on all cores, since it first stood there on

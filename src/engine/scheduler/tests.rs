@@ -465,6 +465,29 @@ fn who_is_in_the_middle_of_a_piece_comes_first_among_takers_and_not_before_giver
 }
 
 #[test]
+fn who_gave_and_is_in_the_middle_of_a_piece_comes_before_larger_creditors_and_no_better_class() {
+    for begun in [false, true] {
+        let mut rig = Rig::new();
+        let [small, large, even] = [1, 2, 3].map(|party| rig.enter(party));
+        rig.ledger.credit(1, MIB);
+        rig.wait(small);
+        rig.serve(u64::from(BLOCK_BYTES)).unwrap();
+        rig.scheduler.forget(small);
+        rig.ledger.credit(2, 64 * MIB);
+        rig.ledger.credit(3, MIB);
+        rig.wait(even);
+        rig.serve(MIB).unwrap();
+        rig.scheduler.forget(even);
+        rig.wait(large);
+        for (conn, begun) in [(small, begun), (even, true)] {
+            rig.scheduler.wait(conn, Demand { begun, ..Demand::default() }, &rig.ledger);
+        }
+        let order: Vec<ConnId> = (0..3).map(|_| rig.pick().unwrap().0).collect();
+        assert_eq!(order, if begun { [small, large, even] } else { [large, small, even] }, "{begun}");
+    }
+}
+
+#[test]
 fn a_party_of_which_something_is_stuck_gets_no_new_patience() {
     let mut rig = Rig::new();
     let [stuck, next, other] = [1, 1, 2].map(|party| rig.enter(party));

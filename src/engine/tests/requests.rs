@@ -3,9 +3,9 @@
 use super::session::PeerMisbehaved as Bad;
 use super::*;
 use crate::base::limits::{
-    APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, ASK_COST_BYTES, ASK_GRANT_BYTES, COLD_READ_BYTES_PER_SEC,
-    COLD_READ_GRANT_BYTES, REJECTS_WAITING_MAX, REQUEST_BYTES_MAX, REQUESTS_QUEUED_MAX, STRIKES_MAX,
-    UNSOLICITED_BYTES_MAX, VAIN_REQUESTS_MAX,
+    APPETITE_BLOCKS_MIN, APPETITE_FREE_SECS, APPETITE_SEEDS_FEW, ASK_COST_BYTES, ASK_GRANT_BYTES,
+    COLD_READ_BYTES_PER_SEC, COLD_READ_GRANT_BYTES, REJECTS_WAITING_MAX, REQUEST_BYTES_MAX, REQUESTS_OUT_MIN,
+    REQUESTS_QUEUED_MAX, STRIKES_MAX, UNSOLICITED_BYTES_MAX, VAIN_REQUESTS_MAX,
 };
 
 const BLOCK: u32 = 16 << 10;
@@ -417,15 +417,21 @@ fn p15_who_jumps_about_on_disk_is_read_for_within_its_budget_and_others_are_unha
     }
 }
 
+/// A peer gives the block that it was asked for first.
+fn give_first(rig: &mut Rig, conn: ConnId) -> Option<()> {
+    let first = rig.engine.peer(conn).unwrap().asked.front().copied()?;
+    let block = rig.shared.meta.geometry.block(first.chunk, first.block);
+    let Ok(Landing::Into(place)) = rig.engine.handle_piece_header(conn, block) else { panic!() };
+    rig.engine.handle_block(conn, place.chunk, place.index, rig.now);
+    Some(())
+}
+
 #[test]
 fn once_it_is_known_how_fast_blocks_come_all_peers_together_are_asked_for_so_much_or_more_if_none_comes() {
     let mut rig = Rig::new(40, false);
     let slow = rig.seed();
     for _ in 0..=APPETITE_FREE_SECS {
-        let first = *rig.engine.peer(slow).unwrap().asked.front().unwrap();
-        let block = rig.shared.meta.geometry.block(first.chunk, first.block);
-        let Ok(Landing::Into(place)) = rig.engine.handle_piece_header(slow, block) else { panic!() };
-        rig.engine.handle_block(slow, place.chunk, place.index, rig.now);
+        give_first(&mut rig, slow).unwrap();
         rig.pass(Span::from_secs(1));
     }
     let seeds = [(); 8].map(|()| rig.seed());
@@ -436,7 +442,7 @@ fn once_it_is_known_how_fast_blocks_come_all_peers_together_are_asked_for_so_muc
     rig.perform();
     let each = |rig: &Rig| seeds.iter().all(|&seed| !rig.engine.peer(seed).unwrap().asked.is_empty());
     assert!(each(&rig), "nobody is known to be slow: one block each");
-    let most = APPETITE_BLOCKS_MIN + seeds.len();
+    let most = APPETITE_BLOCKS_MIN + seeds.len() + APPETITE_SEEDS_FEW as usize * (REQUESTS_OUT_MIN - 1);
     assert!((APPETITE_BLOCKS_MIN..=most).contains(&asked(&rig)), "{}", asked(&rig));
     rig.pass(Span::from_secs(4));
     assert!(asked(&rig) > most, "who is silent keeps nobody else from being asked");
@@ -444,26 +450,41 @@ fn once_it_is_known_how_fast_blocks_come_all_peers_together_are_asked_for_so_muc
 }
 
 #[test]
+fn few_seeds_are_asked_for_some_blocks_whatever_is_outstanding_and_many_for_one() {
+    for count in [APPETITE_SEEDS_FEW - 1, APPETITE_SEEDS_FEW, APPETITE_SEEDS_FEW + 1] {
+        let mut rig = Rig::new(40, false);
+        let first = rig.seed();
+        for _ in 0..=APPETITE_FREE_SECS {
+            give_first(&mut rig, first).unwrap();
+            rig.pass(Span::from_secs(1));
+        }
+        let others: Vec<ConnId> = (1..count).map(|_| rig.seed()).collect();
+        rig.perform();
+        let asked = |&seed: &ConnId| rig.engine.peer(seed).unwrap().asked.len();
+        let (least, last) = (others.iter().map(asked).min().unwrap(), asked(others.last().unwrap()));
+        if count <= APPETITE_SEEDS_FEW {
+            assert!(least >= REQUESTS_OUT_MIN, "{count}: {least}");
+        } else {
+            assert_eq!(last, 1, "{count}");
+        }
+        rig.engine.check_invariants();
+    }
+}
+
+#[test]
 fn p36_a_few_that_give_a_block_a_second_keep_no_fast_peer_from_being_asked() {
     let mut rig = Rig::new(40, false);
-    let give = |rig: &mut Rig, conn: ConnId| {
-        let first = rig.engine.peer(conn).unwrap().asked.front().copied()?;
-        let block = rig.shared.meta.geometry.block(first.chunk, first.block);
-        let Ok(Landing::Into(place)) = rig.engine.handle_piece_header(conn, block) else { panic!() };
-        rig.engine.handle_block(conn, place.chunk, place.index, rig.now);
-        Some(())
-    };
     let slow = [(); 4].map(|()| rig.seed());
     for second in 0..8 {
         rig.pass(Span::from_secs(1));
-        give(&mut rig, slow[second % 4]).unwrap();
+        give_first(&mut rig, slow[second % 4]).unwrap();
     }
     // It answers within a hundredth of a second: what may be outstanding follows.
     let fast = rig.seed();
     let mut given = 0;
     for _ in 0..200 {
         rig.pass(Span::from_ms(10));
-        given += (0..64).map_while(|_| give(&mut rig, fast)).count();
+        given += (0..64).map_while(|_| give_first(&mut rig, fast)).count();
     }
     assert!(given > 200, "{given} blocks in two seconds");
     rig.engine.check_invariants();
