@@ -70,7 +70,7 @@ pub struct Group {
     pub count: usize,
     /// How fast.
     pub rates: Rates,
-    /// How many others each connects to.
+    /// How many others each connects to; whoever connects to it comes on top.
     pub view: usize,
     /// How many connections it makes to each of them.
     pub connections: usize,

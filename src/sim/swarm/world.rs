@@ -38,7 +38,10 @@ enum Brain {
 struct Host {
     brain: Brain,
     address: Ipv4Addr,
+    /// To whom it is connected, whoever dialled.
     peers: Vec<usize>,
+    /// Those of them that it dialled: who comes keeps nobody from looking for others.
+    dialled: Vec<usize>,
     wakes_at: Option<Instant>,
     /// It is to be run after the event.
     dirty: bool,
@@ -47,6 +50,14 @@ struct Host {
     seeks: bool,
     /// Addresses it has had.
     lives: u32,
+}
+
+impl Host {
+    /// It is connected to another no more.
+    fn forget(&mut self, other: usize) {
+        self.peers.retain(|&peer| peer != other);
+        self.dialled.retain(|&peer| peer != other);
+    }
 }
 
 /// See the module.
@@ -86,12 +97,13 @@ impl Swarm {
                 let joins = Span((u64::from(rng.below(u32::MAX)) * (group.within.0 >> 16)) >> 16);
                 let joins = if group.role == Role::Seed { Span(number as u64) } else { joins };
                 net.schedule(net.now() + joins, Event::Join(id));
-                let peers = Vec::new();
+                let (peers, dialled) = (Vec::new(), Vec::new());
                 let (brain, wakes_at) = (Brain::Away, None);
                 hosts.push(Host {
                     brain,
                     address,
                     peers,
+                    dialled,
                     wakes_at,
                     dirty: false,
                     pieces: 0,
@@ -304,9 +316,9 @@ impl Swarm {
 
     fn gone(&mut self, end: EndId) {
         let (host, other) = (self.net.host(end), self.net.host(end.other()));
-        self.hosts[host].peers.retain(|&peer| peer != other);
-        self.hosts[other].peers.retain(|&peer| peer != host);
-        let few = self.hosts[host].peers.len() < self.group(host).view / 2;
+        self.hosts[host].forget(other);
+        self.hosts[other].forget(host);
+        let few = self.hosts[host].dialled.len() < self.group(host).view / 2;
         if few && !std::mem::replace(&mut self.hosts[host].seeks, true) {
             self.net.schedule(self.net.now() + ANNOUNCE_SOON, Event::Announce(host));
         }
@@ -360,7 +372,7 @@ impl Swarm {
         let there = |&other: &usize| other != host && !matches!(self.hosts[other].brain, Brain::Away);
         let mut others: Vec<usize> = (0..self.hosts.len()).filter(there).collect();
         others.retain(|other| !self.hosts[host].peers.contains(other));
-        let mut lacks = view.saturating_sub(self.hosts[host].peers.len());
+        let mut lacks = view.saturating_sub(self.hosts[host].dialled.len());
         while lacks > 0 && !others.is_empty() {
             let other = others.swap_remove(self.rng.below(others.len() as u32) as usize);
             for _ in 0..connections {
@@ -379,6 +391,7 @@ impl Swarm {
         let at = SocketAddr::from((self.hosts[other].address, PORT));
         let end = self.net.dial(host, from, other, at);
         self.hosts[host].peers.push(other);
+        self.hosts[host].dialled.push(other);
         match &mut self.hosts[host].brain {
             Brain::Troc(node) => node.dialing(&mut self.net, end),
             Brain::Model(node) => node.dialing(&mut self.net, end),
@@ -401,6 +414,7 @@ impl Swarm {
         }
         self.hosts[host].pieces = 0;
         self.hosts[host].peers.clear();
+        self.hosts[host].dialled.clear();
     }
 
     fn note_leaving(&mut self, host: usize) {
