@@ -538,8 +538,15 @@ impl Engine {
             self.due.push_back(conn);
         }
         let wants = !peer.requests.is_empty() && peer.out.segments.is_empty();
-        if wants && (peer.flags.unchoked || self.peers.get(conn).is_some_and(|peer| self.has_grant(peer))) {
+        let unchoked = peer.flags.unchoked;
+        if !wants {
+            return;
+        }
+        if unchoked || self.peers.get(conn).is_some_and(|peer| self.has_grant(peer)) {
             self.wait_for_turn(conn);
+        } else {
+            // Its grant ended before the whole of the piece that was begun was sent.
+            self.turn_down(conn, None);
         }
     }
 }

@@ -68,6 +68,14 @@ impl Engine {
             && (least..=most).contains(&self.egress.sending(peer.conn, piece_bytes.into()))
     }
 
+    /// The piece in the middle of which a connection is, if whole ones one after the other are worth it.
+    pub(super) fn begun_piece(&self, conn: ConnId) -> Option<u32> {
+        let peer = self.peers.get(conn)?;
+        let piece_bytes = self.torrent(peer.torrent?)?.shared.meta.geometry.piece_bytes;
+        let (piece, _) = peer.out.piece?;
+        self.is_begun(piece_bytes, peer, piece).then_some(piece)
+    }
+
     /// How many copies of a piece are enough, while a turn may carry only what is to spread: a seed injects,
     /// and the turn is neither earned nor for what others have, nor of somebody whose requests may be stale.
     pub(super) fn spreads_in(&self, conn: ConnId, class: Class) -> Option<u32> {

@@ -105,29 +105,47 @@ impl Engine {
     }
 
     /// Chokes a peer. What is in a send goes out; of what is queued only requests stay that it may make while
-    /// it is choked. The others are rejected to who speaks BEP 6, and to others dropped, as BEP 3 has it.
+    /// it is choked, and, on a slow link, the rest of the piece in the middle of which it is: half of one
+    /// would have been sent for nothing. That is out of its grant, as all that goes to who is choked.
     pub(super) fn choke(&mut self, conn: ConnId) {
+        let begun = self.begun_piece(conn).filter(|_| self.is_granted_while_choked(conn));
         let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.flags.unchoked) else { return };
         peer.flags.unchoked = false;
         Message::Choke.encode(&mut peer.out.frames);
         peer.probe.forget();
         peer.missed = false;
-        let mut outcome = Ok(());
-        for block in std::mem::take(&mut peer.requests) {
-            if peer.offered.as_ref().is_some_and(|offered| offered.has(block.piece)) {
-                peer.requests.push_back(block);
-            } else {
-                let answered = reject(peer, block);
-                outcome = outcome.and(answered);
-            }
-        }
         let (wants, accounts) = (peer.flags.wants_us, peer.accounts);
         self.egress.forget(conn);
         if wants && let Some([_, group]) = accounts {
             self.choker.note_gone();
             self.choker.turns.push(conn, group);
         }
+        self.turn_down(conn, begun);
         self.make_ready(conn);
+    }
+
+    fn is_granted_while_choked(&self, conn: ConnId) -> bool {
+        self.peers.get(conn).is_some_and(|peer| peer.fast && self.has_grant(peer))
+    }
+
+    /// Takes the requests of a choked peer out of its queue, except those of the piece that was `begun` and
+    /// of those that it may ask for. They are rejected to who speaks BEP 6, and to others dropped, as BEP 3
+    /// has it.
+    pub(super) fn turn_down(&mut self, conn: ConnId, begun: Option<u32>) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let (mut outcome, queued) = (Ok(()), peer.requests.len());
+        for block in std::mem::take(&mut peer.requests) {
+            let offered = peer.offered.as_ref().is_some_and(|offered| offered.has(block.piece));
+            if offered || begun == Some(block.piece) {
+                peer.requests.push_back(block);
+            } else {
+                let answered = reject(peer, block);
+                outcome = outcome.and(answered);
+            }
+        }
+        if peer.requests.len() < queued {
+            self.make_ready(conn);
+        }
         if outcome.is_err() {
             self.close(conn, Farewell::Misbehaved);
         }

@@ -83,7 +83,12 @@ impl Engine {
             let Some(peer) = self.peers.get(conn) else { continue };
             // Who has a send in flight comes to wait again when that ends.
             let wants = peer.out.segments.is_empty() && !peer.requests.is_empty();
-            if !peer.may_send() || !wants || !self.is_served(peer, turn.class) {
+            if !peer.may_send() || !wants {
+                continue;
+            }
+            if !self.is_served(peer, turn.class) {
+                // It is choked, and its grant ended: see `make_ready`.
+                self.turn_down(conn, None);
                 continue;
             }
             self.peers.get_mut(conn)?.out.turn = Some(turn);
