@@ -10,6 +10,7 @@ use super::store::{Store, Stored};
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::BlockRef;
 use crate::base::ids::PeerId;
+use crate::base::limits::KEEPALIVE_INTERVAL;
 use crate::base::rng::Rng;
 use crate::base::time::{Instant, Span};
 use crate::base::units::BLOCK_BYTES;
@@ -74,8 +75,18 @@ pub struct Contact {
     greeted: bool,
     open: bool,
     frames: Vec<u8>,
+    spoke_at: Instant,
     block_at: Instant,
     snubbed: bool,
+}
+
+impl Contact {
+    /// Says so while it has nothing else to say: who is silent for long is dropped (BEP 3).
+    fn keep_alive(&mut self, now: Instant) {
+        if self.open && self.greeted && now.since(self.spoke_at) >= KEEPALIVE_INTERVAL {
+            Message::KeepAlive.encode(&mut self.frames);
+        }
+    }
 }
 
 /// See the module.
@@ -157,6 +168,7 @@ impl ModelNode {
             greeted: false,
             open: true,
             frames: Vec::new(),
+            spoke_at: net.now(),
             block_at: net.now(),
             snubbed: false,
         });
@@ -345,6 +357,7 @@ impl ModelNode {
             for contact in &mut self.contacts {
                 contact.got_rounds.rotate_right(1);
                 (contact.got_rounds[0], contact.gave_round) = (0, 0);
+                contact.keep_alive(now);
             }
             self.drop_snubbers(now);
         }
@@ -358,6 +371,7 @@ impl ModelNode {
             let contact = &mut self.contacts[at];
             if !contact.frames.is_empty() {
                 let frames = std::mem::take(&mut contact.frames);
+                contact.spoke_at = now;
                 net.push(contact.end, Parcel::Control(frames));
             }
             if whitewashes && contact.got_bytes >= Rogue::GRANT_BYTES {
