@@ -103,6 +103,9 @@ pub const ENDGAME_PART: usize = 32;
 pub const ENDGAME_AGE: Span = Span::from_secs(5);
 /// The same of a torrent whose chunks take long: so many times as long as they do.
 pub const ENDGAME_SPANS: u64 = 2;
+/// A block is raced for if who was asked for it is likely to need so many times as long for it as the last
+/// one took of who asks for it now. Four times brings no more (see ARCHITECTURE.md).
+pub const ENDGAME_GAIN: u64 = 3;
 /// Peers that are asked for the same block at most.
 pub const ENDGAME_COPIES: u8 = 2;
 /// Peers that could be asked for more and are looked at when a block has made room: all are by the tick.
@@ -408,8 +411,8 @@ pub const TURN_BYTES: u64 = 512 << 10;
 /// A node goes on with the piece that it began to give a connection while its link takes so long for a whole
 /// one: shorter ones are not worth the order of service, and with longer ones others would wait too long.
 pub const BEGUN_PIECE_SPANS: [Span; 2] = [Span::from_ms(500), Span::from_secs(10)];
-/// The longest piece of which it does so: on links of up to 1 MiB a second.
-pub const BEGUN_PIECE_BYTES_MAX: u32 = 512 << 10;
+/// The longest piece of which it does so: on links of up to 512 KiB a second.
+pub const BEGUN_PIECE_BYTES_MAX: u32 = 256 << 10;
 /// What a connection gets before the next one of its party has its turn.
 pub const MEMBER_TURN_BYTES: u64 = 256 << 10;
 /// As much a turn counts at least, in service and in grants: a send of one byte costs a core about as much

@@ -84,7 +84,7 @@ impl Engine {
     pub(super) fn offer_allowed_fast(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         let newcomer = peer.fast && (peer.bits.count() as usize) < ALLOWED_FAST_PIECES;
-        if !newcomer || peer.offered.is_some() || !self.has_grant(peer) {
+        if !newcomer || peer.offered.is_some() || !self.gets_though_choked(peer) {
             return;
         }
         let Some(torrent) = peer.torrent.and_then(|id| self.torrent(id)) else { return };
@@ -100,16 +100,21 @@ impl Engine {
     }
 
     /// Whether blocks go to a peer though it is choked: what it gave, or its group's grant, allows for it.
-    pub(super) fn has_grant(&self, peer: &Peer) -> bool {
+    pub(super) fn gets_though_choked(&self, peer: &Peer) -> bool {
         peer.accounts.is_some_and(|[own, group]| {
             let earned = earned(self.ledger.standing(own)).is_some();
             earned || self.ledger.granted_bytes(group) < GRANT_GROUP_BYTES
         })
     }
 
+    /// Whether blocks may go to the peer now.
+    pub(super) fn may_be_served(&self, peer: &Peer) -> bool {
+        peer.flags.unchoked || self.gets_though_choked(peer)
+    }
+
     /// Whether blocks of `class` go to the peer now.
     pub(super) fn is_served(&self, peer: &Peer, class: Class) -> bool {
-        peer.flags.unchoked || class != Class::Rest && self.has_grant(peer)
+        peer.flags.unchoked || class != Class::Rest && self.gets_though_choked(peer)
     }
 
     /// A peer lets us ask for a piece while it chokes us. Of too many the first ones are remembered.

@@ -123,11 +123,16 @@ impl Engine {
         (blocks / givers).max(BLOCKS_PER_CHUNK as usize)
     }
 
+    /// Whether a peer may be asked for one block more.
+    pub(super) fn may_ask(&mut self, conn: ConnId) -> bool {
+        self.is_exempt(conn) || self.appetite.has_room()
+    }
+
     /// Whether a peer may be asked whatever is asked of all: a web seed for a long range, one of few seeds
-    /// for a few blocks, and whoever has nothing to do for one, unless it is known to be slow. Else a few
-    /// that give a block a second would hold all that may be outstanding, and nobody would find out that
-    /// others are faster.
-    pub(super) fn is_exempt(&self, conn: ConnId) -> bool {
+    /// that gave something for a few blocks, though it be slow, and whoever has nothing to do for one, unless
+    /// it is known to be slow. Else a few that give a block a second would hold all that may be outstanding,
+    /// and nobody would find out that others are faster.
+    fn is_exempt(&self, conn: ConnId) -> bool {
         let Some(peer) = self.peers.get(conn) else { return false };
         peer.is_web_seed()
             || peer.asked.is_empty() && !peer.pace.is_slow()
@@ -136,7 +141,9 @@ impl Engine {
 
     fn is_one_of_few_seeds(&self, peer: &Peer) -> bool {
         let torrent = peer.torrent.and_then(|id| self.torrent(id));
-        peer.is_seed() && torrent.is_some_and(|torrent| torrent.shared.givers.seeds() <= APPETITE_SEEDS_FEW)
+        peer.is_seed()
+            && peer.received_bytes > 0
+            && torrent.is_some_and(|torrent| torrent.shared.givers.seeds() <= APPETITE_SEEDS_FEW)
     }
 
     /// Lets peers that could be asked for more try again: all of them, unless a block came and nothing else.
@@ -167,7 +174,7 @@ impl Engine {
     }
 
     fn feed_one(&mut self, conn: ConnId, now: Instant) {
-        if self.is_exempt(conn) || self.appetite.has_room() {
+        if self.may_ask(conn) {
             self.ask_more(conn, now);
         } else {
             self.hungry.push(conn);

@@ -44,8 +44,10 @@ impl Engine {
 
     /// Panics if blocks were asked for and nothing will ever send them.
     fn check_turn(&self, peer: &Peer) {
-        let served = peer.flags.unchoked || self.has_grant(peer);
-        let wants = served && !peer.requests.is_empty() && peer.may_send() && peer.out.segments.is_empty();
+        let wants = self.may_be_served(peer)
+            && !peer.requests.is_empty()
+            && peer.may_send()
+            && peer.out.segments.is_empty();
         let full = peer.out.slots_held() >= SLOTS_HELD_MAX;
         let waits = self.egress.holds(peer.conn) || peer.out.throttled || peer.missed || full;
         assert!(!wants || waits, "{:?} waits for no turn", peer.conn);

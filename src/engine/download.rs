@@ -290,7 +290,7 @@ impl Engine {
 
     /// Asks for one more block; false if there is none to ask for or no leave to.
     fn ask_one(&mut self, conn: ConnId, now: Instant) -> bool {
-        if !(self.is_exempt(conn) || self.appetite.has_room()) || !self.claim_ask(conn, now) {
+        if !self.may_ask(conn) || !self.claim_ask(conn, now) {
             return false;
         }
         let block = self.next_block(conn, now).and_then(|(chunk, index)| self.ask(conn, chunk, index, now));

@@ -528,25 +528,19 @@ impl Engine {
     /// The connection may have something to send: control frames leave at once, blocks when it is their
     /// turn.
     fn make_ready(&mut self, conn: ConnId) {
-        let Some(peer) = self.peers.get_mut(conn) else { return };
-        if !peer.may_send() {
-            return;
+        let Some(peer) = self.peers.get(conn).filter(|peer| peer.may_send()) else { return };
+        let wants = !peer.requests.is_empty() && peer.out.segments.is_empty();
+        if wants && self.may_be_served(peer) {
+            self.wait_for_turn(conn);
+        } else if wants {
+            // It is choked, and what it may get though it is has ended.
+            self.turn_down(conn, None);
         }
+        let Some(peer) = self.peers.get_mut(conn) else { return };
         let asks = peer.metadata.waits() || !peer.hash_asks.is_empty();
         let due = !peer.out.frames.is_empty() || !peer.out.segments.is_empty() || asks;
-        if due && !std::mem::replace(&mut peer.out.due, true) {
+        if due && peer.may_send() && !std::mem::replace(&mut peer.out.due, true) {
             self.due.push_back(conn);
-        }
-        let wants = !peer.requests.is_empty() && peer.out.segments.is_empty();
-        let unchoked = peer.flags.unchoked;
-        if !wants {
-            return;
-        }
-        if unchoked || self.peers.get(conn).is_some_and(|peer| self.has_grant(peer)) {
-            self.wait_for_turn(conn);
-        } else {
-            // Its grant ended before the whole of the piece that was begun was sent.
-            self.turn_down(conn, None);
         }
     }
 }

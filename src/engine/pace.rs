@@ -39,7 +39,7 @@ const TURNS_AHEAD_BLOCKS: u64 = 32;
 /// Nobody is late before, however near and fast it is: a lost segment alone takes 200 ms on Linux.
 const LATE_AFTER: Span = Span::from_ms(250);
 
-/// Whose last block took so long is slow: longer than six take on a link of 30 KiB/s.
+/// Whose last block took so long is slow: longer than five take on a link of 30 KiB/s.
 const SLOW: Span = Span::from_secs(3);
 
 /// What a fresh connection may have outstanding.
@@ -83,6 +83,19 @@ impl Pace {
                 self.ramping = false;
             }
         }
+    }
+
+    /// Time from request to block, of the last one; zero before the first.
+    pub const fn latency(&self) -> Span {
+        self.latency
+    }
+
+    /// How long so many blocks are likely to take; `None` if none came of late.
+    pub fn time_for(&self, blocks: usize) -> Option<Span> {
+        (blocks as u64 * u64::from(BLOCK_BYTES))
+            .saturating_mul(1_000_000_000)
+            .checked_div(self.rate)
+            .map(Span)
     }
 
     /// Whether the last block took three seconds or longer. Not before the first.

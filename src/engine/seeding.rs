@@ -1,4 +1,5 @@
-//! Whom a seed serves. Nobody can repay it; while pieces are rare it gives by evidence of passing on.
+//! Which request of a client is served next, and whom a seed serves. Nobody can repay a seed; while pieces
+//! are rare it gives by evidence of passing on.
 //!
 //! Who holds a piece is counted by groups of addresses, and only those that this node gave some of it, or
 //! that are seen giving (`shared/witnesses.rs`): what a stranger announces ends no injection. What a group
@@ -40,40 +41,34 @@ impl Engine {
         demand
     }
 
-    /// The demand of a client, and which of its requests is to be served first: not the first one only while
-    /// a seed injects.
+    /// The demand of a client, and the index of its request to be served next: 0, unless a seed injects and
+    /// another one spreads a rare piece.
     fn demand(&self, conn: ConnId) -> Option<(Demand, usize)> {
         let peer = self.peers.get(conn)?;
         let piece_bytes = self.torrent(peer.torrent?)?.shared.meta.geometry.piece_bytes;
-        let is_begun = |block: &BlockRef| self.is_begun(piece_bytes, peer, block.piece);
+        let begun = self.begun_piece(peer);
+        let is_begun = |at: usize| begun.is_some() && peer.requests.get(at).map(|block| block.piece) == begun;
         let Some((group, torrent, enough)) = self.injects(conn) else {
-            let begun = peer.requests.front().is_some_and(is_begun);
-            return Some((Demand { begun, ..Demand::default() }, 0));
+            return Some((Demand { begun: is_begun(0), ..Demand::default() }, 0));
         };
         let is_fresh = |block: &BlockRef| self.is_to_spread(torrent, group, enough, block.piece);
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(is_fresh);
         let again = fresh.is_none() && !self.was_held_back(peer);
         let few = AWAITED_BLOCKS_FEW.max(2 * (piece_bytes / BLOCK_BYTES));
-        let begun = fresh.and_then(|at| peer.requests.get(at)).is_some_and(is_begun);
-        let demand = Demand { again, weight: group_weight(&self.ledger, group, few.into()), begun };
-        Some((demand, fresh.unwrap_or(0)))
+        let at = fresh.unwrap_or(0);
+        let weight = group_weight(&self.ledger, group, few.into());
+        Some((Demand { again, weight, begun: is_begun(at) }, at))
     }
 
-    /// Whether a connection was given the begin of a piece, and whole pieces one after the other are worth
-    /// it: nobody can pass on half of one. Not for more than one piece in a row.
-    fn is_begun(&self, piece_bytes: u32, peer: &Peer, piece: u32) -> bool {
+    /// The piece that a connection was given the begin of, if whole pieces one after the other are worth it:
+    /// nobody can pass on half of one. Not for more than one piece in a row.
+    pub(super) fn begun_piece(&self, peer: &Peer) -> Option<u32> {
         let [least, most] = BEGUN_PIECE_SPANS;
-        piece_bytes <= BEGUN_PIECE_BYTES_MAX
-            && peer.out.piece.is_some_and(|(last, given_bytes)| last == piece && given_bytes < piece_bytes)
-            && (least..=most).contains(&self.egress.sending(peer.conn, piece_bytes.into()))
-    }
-
-    /// The piece in the middle of which a connection is, if whole ones one after the other are worth it.
-    pub(super) fn begun_piece(&self, conn: ConnId) -> Option<u32> {
-        let peer = self.peers.get(conn)?;
         let piece_bytes = self.torrent(peer.torrent?)?.shared.meta.geometry.piece_bytes;
-        let (piece, _) = peer.out.piece?;
-        self.is_begun(piece_bytes, peer, piece).then_some(piece)
+        let (piece, given_bytes) = peer.out.piece?;
+        let goes_on = piece_bytes <= BEGUN_PIECE_BYTES_MAX && given_bytes < piece_bytes;
+        let worth = || (least..=most).contains(&self.egress.sending(peer.conn, piece_bytes.into()));
+        (goes_on && worth()).then_some(piece)
     }
 
     /// How many copies of a piece are enough, while a turn may carry only what is to spread: a seed injects,

@@ -5,6 +5,7 @@ mod answers;
 mod appetite;
 mod asleep;
 mod backlog;
+mod begun;
 mod choking;
 mod exchange;
 mod flood;

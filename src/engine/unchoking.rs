@@ -105,15 +105,14 @@ impl Engine {
     }
 
     /// Chokes a peer. What is in a send goes out; of what is queued only requests stay that it may make while
-    /// it is choked, and, on a slow link, the rest of the piece in the middle of which it is: half of one
-    /// would have been sent for nothing. That is out of its grant, as all that goes to who is choked.
+    /// it is choked, and, on a slow link, those for the rest of the piece in the middle of which it is: half
+    /// of one would have been sent for nothing.
     pub(super) fn choke(&mut self, conn: ConnId) {
-        let begun = self.begun_piece(conn).filter(|_| self.is_granted_while_choked(conn));
-        let Some(peer) = self.peers.get_mut(conn).filter(|peer| peer.flags.unchoked) else { return };
+        let Some(peer) = self.peers.get(conn).filter(|peer| peer.flags.unchoked) else { return };
+        let begun = self.begun_piece(peer).filter(|_| peer.fast && self.gets_though_choked(peer));
+        let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.flags.unchoked = false;
         Message::Choke.encode(&mut peer.out.frames);
-        peer.probe.forget();
-        peer.missed = false;
         let (wants, accounts) = (peer.flags.wants_us, peer.accounts);
         self.egress.forget(conn);
         if wants && let Some([_, group]) = accounts {
@@ -124,28 +123,28 @@ impl Engine {
         self.make_ready(conn);
     }
 
-    fn is_granted_while_choked(&self, conn: ConnId) -> bool {
-        self.peers.get(conn).is_some_and(|peer| peer.fast && self.has_grant(peer))
-    }
-
-    /// Takes the requests of a choked peer out of its queue, except those of the piece that was `begun` and
-    /// of those that it may ask for. They are rejected to who speaks BEP 6, and to others dropped, as BEP 3
-    /// has it.
+    /// Rejects what a choked peer has queued, or drops it without BEP 6, as BEP 3 has it. Not what it may ask
+    /// for while it is choked, nor what is left of the piece `begun`.
     pub(super) fn turn_down(&mut self, conn: ConnId, begun: Option<u32>) {
+        let Some(torrent) = self.peers.get(conn).and_then(|peer| self.torrent(peer.torrent?)) else { return };
+        let piece_bytes = torrent.shared.meta.geometry.piece_bytes;
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        let (mut outcome, queued) = (Ok(()), peer.requests.len());
+        let mut left_bytes =
+            peer.out.piece.map_or(0, |(_, given_bytes)| piece_bytes.saturating_sub(given_bytes));
+        let mut outcome = Ok(());
         for block in std::mem::take(&mut peer.requests) {
             let offered = peer.offered.as_ref().is_some_and(|offered| offered.has(block.piece));
-            if offered || begun == Some(block.piece) {
+            let goes_on = begun == Some(block.piece) && block.length <= left_bytes;
+            left_bytes -= if goes_on { block.length } else { 0 };
+            if offered || goes_on {
                 peer.requests.push_back(block);
             } else {
                 let answered = reject(peer, block);
                 outcome = outcome.and(answered);
             }
         }
-        if peer.requests.len() < queued {
-            self.make_ready(conn);
-        }
+        peer.probe.forget();
+        peer.missed = false;
         if outcome.is_err() {
             self.close(conn, Farewell::Misbehaved);
         }

@@ -87,8 +87,9 @@ impl Engine {
                 continue;
             }
             if !self.is_served(peer, turn.class) {
-                // It is choked, and its grant ended: see `make_ready`.
+                // See `make_ready`: its turn is one in *rest*, for which it has to wait.
                 self.turn_down(conn, None);
+                self.make_ready(conn);
                 continue;
             }
             self.peers.get_mut(conn)?.out.turn = Some(turn);
@@ -112,6 +113,7 @@ impl Engine {
         let Some(id) = peer.torrent else { return };
         let (burst, slots_max) = (Self::turn_blocks(peer, turn), self.send_slots_max());
         let spreads_in = self.spreads_in(conn, turn.class);
+        let begun = if turn.goes_on { Some(self.begun_piece(peer)) } else { None };
         let (mut weighs, mut taken, mut piece, mut waits_anew) = (0, 0, None, false);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {
@@ -119,7 +121,10 @@ impl Engine {
             };
             let is_next = piece.replace(block.piece) != Some(block.piece);
             let spreads = |enough| !is_next || self.still_spreads(conn, enough, block.piece);
-            waits_anew = !spreads_in.is_none_or(spreads) || !self.egress.claim(conn, block.length, now);
+            // Who comes first for the sake of a piece gets no more than the rest of that.
+            let in_turn = begun.is_none_or(|begun| begun == Some(block.piece));
+            waits_anew =
+                !in_turn || !spreads_in.is_none_or(spreads) || !self.egress.claim(conn, block.length, now);
             if waits_anew {
                 break;
             }
@@ -138,6 +143,8 @@ impl Engine {
             peer.probe.note_taken(taken as usize);
             peer.out.burst.begin(now);
             peer.waits_since = now;
+            // Nor does a block out of turn begin a piece that comes first from then on.
+            peer.out.piece = peer.out.piece.filter(|_| !turn.is_extra);
             peer.out.begun = self.egress.charge(conn, turn, bytes, &self.ledger);
             self.counters.class_sent_bytes[turn.class as usize].add(bytes);
             return;

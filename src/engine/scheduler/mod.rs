@@ -45,7 +45,7 @@ pub mod window;
 use crate::base::ids::ConnId;
 use crate::base::limits::{
     BEGUN_PIECE_BYTES_MAX, GRANT_GROUP_BYTES, GRANT_PART, GRANT_POOL_BYTES_AT_FIRST, GRANT_POOL_BYTES_MAX,
-    SCHEDULER_LOOKS_MAX, SERVICE_STEP_BYTES, TURN_BYTES, TURN_BYTES_LEAST,
+    MEMBER_TURN_BYTES, SCHEDULER_LOOKS_MAX, SERVICE_STEP_BYTES, TURN_BYTES, TURN_BYTES_LEAST,
 };
 use crate::base::time::Instant;
 use crate::shared::ledger::{AccountId, Ledger};
@@ -70,7 +70,7 @@ pub const WEIGHT_LEAST: u64 = 4;
 
 const _: () = assert!(TURN_BYTES * WEIGHT_ONE / WEIGHT_LEAST < class::BUCKETS as u64 * SERVICE_STEP_BYTES);
 
-const _: () = assert!(BEGUN_PIECE_BYTES_MAX as u64 <= TURN_BYTES, "a piece in a row is one turn");
+const _: () = assert!(BEGUN_PIECE_BYTES_MAX as u64 <= MEMBER_TURN_BYTES, "no mate's turn comes meanwhile");
 
 /// Under which accounts a connection is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,8 @@ pub struct Demand {
     /// Weight of its group in *rest*, in sixteenths.
     pub weight: u64,
     /// Its next block goes on with a piece that it was given the begin of, on a slow link: if it was the last
-    /// of its party to be served, it goes first in its class, and in *rest* where the ring begins.
+    /// of its party to be served, it comes to wait before others of its class, in *rest* where the ring
+    /// begins, and its turn is for the rest of that piece.
     pub begun: bool,
 }
 
@@ -112,6 +113,8 @@ pub struct Turn {
     pub bytes: u64,
     /// It is out of the order: see [`Scheduler::out_of_turn`].
     pub is_extra: bool,
+    /// It came first since the connection is in the middle of a piece: it is for the rest of that.
+    pub goes_on: bool,
 }
 
 /// A send that was charged. Good for the scheduler that gave it out, once.
@@ -292,7 +295,7 @@ impl Scheduler {
             }
             return;
         }
-        // The others of the party waited for the same; what changed since holds for all of them.
+        // What changed since the others of the party came to wait holds for all of them, but for who goes on.
         if self.queue.holds(seat.party) && !self.queue.stands(seat.party, place) {
             self.queue.remove(seat.party);
         }
@@ -351,14 +354,14 @@ impl Scheduler {
             let place = self.place(&mut seat, ledger);
             let stands = seat.party == party && (self.queue.stands(party, place) || place.class < class);
             let late = looks == SCHEDULER_LOOKS_MAX;
-            let class = if stands { class } else { place.class };
+            let (class, goes_on) = (if stands { class } else { place.class }, self.goes_on(&seat));
             if stands && class == Class::Rest {
                 self.queue.advance_to(party);
             }
             self.forget_first(party, index);
             self.requeue(party, ledger);
             if stands || late && classes.contains(&place.class) {
-                return Some(Turn { conn: seat.conn, class, bytes, is_extra: false });
+                return Some(Turn { conn: seat.conn, class, bytes, is_extra: false, goes_on });
             }
             // What it stood for has changed since it came to wait.
             self.wait(seat.conn, seat.demand, ledger);
@@ -385,7 +388,7 @@ impl Scheduler {
         let seat = self.seat(conn)?;
         // Now, since others of its group may ask before this turn is charged.
         self.parties.at_mut(seat.group).served_at = Some(self.window.since());
-        Some(Turn { conn, class: Class::Rest, bytes, is_extra: true })
+        Some(Turn { conn, class: Class::Rest, bytes, is_extra: true, goes_on: false })
     }
 
     /// A turn out of order carried nothing: its group was passed over after all.
@@ -434,8 +437,6 @@ impl Scheduler {
         let there = self.parties.end(party, self.window.epoch(), begun.epoch, begun.bytes);
         if there {
             self.parties.at_mut(party.number).reader = reader;
-        }
-        if there {
             self.try_anew(party.number, ledger);
         }
     }
@@ -458,25 +459,25 @@ impl Scheduler {
 
     /// Where the connection belongs now; its party is noted in the seat.
     fn place(&mut self, seat: &mut Seat, ledger: &Ledger) -> Place {
-        if let Some(place) = earned(ledger.standing(self.account(seat.identity))) {
-            seat.party = seat.identity;
-            return if self.goes_on(seat) { Place { key: 0, ..place } } else { place };
-        }
-        if seat.demand.again {
-            seat.party = AGAIN;
-            return Place { class: Class::Again, key: 0 };
-        }
-        seat.party = seat.group;
         let group = self.account(seat.group);
-        if ledger.granted_bytes(group) < GRANT_GROUP_BYTES {
-            return Place { class: Class::Grant, key: 0 };
-        }
-        let key = self.service_key(seat.group, ledger.service(group));
-        Place { class: Class::Rest, key: if self.goes_on(seat) { self.queue.base() } else { key } }
+        let (party, place) = if let Some(place) = earned(ledger.standing(self.account(seat.identity))) {
+            (seat.identity, place)
+        } else if seat.demand.again {
+            (AGAIN, Place { class: Class::Again, key: 0 })
+        } else if ledger.granted_bytes(group) < GRANT_GROUP_BYTES {
+            (seat.group, Place { class: Class::Grant, key: 0 })
+        } else {
+            // In any case: it enters the group into the ring.
+            let key = self.service_key(seat.group, ledger.service(group));
+            (seat.group, Place { class: Class::Rest, key })
+        };
+        seat.party = party;
+        let first = if place.class == Class::Rest { self.queue.base() } else { 0 };
+        if self.goes_on(seat) { Place { key: first, ..place } } else { place }
     }
 
-    /// Whether the connection goes before others of its party's class: it was the last of that party to be
-    /// served, and is in the middle of a piece.
+    /// Whether the connection goes before others of its class: it was the last of its party to be served, and
+    /// is in the middle of a piece.
     fn goes_on(&self, seat: &Seat) -> bool {
         let is_last = || self.parties.at(seat.party).is_turn_of(seat.conn.index);
         seat.demand.begun && seat.party != AGAIN && is_last()

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::base::limits::{
-    BEGUN_PIECE_BYTES_MAX, BEGUN_PIECE_SPANS, CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_PIECES,
-    GIFT_FRESH_TIME, GIFT_FRESH_TIME_MAX, GRANT_GROUP_BYTES, SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
+    CONTRIBUTION_BYTES_MIN, EVIDENCE_BYTES_MIN, GIFT_FRESH_PIECES, GIFT_FRESH_TIME, GIFT_FRESH_TIME_MAX,
+    SPREAD_LOOKS_MAX, SPREAD_WEIGHT_MAX,
 };
 use crate::base::units::BLOCK_BYTES;
 use crate::engine::scheduler::WEIGHT_ONE;
@@ -12,7 +12,7 @@ use crate::shared::ledger::AccountId;
 
 impl Rig {
     /// One that we serve, of an address of its own.
-    fn client(&mut self, address: &str) -> ConnId {
+    pub(super) fn client(&mut self, address: &str) -> ConnId {
         let conn = self.accept(address);
         assert_eq!(self.shake(conn, true), Admission::Here);
         self.say(conn, Message::Interested).unwrap();
@@ -29,7 +29,7 @@ impl Rig {
         conn
     }
 
-    fn group(&self, conn: ConnId) -> AccountId {
+    pub(super) fn group(&self, conn: ConnId) -> AccountId {
         self.engine.peer(conn).unwrap().accounts.unwrap()[1]
     }
 }
@@ -122,92 +122,6 @@ fn a_piece_that_only_a_free_rider_has_is_given_again_once_it_was_awaited_in_vain
         rig.say(asks, Message::Request(block(0, 0, BLOCK_BYTES))).unwrap();
         assert_eq!(rig.engine.bring_forward(asks).again, again, "{kept_bytes} bytes, {after:?}");
     }
-}
-
-#[test]
-fn on_a_slow_link_a_begun_piece_comes_first() {
-    let begun = |piece_bytes: u32, rate_bytes: u64, given: Option<u32>, piece: u32| {
-        let mut rig = Rig::of_pieces(4, piece_bytes, true);
-        let asks = rig.client("80.1.1.1:1");
-        rig.say(asks, Message::Request(block(1, 0, BLOCK_BYTES))).unwrap();
-        assert_eq!(rig.read(asks).1, 1);
-        rig.say(asks, Message::Request(block(piece, BLOCK_BYTES, BLOCK_BYTES))).unwrap();
-        rig.engine.egress.set_rate(rate_bytes);
-        let peer = rig.engine.peers.get_mut(asks).unwrap();
-        assert_eq!(peer.out.piece, Some((1, BLOCK_BYTES)));
-        peer.out.piece = given.map_or(peer.out.piece, |bytes| Some((1, bytes)));
-        rig.engine.bring_forward(asks).begun
-    };
-    let longest = BEGUN_PIECE_BYTES_MAX;
-    let [least, most] = BEGUN_PIECE_SPANS.map(|span| u64::from(longest) * 1_000_000_000 / span.0);
-    // The faster the link, the shorter a piece takes; at `most + 1` it takes just less than the longest span.
-    for (rate_bytes, is_begun) in [(least + 1, false), (least, true), (most + 1, true), (most - 1, false)] {
-        assert_eq!(begun(longest, rate_bytes, None, 1), is_begun, "{rate_bytes} bytes a second");
-    }
-    assert!(!begun(longest, least, None, 2), "another piece");
-    for (given, is_begun) in [(longest - 1, true), (longest, false), (longest + 1, false)] {
-        assert_eq!(begun(longest, least, Some(given), 1), is_begun, "{given} bytes of it were given");
-    }
-    for (piece_bytes, is_begun) in
-        [(longest - BLOCK_BYTES, true), (longest, true), (longest + BLOCK_BYTES, false)]
-    {
-        assert_eq!(begun(piece_bytes, least / 2, None, 1), is_begun, "pieces of {piece_bytes}");
-    }
-}
-
-#[test]
-fn a_choke_on_a_slow_link_leaves_the_rest_of_the_piece_that_was_begun() {
-    let piece_bytes = 4 * BLOCK_BYTES;
-    let slow = u64::from(piece_bytes) * 1_000_000_000 / BEGUN_PIECE_SPANS[1].0 + 1;
-    let granted = GRANT_GROUP_BYTES - u64::from(BLOCK_BYTES) - 1;
-    let cases = [
-        ("in the middle of one", true, slow, 0, vec![3]),
-        ("without BEP 6 what is queued is dropped", false, slow, 0, vec![]),
-        ("whole pieces are not worth it", true, slow / 1000, 0, vec![]),
-        ("its grant lasts for one block more", true, slow, granted, vec![3]),
-        ("its grant is used up", true, slow, granted + 1, vec![]),
-    ];
-    for (what, fast, rate, spent, left) in cases {
-        let mut rig = Rig::of_pieces(4, piece_bytes, true);
-        let asks = rig.accept("80.1.1.1:1");
-        assert_eq!(rig.shake(asks, fast), Admission::Here);
-        rig.say(asks, Message::Interested).unwrap();
-        rig.say(asks, Message::Request(block(3, 0, BLOCK_BYTES))).unwrap();
-        assert_eq!(rig.read(asks).1, 1);
-        for piece in [1, 3, 2] {
-            rig.say(asks, Message::Request(block(piece, BLOCK_BYTES, BLOCK_BYTES))).unwrap();
-        }
-        rig.engine.egress.set_rate(rate);
-        rig.engine.ledger.grant(rig.group(asks), spent);
-        rig.engine.choke(asks);
-        rig.engine.check_invariants();
-        let queued: Vec<u32> =
-            rig.engine.peer(asks).unwrap().requests.iter().map(|block| block.piece).collect();
-        assert_eq!(queued, left, "{what}");
-        let (bytes, blocks) = rig.read(asks);
-        let rejects = frames(&bytes).iter().filter(|frame| matches!(frame, Message::Reject(_))).count();
-        assert_eq!((blocks as usize, rejects), (left.len(), if fast { 3 - left.len() } else { 0 }), "{what}");
-        rig.engine.check_settled();
-    }
-}
-
-#[test]
-fn the_rest_of_a_begun_piece_is_rejected_when_the_grant_ends() {
-    let piece_bytes = 4 * BLOCK_BYTES;
-    let mut rig = Rig::of_pieces(4, piece_bytes, true);
-    let asks = rig.client("80.1.1.1:1");
-    (0..3).for_each(|at| rig.say(asks, Message::Request(block(3, at * BLOCK_BYTES, BLOCK_BYTES))).unwrap());
-    let rate = u64::from(piece_bytes) * 1_000_000_000 / BEGUN_PIECE_SPANS[1].0 + 1;
-    rig.engine.egress.set_rate(rate);
-    rig.engine.peers.get_mut(asks).unwrap().out.piece = Some((3, BLOCK_BYTES));
-    rig.engine.choke(asks);
-    assert_eq!(rig.engine.peer(asks).unwrap().requests.len(), 3);
-    // Others of its group had the grant.
-    rig.engine.ledger.grant(rig.group(asks), GRANT_GROUP_BYTES);
-    let (bytes, blocks) = rig.read(asks);
-    let rejects = frames(&bytes).iter().filter(|frame| matches!(frame, Message::Reject(_))).count();
-    assert_eq!((blocks, rejects), (0, 3));
-    rig.engine.check_settled();
 }
 
 #[test]

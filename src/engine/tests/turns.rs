@@ -23,7 +23,7 @@ fn a_turn_carries_what_its_party_has_room_for_and_in_excess_enough_to_be_seen() 
     assert!(most > TURN_BLOCKS_EXCESS + 1);
     let carries = |class, bytes| {
         let peer = rig.engine.peer(conn).unwrap();
-        Engine::turn_blocks(peer, Turn { conn, class, bytes, is_extra: false })
+        Engine::turn_blocks(peer, Turn { conn, class, bytes, is_extra: false, goes_on: false })
     };
     for room in [1, TURN_BLOCKS_EXCESS - 1, TURN_BLOCKS_EXCESS, TURN_BLOCKS_EXCESS + 1] {
         let bytes = room as u64 * u64::from(BLOCK_BYTES);
