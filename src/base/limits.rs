@@ -103,9 +103,6 @@ pub const ENDGAME_PART: usize = 32;
 pub const ENDGAME_AGE: Span = Span::from_secs(5);
 /// The same of a torrent whose chunks take long: so many times as long as they do.
 pub const ENDGAME_SPANS: u64 = 2;
-/// A block is raced for if who was asked for it is likely to need so many times as long for it as the last
-/// one took of who asks for it now. Four times brings no more (see ARCHITECTURE.md).
-pub const ENDGAME_GAIN: u64 = 3;
 /// Peers that are asked for the same block at most.
 pub const ENDGAME_COPIES: u8 = 2;
 /// Peers that could be asked for more and are looked at when a block has made room: all are by the tick.

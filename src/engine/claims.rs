@@ -70,7 +70,7 @@ impl Claim {
 
     /// Blocks that were asked for, are not there and can still be had first by somebody else, for the
     /// endgame.
-    pub fn outstanding(&self) -> impl DoubleEndedIterator<Item = u32> {
+    pub fn outstanding(&self) -> impl Iterator<Item = u32> {
         let open = |block: u32| !self.has(block) && self.beaten & (1 << block) == 0;
         (0..self.blocks).filter(move |&block| open(block) && self.asked[block as usize] > 0)
     }

@@ -85,19 +85,6 @@ impl Pace {
         }
     }
 
-    /// Time from request to block, of the last one; zero before the first.
-    pub const fn latency(&self) -> Span {
-        self.latency
-    }
-
-    /// How long so many blocks are likely to take; `None` if none came of late.
-    pub fn time_for(&self, blocks: usize) -> Option<Span> {
-        (blocks as u64 * u64::from(BLOCK_BYTES))
-            .saturating_mul(1_000_000_000)
-            .checked_div(self.rate)
-            .map(Span)
-    }
-
     /// Whether the last block took three seconds or longer. Not before the first.
     pub fn is_slow(&self) -> bool {
         self.latency >= SLOW

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::base::limits::{ENDGAME_GAIN, PAROLE_GIVERS_MAX, PAROLE_PIECES_MAX, SNUB_TIMEOUT};
-use crate::base::units::BLOCK_BYTES;
+use crate::base::limits::{PAROLE_GIVERS_MAX, PAROLE_PIECES_MAX, SNUB_TIMEOUT};
 
 const ONLY: TorrentId = TorrentId(0);
 
@@ -179,44 +178,22 @@ fn in_the_endgame_a_block_that_another_is_half_through_with_is_not_asked_for_aga
     let mut rig = Rig::new(1, false);
     let slow = rig.seed();
     let asked = rig.asked(slow);
-    let [.., before, last] = asked[..] else { panic!("{asked:?}") };
-    let [at_before, at_last] = [before, last].map(|block| block.begin / BLOCK_BYTES);
-    assert!(matches!(rig.engine.handle_piece_header(slow, last), Ok(Landing::Into(_))));
+    assert!(matches!(rig.engine.handle_piece_header(slow, asked[0]), Ok(Landing::Into(_))));
     let idle = rig.seed();
-    assert_eq!(rig.asked(idle), [last], "it races for what would come last");
-    assert_eq!(rig.engine.handle_piece_header(idle, last), Ok(Landing::Discard));
+    assert_eq!(rig.asked(idle), [asked[0]], "it races");
+    assert_eq!(rig.engine.handle_piece_header(idle, asked[0]), Ok(Landing::Discard));
     let mut again = Vec::new();
     for _ in 0..10 {
         rig.pass(Span::from_ms(60));
         again.extend(rig.asked(idle));
     }
-    assert_eq!(again, [before], "for another block, and that once");
+    assert_eq!(again, [asked[1]], "for another block, and that once");
     // The rest of the block does not come: now it can be won.
-    rig.engine.unland(slow, 0, at_last);
+    rig.engine.unland(slow, 0, 0);
     assert_eq!(
-        rig.engine.handle_piece_header(idle, before).map(|landing| landing != Landing::Discard),
+        rig.engine.handle_piece_header(idle, asked[1]).map(|landing| landing != Landing::Discard),
         Ok(true)
     );
-    rig.engine.handle_block(idle, 0, at_before, rig.now);
-    assert_eq!(rig.asked(idle), [last]);
-}
-
-#[test]
-fn nobody_races_for_what_is_likely_to_come_as_soon_from_who_was_asked_for_it() {
-    let queue_ns = 1_000_000_000;
-    for (took_ns, races) in
-        [(queue_ns / ENDGAME_GAIN - 1, 1), (queue_ns / ENDGAME_GAIN, 1), (queue_ns / ENDGAME_GAIN + 1, 0)]
-    {
-        let mut rig = Rig::new(1, false);
-        let busy = rig.seed();
-        let idle = rig.peer(true);
-        // What was asked of it takes it a second.
-        let busy = rig.engine.peers.get_mut(busy).unwrap();
-        busy.pace.rate = busy.asked.len() as u64 * u64::from(BLOCK_BYTES);
-        rig.engine.peers.get_mut(idle).unwrap().pace.note_block(BLOCK_BYTES, Span(took_ns), Span::ZERO);
-        rig.say(idle, Message::HaveAll).unwrap();
-        rig.say(idle, Message::Unchoke).unwrap();
-        assert_eq!(rig.asked(idle).len(), races, "its last block took {took_ns} ns");
-        rig.engine.check_invariants();
-    }
+    rig.engine.handle_block(idle, 0, 1, rig.now);
+    assert_eq!(rig.asked(idle), [asked[0]]);
 }
