@@ -533,7 +533,7 @@ impl Engine {
         if wants && self.may_be_served(peer) {
             self.wait_for_turn(conn);
         } else if wants {
-            // It is choked, and what it may get though it is has ended.
+            // It is choked, and neither what it gave nor its grant allows for more.
             self.turn_down(conn, None);
         }
         let Some(peer) = self.peers.get_mut(conn) else { return };

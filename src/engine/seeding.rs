@@ -45,16 +45,15 @@ impl Engine {
     /// another one spreads a rare piece.
     fn demand(&self, conn: ConnId) -> Option<(Demand, usize)> {
         let peer = self.peers.get(conn)?;
-        let piece_bytes = self.torrent(peer.torrent?)?.shared.meta.geometry.piece_bytes;
         let begun = self.begun_piece(peer);
-        let is_begun = |at: usize| begun.is_some() && peer.requests.get(at).map(|block| block.piece) == begun;
+        let is_begun = |at: usize| peer.requests.get(at).is_some_and(|block| begun == Some(block.piece));
         let Some((group, torrent, enough)) = self.injects(conn) else {
             return Some((Demand { begun: is_begun(0), ..Demand::default() }, 0));
         };
         let is_fresh = |block: &BlockRef| self.is_to_spread(torrent, group, enough, block.piece);
         let fresh = peer.requests.iter().take(SPREAD_LOOKS_MAX).position(is_fresh);
         let again = fresh.is_none() && !self.was_held_back(peer);
-        let few = AWAITED_BLOCKS_FEW.max(2 * (piece_bytes / BLOCK_BYTES));
+        let few = AWAITED_BLOCKS_FEW.max(2 * (torrent.shared.meta.geometry.piece_bytes / BLOCK_BYTES));
         let at = fresh.unwrap_or(0);
         let weight = group_weight(&self.ledger, group, few.into());
         Some((Demand { again, weight, begun: is_begun(at) }, at))

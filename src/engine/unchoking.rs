@@ -132,7 +132,9 @@ impl Engine {
         let mut left_bytes =
             peer.out.piece.map_or(0, |(_, given_bytes)| piece_bytes.saturating_sub(given_bytes));
         let mut outcome = Ok(());
-        for block in std::mem::take(&mut peer.requests) {
+        // In place: those that stay keep their order behind the last one.
+        for _ in 0..peer.requests.len() {
+            let Some(block) = peer.requests.pop_front() else { break };
             let offered = peer.offered.as_ref().is_some_and(|offered| offered.has(block.piece));
             let goes_on = begun == Some(block.piece) && block.length <= left_bytes;
             left_bytes -= if goes_on { block.length } else { 0 };

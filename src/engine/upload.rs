@@ -87,7 +87,7 @@ impl Engine {
                 continue;
             }
             if !self.is_served(peer, turn.class) {
-                // See `make_ready`: its turn is one in *rest*, for which it has to wait.
+                // It is choked, and its turn would be one in *rest*: see `make_ready`.
                 self.turn_down(conn, None);
                 self.make_ready(conn);
                 continue;
@@ -113,7 +113,7 @@ impl Engine {
         let Some(id) = peer.torrent else { return };
         let (burst, slots_max) = (Self::turn_blocks(peer, turn), self.send_slots_max());
         let spreads_in = self.spreads_in(conn, turn.class);
-        let begun = if turn.goes_on { Some(self.begun_piece(peer)) } else { None };
+        let begun = turn.goes_on.then(|| self.begun_piece(peer));
         let (mut weighs, mut taken, mut piece, mut waits_anew) = (0, 0, None, false);
         while weighs < burst {
             let Some(&block) = self.peers.get(conn).and_then(|peer| next_request(peer, slots_max)) else {

@@ -354,13 +354,14 @@ impl Scheduler {
             let place = self.place(&mut seat, ledger);
             let stands = seat.party == party && (self.queue.stands(party, place) || place.class < class);
             let late = looks == SCHEDULER_LOOKS_MAX;
-            let (class, goes_on) = (if stands { class } else { place.class }, self.goes_on(&seat));
+            let class = if stands { class } else { place.class };
             if stands && class == Class::Rest {
                 self.queue.advance_to(party);
             }
             self.forget_first(party, index);
             self.requeue(party, ledger);
             if stands || late && classes.contains(&place.class) {
+                let goes_on = self.goes_on(&seat);
                 return Some(Turn { conn: seat.conn, class, bytes, is_extra: false, goes_on });
             }
             // What it stood for has changed since it came to wait.

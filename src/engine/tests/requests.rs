@@ -461,7 +461,7 @@ fn few_seeds_are_asked_for_some_blocks_whatever_is_outstanding_and_many_for_one(
         let others: Vec<ConnId> = (1..count).map(|_| rig.seed()).collect();
         rig.perform();
         let all: usize = others.iter().map(|&seed| rig.engine.peer(seed).unwrap().asked.len()).sum();
-        assert!(all <= APPETITE_BLOCKS_MIN + others.len(), "none gave anything: {all}");
+        assert!(all <= APPETITE_BLOCKS_MIN + others.len(), "{all} of seeds that gave nothing");
         others.iter().for_each(|&seed| give_first(&mut rig, seed).unwrap());
         rig.perform();
         let asked = |&seed: &ConnId| rig.engine.peer(seed).unwrap().asked.len();
